@@ -1,0 +1,438 @@
+package push
+
+import (
+	"slices"
+	"time"
+)
+
+// Account is the pure state machine of one account: its registrations, its sessions, what was notified, and what waits. It has no
+// clock, goroutine, lock, log, or I/O: the time is an argument, and what is to be done comes back as data. An Engine is a shell
+// around Accounts; a host that wants a shell of its own calls them like this:
+//
+//   - Handle for every event, in their order;
+//   - Due when Next says so, and after Handle: it names the registrations whose notification may go out;
+//   - Begin when one of those really goes out (after [Service.Admit]), and End with the reply.
+//
+// The same calls with the same arguments give the same results. It is not safe for simultaneous use.
+type Account struct {
+	name     string
+	policy   *Policy
+	regs     []*registration // in the order of their keys
+	sessions []*session
+	// touched is when something was remembered last.
+	touched time.Time
+}
+
+// registration is a Registration with what the rules and the pacing know about it.
+type registration struct {
+	Registration
+	mem  memory
+	pace pacer
+	// unread counts the stanzas that it was notified of since its session was last active.
+	unread int
+	// retried is when a tombstone was tried again last (Policy.RetryDisabled).
+	retried time.Time
+}
+
+// Input is one event with what the rules may know besides.
+type Input struct {
+	Event Event
+	// Now is the time. It must not go back from one call to the next.
+	Now time.Time
+	// Number is the event's number, which notifications name as their cause.
+	Number uint64
+	// Elsewhere are the registrations that have a session on another node of the host. They count as active.
+	Elsewhere []Key
+	// Veto, if not nil, is the host's last word on each registration and stanza that would be notified: text other than "" is a no.
+	Veto func(r *Registration, st Stanza) string
+}
+
+// NewAccount returns an account with the registrations that are stored for it. p is shared between accounts and must not be changed
+// any more; nil means the default policy.
+func NewAccount(name string, p *Policy, rs []Registration) *Account {
+	a := &Account{name: name, policy: p.resolve()}
+	for _, r := range rs {
+		if r.Account == name {
+			a.put(r)
+		}
+	}
+	return a
+}
+
+// Registrations returns the account's registrations in the order of their keys.
+func (a *Account) Registrations() []Registration {
+	rs := make([]Registration, len(a.regs))
+	for i, r := range a.regs {
+		rs[i] = r.Registration
+	}
+	return rs
+}
+
+// Reload replaces the registrations by those that are stored, because another node may have changed them. What is known of sessions and
+// notifications stays with the keys that stay.
+func (a *Account) Reload(rs []Registration, e *Effects) {
+	for _, r := range slices.Clone(a.regs) {
+		if !slices.ContainsFunc(rs, func(n Registration) bool { return n.Key == r.Key }) {
+			a.remove(r, ReasonRemoved, e)
+		}
+	}
+	for _, n := range rs {
+		if n.Account != a.name {
+			continue
+		}
+		r := a.put(n)
+		if !r.Health.Disabled.IsZero() {
+			a.unbind(r, ReasonErrors, e)
+			r.drop(r.pace.takeAll(), ReasonDisabled, "", e)
+		}
+	}
+}
+
+// Idle tells whether nothing would be lost if the account were forgotten, its registrations being stored: no session, nothing
+// waiting or in flight, nothing notified lately.
+func (a *Account) Idle(now time.Time) bool {
+	if len(a.sessions) > 0 || !a.touched.IsZero() && now.Sub(a.touched) < a.policy.RememberFor {
+		return false
+	}
+	for _, r := range a.regs {
+		if p := &r.pace; p.queued || p.inFlight || len(p.waiting) > 0 || now.Before(p.notBefore) {
+			return false
+		}
+	}
+	return true
+}
+
+func (a *Account) find(k Key) *registration {
+	i, ok := slices.BinarySearchFunc(a.regs, k, func(r *registration, k Key) int { return r.Key.compare(k) })
+	if !ok {
+		return nil
+	}
+	return a.regs[i]
+}
+
+// put inserts or replaces the stored part of a registration.
+func (a *Account) put(n Registration) *registration {
+	i, ok := slices.BinarySearchFunc(a.regs, n.Key, func(r *registration, k Key) int { return r.Key.compare(k) })
+	if ok {
+		a.regs[i].Registration = n
+	} else {
+		a.regs = slices.Insert(a.regs, i, &registration{Registration: n})
+	}
+	return a.regs[i]
+}
+
+func (a *Account) remove(r *registration, reason Reason, e *Effects) {
+	a.unbind(r, reason, e)
+	r.drop(r.pace.takeAll(), reason, "", e)
+	a.regs = slices.DeleteFunc(a.regs, func(o *registration) bool { return o == r })
+	e.change(r.Key, Removed, reason, "")
+}
+
+// Handle takes note of an event and answers it in d, which it resets. It copies what it keeps of the event.
+func (a *Account) Handle(in Input, d *Decision) {
+	d.reset(a.name)
+	switch e := in.Event.(type) {
+	case SessionOpen:
+		a.open(e, d)
+	case SessionClose:
+		if a.session(e.Session.ID) == nil {
+			d.Reason = ReasonUnknownSession
+		}
+		a.close(e.Session.ID)
+	case PushEnable:
+		a.enable(e, in.Now, d)
+	case PushDisable:
+		for _, r := range a.matching(e.Key) {
+			a.remove(r, ReasonDisabledByUser, &d.Effects)
+		}
+	case AckDelayed:
+		a.judgeSession(onAckDelayed, e.Session.ID, e.Stanzas, &in, d)
+	case HibernationStart:
+		if s := a.session(e.Session.ID); s != nil {
+			a.hibernate(s, in.Now, d)
+		}
+		a.judgeSession(onHibernationStart, e.Session.ID, e.Stanzas, &in, d)
+	case StanzaQueued:
+		a.judgeSession(onStanzaQueued, e.Session.ID, []Stanza{e.Stanza}, &in, d)
+	case HibernationEnd:
+		a.judgeSession(onHibernationEnd, e.Session.ID, nil, &in, d)
+		if s := a.session(e.Session.ID); s != nil {
+			a.resume(s, d)
+		}
+	case ArchiveAdded:
+		a.judgeAccount(onArchiveAdded, &e.Stanza, &in, d)
+	case Offline:
+		a.judgeAccount(onOffline, &e.Stanza, &in, d)
+	case Groupchat:
+		a.judgeAccount(onGroupchat, &e.Stanza, &in, d)
+	case Ping:
+		a.ping(e, &in, d)
+	case AffiliationNone:
+		if r := a.find(e.Key); r != nil {
+			a.remove(r, ReasonRevoked, &d.Effects)
+		}
+	case AccountRemoved:
+		for _, r := range slices.Clone(a.regs) {
+			a.remove(r, ReasonAccount, &d.Effects)
+		}
+		a.sessions, a.touched = nil, time.Time{}
+	}
+}
+
+// matching returns the registrations that a key names; without a node it names all of the service.
+func (a *Account) matching(k Key) []*registration {
+	var rs []*registration
+	for _, r := range a.regs {
+		if r.Service == k.Service && (k.Node == "" || r.Node == k.Node) {
+			rs = append(rs, r)
+		}
+	}
+	return rs
+}
+
+// Matching returns the keys of the registrations that a PushDisable of k removes.
+func (a *Account) Matching(k Key) []Key {
+	var keys []Key
+	for _, r := range a.matching(k) {
+		keys = append(keys, r.Key)
+	}
+	return keys
+}
+
+// enable adds or replaces a registration and binds the session to it (rule R1).
+func (a *Account) enable(e PushEnable, now time.Time, d *Decision) {
+	s := a.session(e.Session.ID)
+	n := Registration{Account: a.name, Key: e.Key, Options: cloneFields(e.Options), Enabled: now}
+	if s != nil {
+		n.Client = s.client
+	}
+	kind, reason := Added, ReasonEnabled
+	if old := a.find(e.Key); old != nil {
+		kind, reason = Updated, ReasonReplaced
+		if !old.Health.Disabled.IsZero() {
+			kind, reason = Enabled, ReasonReenabled
+		}
+	}
+	r := a.put(n)
+	d.change(e.Key, kind, reason, "")
+	if s != nil {
+		s.bind(r)
+	}
+	for _, k := range Evict(a.Registrations(), a.policy.MaxRegistrations) {
+		a.remove(a.find(k), ReasonLimit, &d.Effects)
+	}
+}
+
+func cloneFields(fs []Field) []Field {
+	c := slices.Clone(fs)
+	for i := range c {
+		c[i].Values = slices.Clone(c[i].Values)
+	}
+	return c
+}
+
+// judgeSession answers an event of one session, whose stanzas concern only the registration bound to it.
+func (a *Account) judgeSession(on trigger, id string, stanzas []Stanza, in *Input, d *Decision) {
+	s := a.session(id)
+	if s == nil {
+		d.Reason = ReasonUnknownSession
+		return
+	}
+	if len(a.regs) == 0 {
+		d.Reason = ReasonNoRegistration
+		return
+	}
+	for _, r := range a.regs {
+		q := question{event: on, mine: s.bound == r, unbound: s.bound == nil, skipPlain: a.policy.SkipPlain}
+		a.judge(q, r, s, stanzas, in, d)
+	}
+}
+
+// judgeAccount answers an event that concerns all of the account's registrations.
+func (a *Account) judgeAccount(on trigger, st *Stanza, in *Input, d *Decision) {
+	if len(a.regs) == 0 {
+		d.Reason = ReasonNoRegistration
+		return
+	}
+	to := st.To
+	if to == "" {
+		to = st.From // RFC 6121 §8.1.1.1: what has no address is for the sender's own account
+	}
+	own := on == onArchiveAdded && to != "" && bare(to) != a.name
+	for _, r := range a.regs {
+		q := question{event: on, own: own, skipPlain: a.policy.SkipPlain}
+		q.live, q.hibernated = a.standing(r)
+		q.live = q.live || slices.Contains(in.Elsewhere, r.Key)
+		a.judge(q, r, nil, []Stanza{*st}, in, d)
+	}
+}
+
+func (a *Account) ping(e Ping, in *Input, d *Decision) {
+	if len(a.regs) == 0 {
+		d.Reason = ReasonNoRegistration
+		return
+	}
+	for _, r := range a.regs {
+		q := question{event: onPing, named: len(e.Registrations) == 0 || slices.Contains(e.Registrations, r.Key)}
+		a.judge(q, r, nil, []Stanza{{Kind: KindNonza}}, in, d)
+	}
+}
+
+// judge answers for one registration: it puts each stanza to the rules, notes those that are notified, and leaves them to the pacing.
+func (a *Account) judge(q question, r *registration, from *session, stanzas []Stanza, in *Input, d *Decision) {
+	v := Verdict{Key: r.Key}
+	first := len(d.ids)
+	q.disabled = !r.Health.Disabled.IsZero() && !a.mayRetry(r, in.Now)
+	if len(stanzas) == 0 {
+		if v.Rule, v.Reason = decide(q); v.Reason.Notifies() {
+			v.Reason = ReasonNothing
+		}
+	}
+	var w *part
+	for i := range stanzas {
+		st := &stanzas[i]
+		var h uint64
+		if st.ID != "" {
+			h = hashID(st.ID)
+		}
+		q.class, q.held, q.seen = st.Class, st.Held, st.ID != "" && r.mem.has(h)
+		rule, reason := decide(q)
+		detail := ""
+		if reason.Notifies() && in.Veto != nil {
+			if detail = in.Veto(&r.Registration, *st); detail != "" {
+				rule, reason = RuleVeto, ReasonVeto
+			}
+		}
+		if !reason.Notifies() {
+			if !v.Notify {
+				v.Class = max(v.Class, st.Class)
+				if i == 0 {
+					v.Rule, v.Reason, v.Detail = rule, reason, detail
+				}
+			}
+			continue
+		}
+		if w == nil {
+			v.Notify, v.Rule, v.Reason, v.Detail, v.Class = true, rule, reason, "", Plain
+			w = r.pace.open(from)
+			w.events = newest(append(w.events, in.Number), a.policy.Causes)
+		}
+		v.Class = max(v.Class, st.Class)
+		w.at[st.Class] = toInstant(in.Now)
+		if q.event == onPing {
+			continue // it wakes, and counts no stanza
+		}
+		v.Count++
+		w.count[st.Class]++
+		if st.ID != "" {
+			d.ids = append(d.ids, st.ID)
+			r.mem.add(h, in.Now, a.policy.Remember)
+			w.hashes = newest(append(w.hashes, h), a.policy.Remember)
+		}
+		if a.policy.IncludeSender || a.policy.IncludeBody {
+			w.newest, w.sender, w.body = toInstant(in.Now), st.From, st.Body
+		}
+	}
+	v.Stanzas = d.ids[first:len(d.ids):len(d.ids)]
+	d.Verdicts = append(d.Verdicts, v)
+	if w == nil {
+		return
+	}
+	a.touched = in.Now
+	r.unread += v.Count
+	due := in.Now
+	if (q.event == onAckDelayed || q.event == onStanzaQueued) && v.Class != Urgent {
+		due = due.Add(a.policy.Delay)
+	}
+	r.pace.schedule(due)
+}
+
+// mayRetry tells whether a tombstone is tried once more (XEP-0357 §7.1).
+func (a *Account) mayRetry(r *registration, now time.Time) bool {
+	after := a.policy.RetryDisabled
+	return after > 0 && now.Sub(r.Health.Disabled) >= after && (r.retried.IsZero() || now.Sub(r.retried) >= after)
+}
+
+// Next returns when Due has something to do; zero means never. It changes with every call of Handle, Due, Begin and End.
+func (a *Account) Next() time.Time {
+	var next time.Time
+	earlier := func(t time.Time) {
+		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	for _, r := range a.regs {
+		earlier(r.pace.next(a.policy))
+	}
+	for _, s := range a.sessions {
+		earlier(s.wakeAt)
+	}
+	return next
+}
+
+// Due does what is due at now: it drops what is too old, which e reports, and appends to keys the registrations whose notification
+// may go out, for the caller to Begin as soon as the service admits them. Each is named once until it is begun.
+func (a *Account) Due(now time.Time, keys []Key, e *Effects) []Key {
+	for _, s := range a.sessions {
+		if !s.wakeAt.IsZero() && !now.Before(s.wakeAt) {
+			s.wakeAt = time.Time{}
+			if s.bound != nil {
+				s.bound.pace.open(s).at[Plain] = toInstant(now)
+				s.bound.pace.schedule(now)
+			}
+		}
+	}
+	for _, r := range a.regs {
+		p := &r.pace
+		if len(p.waiting) == 0 {
+			continue
+		}
+		if !now.Before(p.expiry(a.policy)) {
+			r.drop(p.takeOld(now, a.policy), ReasonTooOld, "", e)
+		}
+		if len(p.waiting) > 0 && !p.inFlight && !p.queued && !now.Before(p.ready()) {
+			p.queued = true
+			keys = append(keys, r.Key)
+		}
+	}
+	return keys
+}
+
+// drop reports parts that will not be sent, and forgets their stanzas.
+func (r *registration) drop(parts []part, reason Reason, detail string, e *Effects) {
+	if len(parts) == 0 {
+		return
+	}
+	d := Drop{Key: r.Key, Reason: reason, Detail: detail}
+	for i := range parts {
+		p := &parts[i]
+		if c, ok := p.class(); ok {
+			d.Class = max(d.Class, c)
+		}
+		d.Count += p.total()
+		d.Events = append(d.Events, p.events...)
+		for _, h := range p.hashes {
+			r.mem.forget(h)
+		}
+	}
+	r.unread = max(r.unread-d.Count, 0)
+	sortUnique(&d.Events)
+	e.Drops = append(e.Drops, d)
+}
+
+// Prune forgets what was notified too long ago to be met again, and returns whether the account is Idle.
+func (a *Account) Prune(now time.Time) bool {
+	age := a.policy.RememberFor
+	if len(a.sessions) > 0 {
+		age += a.policy.MaxResume
+	}
+	for _, r := range a.regs {
+		r.mem.prune(now, age)
+	}
+	return a.Idle(now)
+}
+
+func sortUnique(list *[]uint64) {
+	slices.Sort(*list)
+	*list = slices.Compact(*list)
+}

@@ -1,0 +1,105 @@
+package push
+
+import "time"
+
+// Decision is the answer to one event. The zero Decision notifies nobody. A Decision can be used again for the next event, which saves
+// allocations; its slices then become invalid.
+type Decision struct {
+	// Account is whose event it was.
+	Account string
+	// Verdicts has an answer for each of the account's registrations, in the order of their keys. It is empty for events that
+	// cannot notify, such as session-open, and for accounts without registrations.
+	Verdicts []Verdict
+	// Reason is set when there are no verdicts though the event could have notified: no registration, session not known.
+	Reason Reason
+	Effects
+
+	ids []string // what the verdicts' Stanzas are slices of
+}
+
+// Verdict is the answer for one registration.
+type Verdict struct {
+	Key
+	// Notify says whether the registration is notified. When that is sent is another question; see Effects.Drops too.
+	Notify bool
+	Rule   Rule
+	Reason Reason
+	// Detail is the text that the host's hook gave for its veto.
+	Detail string
+	// Class is the highest class among the stanzas that the registration is notified of, or, if it is not notified, of the event.
+	Class Class
+	// Stanzas are the IDs of the stanzas that it is notified of. Count is their number, with those that have no ID.
+	Stanzas []string
+	Count   int
+}
+
+// Effects is what else changed, or should.
+type Effects struct {
+	Changes []Change
+	Advice  []Advice
+	Drops   []Drop
+}
+
+// Change is something that happened to a registration.
+type Change struct {
+	Key
+	// Kind is "added", "updated", "bound", "removed", "disabled" or "enabled".
+	Kind ChangeKind
+	// Reason says why, Detail is the error condition behind it, if there is one.
+	Reason Reason
+	Detail string
+}
+
+// ChangeKind is the kind of a Change.
+type ChangeKind string
+
+const (
+	Added    ChangeKind = "added"
+	Updated  ChangeKind = "updated"
+	Bound    ChangeKind = "bound"
+	Removed  ChangeKind = "removed"
+	Disabled ChangeKind = "disabled"
+	Enabled  ChangeKind = "enabled"
+)
+
+// Advice tells the host how long a hibernated session should stay resumable from now on.
+type Advice struct {
+	Session SessionID
+	// Timeout counts from now. Zero means the host's normal time.
+	Timeout time.Duration
+	Reason  Reason
+}
+
+// Drop is a notification that was decided and will not be sent, because of Reason. The stanzas in it that were never sent can notify again.
+type Drop struct {
+	Key
+	Class Class
+	// Count is the number of stanzas.
+	Count int
+	// Events are the numbers of the events that it came from.
+	Events []uint64
+	Reason Reason
+	Detail string
+}
+
+// reset makes d ready for the next event.
+func (d *Decision) reset(account string) {
+	clear(d.Verdicts)
+	clear(d.ids)
+	*d = Decision{Account: account, Verdicts: d.Verdicts[:0], ids: d.ids[:0], Effects: d.Effects}
+	d.Effects.reset()
+}
+
+func (e *Effects) reset() {
+	e.Changes, e.Advice, e.Drops = e.Changes[:0], e.Advice[:0], e.Drops[:0]
+}
+
+// Notifies tells whether anybody is notified.
+func (d *Decision) Notifies() bool {
+	for i := range d.Verdicts {
+		if d.Verdicts[i].Notify {
+			return true
+		}
+	}
+	return false
+}

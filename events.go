@@ -1,0 +1,151 @@
+package push
+
+// Event is one thing that happened on the host server, in the past tense: the host says what was seen, the library
+// decides what to do about it. The set is closed; a host builds these structs and hands them to [Engine.Handle] (or, in
+// a shell of its own, to [Account.Handle]) from any goroutine.
+//
+// Two rules hold for all of them. JIDs are strings in their prepared (normalised) form, as jid.JID.String of
+// mellium.im/xmpp gives them, so that one account is always spelled the same way. And a stanza keeps its ID
+// ([Stanza.ID]) through all events that mention it, or it can be notified twice.
+//
+//sumtype:decl
+type Event interface {
+	// Name is the event's name in traces and logs, such as "ack-delayed".
+	Name() string
+	account() string
+}
+
+// SessionID names one client connection. A session that is resumed (XEP-0198) keeps its SessionID.
+type SessionID struct {
+	// Account is the bare JID of the account that the session belongs to.
+	Account string
+	// ID is the host's own name for the session. It is unique within the account and never used again.
+	ID string
+}
+
+// SessionOpen is raised when a client has bound a resource (RFC 6120 §7).
+type SessionOpen struct {
+	Session SessionID
+	// JID is the full JID that was bound. It is shown to people and decides nothing.
+	JID string
+	// Client is the stable client ID that SASL2 and Bind 2 carry (XEP-0388, XEP-0386), or empty. A registration that
+	// was enabled under the same ID is bound to this session at once (rule R14).
+	Client string
+}
+
+// SessionClose is raised when a session is over: closed by either side, replaced, or not resumed in time. Unacknowledged
+// stanzas that the host then stores or sends elsewhere raise their own events, in any order with this one.
+type SessionClose struct {
+	Session SessionID
+}
+
+// PushEnable is raised when a client enables push (XEP-0357 §5). Hosts that use the handlers of iq.go never build it.
+type PushEnable struct {
+	// Session is the session that asked and is bound to the registration (rule R1). An empty ID binds nothing, for an
+	// operator who registers by hand.
+	Session SessionID
+	Key
+	// Options is the publish-options form that the client sent, or nil. It is kept and sent verbatim.
+	Options []Field
+}
+
+// PushDisable is raised when a client disables push (XEP-0357 §6). An empty Node means all nodes of that service.
+type PushDisable struct {
+	Session SessionID
+	Key
+}
+
+// AckDelayed is raised when a request for acknowledgement (<r/>, XEP-0198 §4) stayed unanswered for the host's time, 30 s
+// as a rule, on a session whose connection is not yet known to be dead.
+type AckDelayed struct {
+	Session SessionID
+	// Stanzas are the unacknowledged ones, oldest first. The library copies what it needs.
+	Stanzas []Stanza
+}
+
+// HibernationStart is raised when a connection is lost and its session can still be resumed.
+type HibernationStart struct {
+	Session SessionID
+	// Stanzas are the unacknowledged ones, oldest first. The library copies what it needs.
+	Stanzas []Stanza
+}
+
+// StanzaQueued is raised when a stanza is queued for a hibernated session.
+type StanzaQueued struct {
+	Session SessionID
+	Stanza  Stanza
+}
+
+// HibernationEnd is raised when a hibernated session is resumed (XEP-0198 §5).
+type HibernationEnd struct {
+	Session SessionID
+}
+
+// ArchiveAdded is raised when a stanza was stored in an account's archive (XEP-0313), whoever sent it. A message between
+// two local accounts raises it twice, once for each archive.
+type ArchiveAdded struct {
+	Account string
+	Stanza  Stanza
+}
+
+// Offline is raised when a message went to an account's offline storage (XEP-0160).
+type Offline struct {
+	Account string
+	Stanza  Stanza
+}
+
+// Groupchat is raised when a groupchat message reached the account's bare JID, as a room sends it to a member of whom no
+// resource is joined.
+type Groupchat struct {
+	Account string
+	Stanza  Stanza
+}
+
+// Ping is raised when the host or an operator wants to wake devices without a stanza.
+type Ping struct {
+	Account string
+	// Registrations are the ones to wake. None means all of the account.
+	Registrations []Key
+}
+
+// AffiliationNone is raised when a push service has said that the account may no longer publish to a node (XEP-0357 §8).
+// The host must have checked that the message came from the service itself.
+type AffiliationNone struct {
+	Account string
+	Key
+}
+
+// AccountRemoved is raised when an account is deleted, with all that belongs to it.
+type AccountRemoved struct {
+	Account string
+}
+
+func (SessionOpen) Name() string      { return "session-open" }
+func (SessionClose) Name() string     { return "session-close" }
+func (PushEnable) Name() string       { return "push-enable" }
+func (PushDisable) Name() string      { return "push-disable" }
+func (AckDelayed) Name() string       { return "ack-delayed" }
+func (HibernationStart) Name() string { return "hibernation-start" }
+func (StanzaQueued) Name() string     { return "stanza-queued" }
+func (HibernationEnd) Name() string   { return "hibernation-end" }
+func (ArchiveAdded) Name() string     { return "archive-added" }
+func (Offline) Name() string          { return "offline" }
+func (Groupchat) Name() string        { return "groupchat" }
+func (Ping) Name() string             { return "ping" }
+func (AffiliationNone) Name() string  { return "affiliation-none" }
+func (AccountRemoved) Name() string   { return "account-removed" }
+
+func (e SessionOpen) account() string      { return e.Session.Account }
+func (e SessionClose) account() string     { return e.Session.Account }
+func (e PushEnable) account() string       { return e.Session.Account }
+func (e PushDisable) account() string      { return e.Session.Account }
+func (e AckDelayed) account() string       { return e.Session.Account }
+func (e HibernationStart) account() string { return e.Session.Account }
+func (e StanzaQueued) account() string     { return e.Session.Account }
+func (e HibernationEnd) account() string   { return e.Session.Account }
+func (e ArchiveAdded) account() string     { return e.Account }
+func (e Offline) account() string          { return e.Account }
+func (e Groupchat) account() string        { return e.Account }
+func (e Ping) account() string             { return e.Account }
+func (e AffiliationNone) account() string  { return e.Account }
+func (e AccountRemoved) account() string   { return e.Account }

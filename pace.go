@@ -1,0 +1,360 @@
+package push
+
+import (
+	"hash/fnv"
+	"math/bits"
+	"slices"
+	"time"
+)
+
+// When a notification goes out. For each registration at most one publish is in flight and one notification waits; whatever comes meanwhile is
+// merged into the one that waits. So what waits is bounded by the number of registrations, however long a push service is down.
+
+// pacer is the state of one registration.
+type pacer struct {
+	// waiting is what has not been sent, one part for each session that it came from. due is when it may go out.
+	waiting []part
+	due     time.Time
+	// notBefore holds it back after a failure and within the minimum interval.
+	notBefore time.Time
+	// flight is what was sent and not answered.
+	flight   []part
+	inFlight bool
+	// queued: it was handed out by Due and not begun since.
+	queued bool
+	// tries counts failed tries of what is waiting or in flight; stripped: it goes without sender and body.
+	tries    int
+	stripped bool
+}
+
+// part is what one source contributes to a notification: a session, or the account's other events (from is nil).
+type part struct {
+	from *session
+	// count and at are the number of stanzas and the time of the newest event, by class. A zero at means none of that class.
+	count [Urgent + 1]int32
+	at    [Urgent + 1]instant
+	// newest is the time of the newest stanza, which sender and body are of.
+	newest       instant
+	sender, body string
+	events       []uint64
+	hashes       []uint64 // of the stanzas, to be forgotten if they are dropped
+}
+
+// instant is a time in a third of the space: nanoseconds since 1970, plus one so that zero can mean none.
+type instant int64
+
+func toInstant(t time.Time) instant { return instant(t.UnixNano()) + 1 }
+
+func (i instant) time() time.Time {
+	if i == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(i-1))
+}
+
+// class returns the highest class in the part, or false if nothing is left in it.
+func (p *part) class() (Class, bool) {
+	for c := Urgent; ; c-- {
+		if p.at[c] != 0 {
+			return c, true
+		}
+		if c == Plain {
+			return Plain, false
+		}
+	}
+}
+
+func (p *part) total() int { return int(p.count[Plain] + p.count[Important] + p.count[Urgent]) }
+
+// merge adds o, which came later or is of the same source.
+func (p *part) merge(o *part, policy *Policy) {
+	for c := range p.count {
+		p.count[c] += o.count[c]
+		p.at[c] = max(p.at[c], o.at[c])
+	}
+	if o.newest >= p.newest {
+		p.newest, p.sender, p.body = o.newest, o.sender, o.body
+	}
+	p.events = newest(append(p.events, o.events...), policy.Causes)
+	p.hashes = newest(append(p.hashes, o.hashes...), policy.Remember)
+}
+
+// newest cuts what is too old from the front of a list.
+func newest(list []uint64, limit int) []uint64 {
+	if over := len(list) - limit; over > 0 {
+		list = slices.Delete(list, 0, over)
+	}
+	return list
+}
+
+// open returns the waiting part of a source, for more to be noted in it; schedule has to follow.
+func (p *pacer) open(from *session) *part {
+	if len(p.waiting) == 0 {
+		p.due = time.Time{}
+	}
+	for i := range p.waiting {
+		if p.waiting[i].from == from {
+			return &p.waiting[i]
+		}
+	}
+	if n := len(p.waiting); n < cap(p.waiting) { // a part that was sent before, to be used again with the space that it has
+		p.waiting = p.waiting[:n+1]
+		w := &p.waiting[n]
+		*w = part{from: from, events: w.events[:0], hashes: w.hashes[:0]}
+		return w
+	}
+	p.waiting = append(p.waiting, part{from: from})
+	return &p.waiting[len(p.waiting)-1]
+}
+
+// schedule lets what waits go out from due on, or earlier if it could before.
+func (p *pacer) schedule(due time.Time) {
+	if p.due.IsZero() || due.Before(p.due) {
+		p.due = due
+	}
+}
+
+// next returns when something is to be done about what waits: it can be handed out, or is too old. Zero means never.
+func (p *pacer) next(policy *Policy) time.Time {
+	if len(p.waiting) == 0 {
+		return time.Time{}
+	}
+	expiry := p.expiry(policy)
+	if p.inFlight || p.queued {
+		return expiry
+	}
+	ready := p.ready()
+	if expiry.Before(ready) {
+		return expiry
+	}
+	return ready
+}
+
+func (p *pacer) ready() time.Time {
+	if p.notBefore.After(p.due) {
+		return p.notBefore
+	}
+	return p.due
+}
+
+// expiry returns when the next class of what waits is too old.
+func (p *pacer) expiry(policy *Policy) time.Time {
+	var first instant
+	for i := range p.waiting {
+		for c, at := range p.waiting[i].at {
+			if at != 0 {
+				if t := at + instant(policy.expire(Class(c))); first == 0 || t < first {
+					first = t
+				}
+			}
+		}
+	}
+	return first.time()
+}
+
+func (p *Policy) expire(c Class) time.Duration {
+	if c == Urgent {
+		return p.ExpireUrgent
+	}
+	return p.Expire
+}
+
+// takeOld removes the classes that are too old from what waits and returns them.
+func (p *pacer) takeOld(now time.Time, policy *Policy) []part {
+	var old []part
+	t := toInstant(now)
+	for i := 0; i < len(p.waiting); {
+		w := &p.waiting[i]
+		gone := part{from: w.from}
+		for c, at := range w.at {
+			if at != 0 && t >= at+instant(policy.expire(Class(c))) {
+				gone.count[c], gone.at[c] = w.count[c], at
+				w.count[c], w.at[c] = 0, 0
+			}
+		}
+		_, some := gone.class()
+		_, left := w.class()
+		switch {
+		case !left:
+			gone.events, gone.hashes = w.events, w.hashes
+			p.waiting = slices.Delete(p.waiting, i, i+1)
+		case some: // which stanzas were of which class is not kept: all stay remembered
+			gone.events = slices.Clone(w.events)
+		}
+		if some {
+			old = append(old, gone)
+		}
+		if left {
+			i++
+		}
+	}
+	p.settle()
+	return old
+}
+
+// takeSession removes what waits because of a session and returns it. What is in flight cannot be called back, but if its publish
+// fails it need not be tried again.
+func (p *pacer) takeSession(s *session) []part {
+	from := func(w part) bool { return w.from == s }
+	p.flight = slices.DeleteFunc(p.flight, from)
+	i := slices.IndexFunc(p.waiting, from)
+	if i < 0 {
+		return nil
+	}
+	gone := p.waiting[i]
+	p.waiting = slices.Delete(p.waiting, i, i+1)
+	p.settle()
+	return []part{gone}
+}
+
+// takeAll removes everything that waits and returns it.
+func (p *pacer) takeAll() []part {
+	gone := p.waiting
+	p.waiting, p.flight = nil, nil
+	p.settle()
+	return gone
+}
+
+// settle ends the count of tries when there is nothing left to try.
+func (p *pacer) settle() {
+	if len(p.waiting) == 0 && !p.inFlight {
+		p.tries, p.stripped = 0, false
+	}
+}
+
+// orphan makes what came from a session that is over the account's own.
+func (p *pacer) orphan(s *session, policy *Policy) {
+	p.waiting, p.flight = adopt(p.waiting, s, policy), adopt(p.flight, s, policy)
+}
+
+func adopt(parts []part, s *session, policy *Policy) []part {
+	i := slices.IndexFunc(parts, func(w part) bool { return w.from == s })
+	if i < 0 {
+		return parts
+	}
+	if j := slices.IndexFunc(parts, func(w part) bool { return w.from == nil }); j >= 0 {
+		parts[j].merge(&parts[i], policy)
+		return slices.Delete(parts, i, i+1)
+	}
+	parts[i].from = nil
+	return parts
+}
+
+// begin moves what waits into flight, and keeps the space of the last flight for what will wait next.
+func (p *pacer) begin() {
+	p.flight, p.waiting = p.waiting, p.flight[:0]
+	p.inFlight, p.queued = true, false
+}
+
+// finish ends a flight that is not tried again.
+func (p *pacer) finish(now time.Time, policy *Policy) {
+	for i := range p.flight {
+		p.flight[i].from, p.flight[i].sender, p.flight[i].body = nil, "", ""
+	}
+	p.flight, p.inFlight = p.flight[:0], false
+	p.tries, p.stripped = 0, false
+	p.notBefore = time.Time{}
+	if policy.MinInterval > 0 {
+		p.notBefore = now.Add(policy.MinInterval)
+	}
+}
+
+// again puts what was in flight back, to be sent once more after wait, together with what came meanwhile.
+func (p *pacer) again(now time.Time, wait time.Duration, policy *Policy) {
+	later := p.waiting
+	p.waiting, p.flight, p.inFlight = p.flight, nil, false
+	for i := range later {
+		l := &later[i]
+		if j := slices.IndexFunc(p.waiting, func(w part) bool { return w.from == l.from }); j >= 0 {
+			p.waiting[j].merge(l, policy)
+		} else {
+			p.waiting = append(p.waiting, *l)
+		}
+	}
+	p.due, p.notBefore = now, now.Add(wait)
+	p.settle()
+}
+
+// backoff returns the wait before try number n (from 1), with up to half of it random so that registrations which failed together do not
+// come back together. The randomness is drawn from the registration and the try: the same input gives the same output.
+func (p *Policy) backoff(account string, k Key, n int) time.Duration {
+	wait := p.RetryMax
+	if n = max(n, 1); n-1 < bits.LeadingZeros64(uint64(p.RetryMin))-1 {
+		wait = min(wait, p.RetryMin<<(n-1))
+	}
+	h := fnv.New64a()
+	h.Write([]byte(account))
+	h.Write([]byte{0})
+	h.Write([]byte(k.Service))
+	h.Write([]byte{0})
+	h.Write([]byte(k.Node))
+	h.Write([]byte{byte(n), byte(n >> 8)})
+	half := uint64(wait / 2)
+	if half == 0 {
+		return wait
+	}
+	return time.Duration(half + h.Sum64()%half)
+}
+
+// Service is the pure gate in front of one push service: how many publishes it may have in flight, and whether it is broken. A service that does not
+// answer gets one probe at a time; when it is back, the number in flight starts at one and doubles, so that those who waited do not
+// come all at once. Not safe for simultaneous use.
+type Service struct {
+	policy *Policy
+	// inFlight is how many publishes wait for a reply, window how many may.
+	inFlight, window int
+	// failures counts publishes in a row that had no answer; probeAt is when the next probe may go while the service is broken.
+	failures int
+	probes   int
+	probeAt  time.Time
+}
+
+// NewService returns the gate of a service that was not heard of yet.
+func NewService(p *Policy) *Service {
+	p = p.resolve()
+	return &Service{policy: p, window: p.ServiceInFlight}
+}
+
+// Broken tells whether the service has stopped answering.
+func (s *Service) Broken() bool { return s.failures >= s.policy.BreakAfter }
+
+// InFlight is the number of publishes that were admitted and are not done.
+func (s *Service) InFlight() int { return s.inFlight }
+
+// Admit says whether a publish may go out now and, if so, counts it as in flight. If not, at is when to ask again; a zero at
+// means when one in flight is done.
+func (s *Service) Admit(now time.Time) (ok bool, at time.Time) {
+	if s.Broken() {
+		switch {
+		case s.inFlight > 0:
+			return false, time.Time{}
+		case now.Before(s.probeAt):
+			return false, s.probeAt
+		}
+	} else if s.inFlight >= s.window {
+		return false, time.Time{}
+	}
+	s.inFlight++
+	return true, time.Time{}
+}
+
+// Cancel takes an admission back that nothing was published on.
+func (s *Service) Cancel() { s.inFlight-- }
+
+// Done takes note of a publish's end. answered tells whether the service answered at all, with whatever.
+func (s *Service) Done(now time.Time, answered bool) {
+	s.inFlight--
+	if answered {
+		if s.Broken() {
+			s.window = 1
+		}
+		s.failures, s.probes = 0, 0
+		s.window = min(s.window*2, s.policy.ServiceInFlight)
+		return
+	}
+	s.failures++
+	if s.Broken() {
+		s.probeAt = now.Add(s.policy.ProbeEvery * time.Duration(min(1<<min(s.probes, 4), 10)))
+		s.probes++
+	}
+}

@@ -1,0 +1,154 @@
+package push
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Policy is everything about the rules that a host may want otherwise. The zero Policy is the default: the business rules of the
+// seed. Durations and numbers: zero means the default that the field names, and where "off" makes sense a negative value says it.
+type Policy struct {
+	// SkipPlain keeps plain stanzas from notifying anybody. By default they do, as a silent wake-up.
+	SkipPlain bool
+	// Delay is how long the notification of an ack-delayed or stanza-queued event waits for more of them. Default 1 s; negative: not at all.
+	Delay time.Duration
+	// MinInterval is the shortest time between two publishes to one registration; what comes in between is merged into the
+	// next. Default: none.
+	MinInterval time.Duration
+	// Expire is how old a notification may get while its publish fails, before it is given up. Default 10 min.
+	Expire time.Duration
+	// ExpireUrgent is the same for a call. Default 60 s.
+	ExpireUrgent time.Duration
+	// RetryMin and RetryMax bound the wait between two tries of one publish, which doubles each time. Defaults 5 s and 5 min.
+	RetryMin, RetryMax time.Duration
+	// ReplyTimeout is how long a push service may take to answer. Default 30 s.
+	ReplyTimeout time.Duration
+
+	// Remember is for how many stanzas each registration remembers that it was notified. Default 1024.
+	Remember int
+	// RememberFor is how long it remembers them once the account has no session. Default 10 min. While there is a session, MaxResume
+	// is added: a stanza of a hibernated session can go to offline storage as late as that.
+	RememberFor time.Duration
+
+	// MaxResume is how long a session whose device can be woken by push should stay resumable. Default 72 h; negative: no advice.
+	MaxResume time.Duration
+	// WakeBefore, if more than zero, sends one plain notification that long before MaxResume of a hibernated session runs out.
+	WakeBefore time.Duration
+
+	// MaxRegistrations is how many registrations an account may have; the one that was enabled longest ago goes. Default 5;
+	// negative: no limit.
+	MaxRegistrations int
+	// MaxErrors is the number of counted errors in a row that disables a registration. Default 16.
+	MaxErrors int
+	// MaxErrorsUnproven is the same for a registration that never had a success. Default 3, but no more than MaxErrors.
+	MaxErrorsUnproven int
+	// MaxRefusals is the number of forbidden, not-authorized and not-allowed replies in a row that disables it. Default 3.
+	MaxRefusals int
+	// RetryDisabled, if more than zero, lets a registration that was disabled by errors be tried again after that long, once, with the next
+	// notification (XEP-0357 §7.1). Default: not.
+	RetryDisabled time.Duration
+
+	// ServiceInFlight is how many publishes to one push service may wait for a reply at a time. Default 64.
+	ServiceInFlight int
+	// BreakAfter is how many times in a row a service must not answer before only one publish at a time probes it. Default 5.
+	BreakAfter int
+	// ProbeEvery is the time between two probes; it doubles up to ten times that. Default 10 s.
+	ProbeEvery time.Duration
+
+	// IncludeSender and IncludeBody put the sender's JID and the text into the summary form. Off by default: the push service
+	// and those behind it would read them.
+	IncludeSender, IncludeBody bool
+	// StandIn is the last-message-body of important and urgent notifications that carry no text of their own; push services tell by
+	// it whether to alert. Default "New Message!"; NoStandIn turns it off.
+	StandIn   string
+	NoStandIn bool
+
+	// Causes is how many of its events a notification names at most, the oldest being left out. Default 32.
+	Causes int
+
+	resolved bool
+}
+
+// resolve returns p with its defaults filled in, p itself if they are.
+func (p *Policy) resolve() *Policy {
+	if p == nil {
+		p = new(Policy)
+	}
+	if p.resolved {
+		return p
+	}
+	r := p.withDefaults()
+	r.resolved = true
+	return &r
+}
+
+// withDefaults returns p with every zero that means a default replaced, and every "off" as zero.
+func (p Policy) withDefaults() Policy {
+	p.Delay = orDefault(p.Delay, time.Second)
+	p.MinInterval = max(p.MinInterval, 0)
+	p.Expire = orDefault(p.Expire, 10*time.Minute)
+	p.ExpireUrgent = orDefault(p.ExpireUrgent, time.Minute)
+	p.RetryMin = orDefault(p.RetryMin, 5*time.Second)
+	p.RetryMax = orDefault(p.RetryMax, 5*time.Minute)
+	p.ReplyTimeout = orDefault(p.ReplyTimeout, 30*time.Second)
+	p.Remember = orDefault(p.Remember, 1024)
+	p.RememberFor = orDefault(p.RememberFor, 10*time.Minute)
+	p.MaxResume = orDefault(p.MaxResume, 72*time.Hour)
+	p.MaxRegistrations = orDefault(p.MaxRegistrations, 5)
+	p.MaxErrors = orDefault(p.MaxErrors, 16)
+	p.MaxErrorsUnproven = min(orDefault(p.MaxErrorsUnproven, 3), p.MaxErrors)
+	p.MaxRefusals = orDefault(p.MaxRefusals, 3)
+	p.ServiceInFlight = orDefault(p.ServiceInFlight, 64)
+	p.BreakAfter = orDefault(p.BreakAfter, 5)
+	p.ProbeEvery = orDefault(p.ProbeEvery, 10*time.Second)
+	p.StandIn = cmp.Or(p.StandIn, "New Message!")
+	if p.NoStandIn {
+		p.StandIn = ""
+	}
+	p.Causes = orDefault(p.Causes, 32)
+	return p
+}
+
+func orDefault[T int | time.Duration](v, def T) T {
+	if v == 0 {
+		return def
+	}
+	return max(v, 0)
+}
+
+// Validate reports everything that is wrong with p at once, or nil.
+func (p Policy) Validate() error {
+	var errs []error
+	positive := func(name string, v int64) {
+		if v < 0 {
+			errs = append(errs, fmt.Errorf("push: Policy.%s is negative, which means nothing; leave it 0 for the default", name))
+		}
+	}
+	positive("MinInterval", int64(p.MinInterval))
+	positive("Expire", int64(p.Expire))
+	positive("ExpireUrgent", int64(p.ExpireUrgent))
+	positive("RetryMin", int64(p.RetryMin))
+	positive("RetryMax", int64(p.RetryMax))
+	positive("ReplyTimeout", int64(p.ReplyTimeout))
+	positive("Remember", int64(p.Remember))
+	positive("RememberFor", int64(p.RememberFor))
+	positive("WakeBefore", int64(p.WakeBefore))
+	positive("MaxErrors", int64(p.MaxErrors))
+	positive("MaxErrorsUnproven", int64(p.MaxErrorsUnproven))
+	positive("MaxRefusals", int64(p.MaxRefusals))
+	positive("RetryDisabled", int64(p.RetryDisabled))
+	positive("ServiceInFlight", int64(p.ServiceInFlight))
+	positive("BreakAfter", int64(p.BreakAfter))
+	positive("ProbeEvery", int64(p.ProbeEvery))
+	positive("Causes", int64(p.Causes))
+	d := p.withDefaults()
+	if d.RetryMax < d.RetryMin {
+		errs = append(errs, fmt.Errorf("push: Policy.RetryMax (%v) is shorter than RetryMin (%v)", d.RetryMax, d.RetryMin))
+	}
+	if d.WakeBefore > 0 && d.WakeBefore >= d.MaxResume {
+		errs = append(errs, fmt.Errorf("push: Policy.WakeBefore (%v) is not shorter than MaxResume (%v)", d.WakeBefore, d.MaxResume))
+	}
+	return errors.Join(errs...)
+}

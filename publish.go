@@ -1,0 +1,367 @@
+package push
+
+import (
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Notification is what is to be published to one registration.
+type Notification struct {
+	Account string
+	Key
+	// Class is the highest class in it.
+	Class Class
+	// Count is the number of stanzas in it; a wake-up has none.
+	Count int
+	// Unread is the message-count of the summary form: what the registration was notified of since its session was last active, as far as this
+	// process remembers, or the host's own number. Zero leaves the field out.
+	Unread int
+	// Sender and Body are those of the newest stanza, if the policy includes them. Body may be the policy's StandIn.
+	Sender, Body string
+	// Options are the registration's publish options.
+	Options []Field
+	// Events are the numbers of the events that it came from, oldest first.
+	Events []uint64
+	// Try is 1 for the first try.
+	Try int
+}
+
+// Begin says that the notification of k goes out now, and returns it. It returns false if nothing is to be sent any more: it was dropped,
+// or the registration is gone or disabled (rule R12, asked again here). e reports what was dropped and the advice that follows from an
+// important notification.
+func (a *Account) Begin(k Key, now time.Time, e *Effects) (Notification, bool) {
+	r := a.find(k)
+	if r == nil {
+		return Notification{}, false
+	}
+	p := &r.pace
+	p.queued = false
+	if p.inFlight || len(p.waiting) == 0 {
+		return Notification{}, false
+	}
+	if !r.Health.Disabled.IsZero() {
+		if !a.mayRetry(r, now) {
+			r.drop(p.takeAll(), ReasonDisabled, "", e)
+			return Notification{}, false
+		}
+		r.retried = now
+	}
+	if !now.Before(p.expiry(a.policy)) {
+		r.drop(p.takeOld(now, a.policy), ReasonTooOld, "", e)
+		if len(p.waiting) == 0 {
+			return Notification{}, false
+		}
+	}
+	p.begin()
+	p.tries++
+	n := Notification{Account: a.name, Key: r.Key, Options: r.Options, Unread: r.unread, Try: p.tries}
+	var at instant
+	for i := range p.flight {
+		f := &p.flight[i]
+		if c, ok := f.class(); ok {
+			n.Class = max(n.Class, c)
+		}
+		n.Count += f.total()
+		n.Events = append(n.Events, f.events...)
+		if f.newest >= at {
+			at, n.Sender, n.Body = f.newest, f.sender, f.body
+		}
+	}
+	if len(p.flight) > 1 {
+		sortUnique(&n.Events)
+	}
+	if !a.policy.IncludeSender || p.stripped {
+		n.Sender = ""
+	}
+	if !a.policy.IncludeBody || p.stripped {
+		n.Body = ""
+	}
+	if n.Body == "" && n.Class >= Important && !p.stripped {
+		n.Body = a.policy.StandIn
+	}
+	if n.Class >= Important {
+		a.shorten(r, ReasonWoken, e)
+	}
+	return n, true
+}
+
+// Reply is the end of one publish. The zero Reply is success.
+type Reply struct {
+	// Missing: there was no answer in time, or the publish could not be sent.
+	Missing bool
+	// Condition and Type are those of an error reply (RFC 6120 §8.3), such as "item-not-found" and "cancel". A Reply with a Condition or
+	// a Type is an error.
+	Condition, Type string
+	// Vetoed, if not empty, is the host's reason not to send it after all.
+	Vetoed string
+}
+
+// OK tells whether the publish was accepted.
+func (r Reply) OK() bool { return r == Reply{} }
+
+// Outcome is what a reply means.
+type Outcome uint8
+
+const (
+	// Accepted: the counters start again.
+	Accepted Outcome = iota
+	// Transient: tried again later; says nothing about the registration.
+	Transient
+	// Fatal: the registration is disabled at once.
+	Fatal
+	// Refused: disabled when it comes Policy.MaxRefusals times in a row.
+	Refused
+	// Failed: disabled when it comes Policy.MaxErrors times in a row.
+	Failed
+	// TooBig: sent once more without sender and body.
+	TooBig
+	// Dropped: the host vetoed it.
+	Dropped
+)
+
+func (o Outcome) String() string {
+	return [...]string{"accepted", "transient", "fatal", "refused", "failed", "too big", "dropped"}[min(o, Dropped)]
+}
+
+// Classify is the table of outcomes. fpush answers bad-request for faults of its own, p2 recipient-unavailable when the vendor refused this time, so
+// neither the condition nor the type alone can tell.
+func (r Reply) Classify() Outcome {
+	switch {
+	case r.Vetoed != "":
+		return Dropped
+	case r.Missing, r.Type == "wait":
+		return Transient
+	case r.OK():
+		return Accepted
+	}
+	switch r.Condition {
+	case "remote-server-timeout", "remote-server-not-found", "recipient-unavailable":
+		return Transient
+	case "item-not-found", "gone", "policy-violation":
+		return Fatal
+	case "forbidden", "not-authorized", "not-allowed":
+		return Refused
+	case "payload-too-big", "not-acceptable":
+		return TooBig
+	}
+	return Failed
+}
+
+// Answered tells whether the push service itself answered, for [Service.Done].
+func (r Reply) Answered() bool {
+	return !r.Missing && r.Condition != "remote-server-timeout" && r.Condition != "remote-server-not-found"
+}
+
+// Result is what End made of a reply.
+type Result struct {
+	Outcome Outcome
+	// Update is what the store has to be told, if Store is set.
+	Store  bool
+	Update Update
+	// RetryAt is when it is tried again; zero: it is not.
+	RetryAt time.Time
+}
+
+// succeededEvery is how often a registration's last success is worth a write.
+const succeededEvery = 24 * time.Hour
+
+// End takes note of the reply to the notification that Begin returned for k. e reports a registration that was disabled or
+// recovered, and what was dropped.
+func (a *Account) End(k Key, reply Reply, now time.Time, e *Effects) Result {
+	res := Result{Outcome: reply.Classify()}
+	r := a.find(k)
+	if r == nil || !r.pace.inFlight {
+		return res // removed meanwhile
+	}
+	p := &r.pace
+	hadBody := !p.stripped && (a.policy.IncludeBody || a.policy.IncludeSender || a.policy.StandIn != "" && flightClass(p) >= Important)
+	if res.Outcome == TooBig && !hadBody {
+		res.Outcome = Failed
+	}
+	h := &r.Health
+	switch res.Outcome {
+	case Accepted:
+		disabled := !h.Disabled.IsZero()
+		if h.Errors > 0 || h.Refusals > 0 || disabled || now.Sub(h.Succeeded) >= succeededEvery {
+			res.Store, res.Update = true, Update{Succeeded: now}
+			*h = res.Update.Apply(*h)
+		}
+		if disabled {
+			e.change(k, Enabled, ReasonRecovered, "")
+		}
+		p.finish(now, a.policy)
+	case Transient:
+		wait := a.policy.backoff(a.name, k, p.tries)
+		p.again(now, wait, a.policy)
+		if len(p.waiting) > 0 {
+			res.RetryAt = p.notBefore
+		}
+	case TooBig:
+		p.stripped = true
+		p.again(now, 0, a.policy)
+		p.stripped = len(p.waiting) > 0
+		if p.stripped {
+			res.RetryAt = now
+		}
+	case Dropped:
+		e.Drops = append(e.Drops, r.flightDrop(ReasonVeto, reply.Vetoed))
+		p.finish(now, a.policy)
+	default:
+		res.Store, res.Update = true, a.count(r, res.Outcome, reply, now)
+		*h = res.Update.Apply(*h)
+		e.Drops = append(e.Drops, r.flightDrop(ReasonRejected, reply.Condition))
+		p.finish(now, a.policy)
+		if !res.Update.Disabled.IsZero() {
+			e.change(k, Disabled, ReasonErrors, h.Cause)
+			a.unbind(r, ReasonErrors, e)
+			r.drop(p.takeAll(), ReasonDisabled, h.Cause, e)
+		}
+	}
+	return res
+}
+
+func flightClass(p *pacer) (class Class) {
+	for i := range p.flight {
+		if c, ok := p.flight[i].class(); ok {
+			class = max(class, c)
+		}
+	}
+	return class
+}
+
+// count returns the update for an error that counts, which disables the registration if it is one too many.
+func (a *Account) count(r *registration, o Outcome, reply Reply, now time.Time) Update {
+	var u Update
+	disable := true
+	switch o {
+	case Refused:
+		u.Refusals = 1
+		disable = r.Health.Refusals+1 >= a.policy.MaxRefusals
+	case Failed:
+		u.Errors = 1
+		limit := a.policy.MaxErrors
+		if r.Health.Succeeded.IsZero() {
+			limit = a.policy.MaxErrorsUnproven
+		}
+		disable = r.Health.Errors+1 >= limit
+	}
+	if disable || !r.Health.Disabled.IsZero() {
+		u.Disabled, u.Cause = now, cut(reply.Condition, 64)
+	}
+	return u
+}
+
+// flightDrop describes what is in flight as dropped. Its stanzas were sent, so they stay remembered.
+func (r *registration) flightDrop(reason Reason, detail string) Drop {
+	d := Drop{Key: r.Key, Class: flightClass(&r.pace), Reason: reason, Detail: detail}
+	for i := range r.pace.flight {
+		d.Count += r.pace.flight[i].total()
+		d.Events = append(d.Events, r.pace.flight[i].events...)
+	}
+	sortUnique(&d.Events)
+	return d
+}
+
+// AppendIQ appends the publish as an IQ stanza from the server's domain with the given ID (XEP-0357 §7). It allocates nothing if dst has room.
+func (n *Notification) AppendIQ(dst []byte, from, id string) []byte {
+	dst = append(dst, `<iq type="set" from="`...)
+	dst = appendEscaped(dst, from)
+	dst = append(dst, `" to="`...)
+	dst = appendEscaped(dst, n.Service)
+	dst = append(dst, `" id="`...)
+	dst = appendEscaped(dst, id)
+	dst = append(dst, `"><pubsub xmlns="http://jabber.org/protocol/pubsub"><publish`...)
+	if n.Node != "" {
+		dst = append(dst, ` node="`...)
+		dst = appendEscaped(dst, n.Node)
+		dst = append(dst, '"')
+	}
+	dst = append(dst, `><item><notification xmlns="urn:xmpp:push:0"><x xmlns="jabber:x:data" type="submit">`+
+		`<field var="FORM_TYPE" type="hidden"><value>urn:xmpp:push:summary</value></field>`...)
+	if n.Unread > 0 {
+		dst = append(dst, `<field var="message-count"><value>`...)
+		dst = strconv.AppendInt(dst, int64(n.Unread), 10)
+		dst = append(dst, `</value></field>`...)
+	}
+	if n.Sender != "" {
+		dst = append(dst, `<field var="last-message-sender"><value>`...)
+		dst = appendEscaped(dst, n.Sender)
+		dst = append(dst, `</value></field>`...)
+	}
+	if n.Body != "" {
+		dst = append(dst, `<field var="last-message-body"><value>`...)
+		dst = appendEscaped(dst, n.Body)
+		dst = append(dst, `</value></field>`...)
+	}
+	dst = append(dst, `</x></notification></item></publish>`...)
+	if n.Options != nil {
+		dst = append(dst, `<publish-options><x xmlns="jabber:x:data" type="submit">`...)
+		for i := range n.Options {
+			f := &n.Options[i]
+			dst = append(dst, `<field`...)
+			if f.Var != "" {
+				dst = append(dst, ` var="`...)
+				dst = appendEscaped(dst, f.Var)
+				dst = append(dst, '"')
+			}
+			if f.Type != "" {
+				dst = append(dst, ` type="`...)
+				dst = appendEscaped(dst, f.Type)
+				dst = append(dst, '"')
+			}
+			dst = append(dst, '>')
+			for _, v := range f.Values {
+				dst = append(dst, `<value>`...)
+				dst = appendEscaped(dst, v)
+				dst = append(dst, `</value>`...)
+			}
+			dst = append(dst, `</field>`...)
+		}
+		dst = append(dst, `</x></publish-options>`...)
+	}
+	return append(dst, `</pubsub></iq>`...)
+}
+
+// appendEscaped appends s as XML text or attribute value. What XML cannot carry becomes U+FFFD; white space that a parser would change is
+// written as a reference.
+func appendEscaped(dst []byte, s string) []byte {
+	plain := 0
+	for i, r := range s {
+		esc := ""
+		n := 1
+		switch {
+		case r == '<':
+			esc = "&lt;"
+		case r == '>':
+			esc = "&gt;"
+		case r == '&':
+			esc = "&amp;"
+		case r == '"':
+			esc = "&#34;"
+		case r == '\'':
+			esc = "&#39;"
+		case r == '\t':
+			esc = "&#x9;"
+		case r == '\n':
+			esc = "&#xA;"
+		case r == '\r':
+			esc = "&#xD;"
+		case r < ' ':
+			esc = "\uFFFD"
+		case r == 0xfffe || r == 0xffff:
+			esc, n = "\uFFFD", 3
+		case r == 0xfffd:
+			if strings.HasPrefix(s[i:], "\uFFFD") {
+				continue
+			}
+			esc = "\uFFFD" // not UTF-8
+		default:
+			continue
+		}
+		dst = append(dst, s[plain:i]...)
+		dst = append(dst, esc...)
+		plain = i + n
+	}
+	return append(dst, s[plain:]...)
+}
