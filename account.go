@@ -103,7 +103,7 @@ func (a *Account) Idle(now time.Time) bool {
 }
 
 func (a *Account) find(k Key) *registration {
-	i, ok := slices.BinarySearchFunc(a.regs, k, func(r *registration, k Key) int { return r.Key.compare(k) })
+	i, ok := slices.BinarySearchFunc(a.regs, k, func(r *registration, k Key) int { return r.Key.Compare(k) })
 	if !ok {
 		return nil
 	}
@@ -112,7 +112,7 @@ func (a *Account) find(k Key) *registration {
 
 // put inserts or replaces the stored part of a registration.
 func (a *Account) put(n Registration) *registration {
-	i, ok := slices.BinarySearchFunc(a.regs, n.Key, func(r *registration, k Key) int { return r.Key.compare(k) })
+	i, ok := slices.BinarySearchFunc(a.regs, n.Key, func(r *registration, k Key) int { return r.Key.Compare(k) })
 	if ok {
 		a.regs[i].Registration = n
 	} else {

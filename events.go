@@ -12,7 +12,9 @@ package push
 type Event interface {
 	// Name is the event's name in traces and logs, such as "ack-delayed".
 	Name() string
-	account() string
+	// Subject is the account that the event is about and, for an event of one session, that session; else its ID is empty.
+	Subject() SessionID
+	event()
 }
 
 // SessionID names one client connection. A session that is resumed (XEP-0198) keeps its SessionID.
@@ -135,17 +137,32 @@ func (Ping) Name() string             { return "ping" }
 func (AffiliationNone) Name() string  { return "affiliation-none" }
 func (AccountRemoved) Name() string   { return "account-removed" }
 
-func (e SessionOpen) account() string      { return e.Session.Account }
-func (e SessionClose) account() string     { return e.Session.Account }
-func (e PushEnable) account() string       { return e.Session.Account }
-func (e PushDisable) account() string      { return e.Session.Account }
-func (e AckDelayed) account() string       { return e.Session.Account }
-func (e HibernationStart) account() string { return e.Session.Account }
-func (e StanzaQueued) account() string     { return e.Session.Account }
-func (e HibernationEnd) account() string   { return e.Session.Account }
-func (e ArchiveAdded) account() string     { return e.Account }
-func (e Offline) account() string          { return e.Account }
-func (e Groupchat) account() string        { return e.Account }
-func (e Ping) account() string             { return e.Account }
-func (e AffiliationNone) account() string  { return e.Account }
-func (e AccountRemoved) account() string   { return e.Account }
+func (e SessionOpen) Subject() SessionID      { return e.Session }
+func (e SessionClose) Subject() SessionID     { return e.Session }
+func (e PushEnable) Subject() SessionID       { return e.Session }
+func (e PushDisable) Subject() SessionID      { return e.Session }
+func (e AckDelayed) Subject() SessionID       { return e.Session }
+func (e HibernationStart) Subject() SessionID { return e.Session }
+func (e StanzaQueued) Subject() SessionID     { return e.Session }
+func (e HibernationEnd) Subject() SessionID   { return e.Session }
+func (e ArchiveAdded) Subject() SessionID     { return SessionID{Account: e.Account} }
+func (e Offline) Subject() SessionID          { return SessionID{Account: e.Account} }
+func (e Groupchat) Subject() SessionID        { return SessionID{Account: e.Account} }
+func (e Ping) Subject() SessionID             { return SessionID{Account: e.Account} }
+func (e AffiliationNone) Subject() SessionID  { return SessionID{Account: e.Account} }
+func (e AccountRemoved) Subject() SessionID   { return SessionID{Account: e.Account} }
+
+func (SessionOpen) event()      {}
+func (SessionClose) event()     {}
+func (PushEnable) event()       {}
+func (PushDisable) event()      {}
+func (AckDelayed) event()       {}
+func (HibernationStart) event() {}
+func (StanzaQueued) event()     {}
+func (HibernationEnd) event()   {}
+func (ArchiveAdded) event()     {}
+func (Offline) event()          {}
+func (Groupchat) event()        {}
+func (Ping) event()             {}
+func (AffiliationNone) event()  {}
+func (AccountRemoved) event()   {}

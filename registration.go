@@ -15,7 +15,8 @@ type Key struct {
 	Node    string
 }
 
-func (k Key) compare(o Key) int {
+// Compare orders keys by service, then node, as Decision does.
+func (k Key) Compare(o Key) int {
 	return cmp.Or(cmp.Compare(k.Service, o.Service), cmp.Compare(k.Node, o.Node))
 }
 
@@ -111,7 +112,7 @@ func Evict(rs []Registration, limit int) []Key {
 			}
 			return 1
 		}
-		return cmp.Or(a.Enabled.Compare(b.Enabled), a.Key.compare(b.Key))
+		return cmp.Or(a.Enabled.Compare(b.Enabled), a.Key.Compare(b.Key))
 	})
 	keys := make([]Key, 0, len(rs)-limit)
 	for _, r := range order[:len(rs)-limit] {

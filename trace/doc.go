@@ -1,0 +1,16 @@
+// Package trace is the trace format: what happened on an XMPP server as far as push is concerned, one JSON object a line, to be recorded on
+// any server and replayed anywhere. A replay decides the events again, in the trace's own time and without a network, and explains each
+// decision; the same trace always gives the same output.
+//
+// The format, with t for milliseconds of any origin that never fall:
+//
+//	{"type":"config","host":"example.com","replies":"ok","policy":{…}}            optional, first line
+//	{"at":t,"type":"session-open","session":"s1","jid":"juliet@example.com/phone","client":"…"}
+//	{"at":t,"type":"push-enable","session":"s1","service":"push.example.net","node":"n1","options":{"secret":"…"}}
+//	{"at":t,"type":"ack-delayed","session":"s1","queue":[{"id":"m1","xml":"<message …"}]}
+//	{"at":t,"type":"archive-added","user":"juliet@example.com","stanza":{"id":"m1","held":true}}
+//	{"at":t,"type":"publish-error","user":…,"service":…,"node":…,"error_type":"cancel","condition":"gone"}
+//
+// With replies "ok" every publish succeeds at once, with "trace" the replies are the trace's publish-result and publish-error lines. The
+// xml of a stanza may be left out once its ID was seen. A ping may name one registration (service, node) or several ("registrations":[…]).
+package trace

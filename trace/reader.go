@@ -1,0 +1,473 @@
+package trace
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/xmpp-push/push"
+	"mellium.im/xmpp/jid"
+)
+
+// MaxLine bounds the length of a line in bytes.
+const MaxLine = 16 << 20
+
+// maxSeen bounds how many stanzas are remembered so that later lines can name them by their ID alone.
+const maxSeen = 1 << 17
+
+// Error is a line that cannot be used.
+type Error struct {
+	// Line is its number, from 1.
+	Line int
+	Err  error
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("trace: line %d: %v", e.Line, e.Err) }
+func (e *Error) Unwrap() error { return e.Err }
+
+// Record is one line of a trace.
+type Record struct {
+	// Line is its number, from 1; Number is that of its event, from 1, and 0 for a line that is not an event.
+	Line, Number int
+	// At is the line's time in milliseconds.
+	At int64
+	// Type is the line's type as written.
+	Type string
+	// Exactly one of these is set.
+	Config   *Config
+	Event    push.Event
+	Reply    *Reply
+	Observed *Observed
+}
+
+// Time returns At as a time.
+func (r *Record) Time() time.Time { return time.UnixMilli(r.At) }
+
+// Config is a trace's first line, if it has one.
+type Config struct {
+	Host string `json:"host"`
+	// Replies is "ok" (the default) or "trace".
+	Replies string `json:"replies"`
+	Policy  Policy `json:"policy"`
+}
+
+// Reply is a publish-result or publish-error line: the push service's answer to the newest publish to that service and node
+// that has none.
+type Reply struct {
+	User string
+	push.Key
+	push.Reply
+}
+
+// Observed is what the recorded server pushed.
+type Observed struct {
+	User string
+	push.Key
+	Important bool
+	Stanza    string
+}
+
+// Reader reads a trace line by line. Its memory does not grow with the length of the trace. Not safe for simultaneous use.
+type Reader struct {
+	r        *bufio.Reader
+	line     int
+	number   int
+	last     int64
+	sessions map[string]string // ID to account
+	seen     map[string]push.Stanza
+	order    []string
+	oldest   int
+}
+
+// NewReader returns a Reader of r.
+func NewReader(r io.Reader) *Reader {
+	return &Reader{
+		r: bufio.NewReaderSize(r, 64<<10), last: -1 << 62,
+		sessions: make(map[string]string), seen: make(map[string]push.Stanza),
+	}
+}
+
+// line is a line as written, all types in one.
+type line struct {
+	Type      string          `json:"type"`
+	At        *int64          `json:"at"`
+	Session   string          `json:"session"`
+	JID       string          `json:"jid"`
+	Client    string          `json:"client"`
+	User      string          `json:"user"`
+	Service   string          `json:"service"`
+	Node      string          `json:"node"`
+	Options   json.RawMessage `json:"options"`
+	Queue     json.RawMessage `json:"queue"`
+	Stanza    json.RawMessage `json:"stanza"`
+	Targets   []target        `json:"registrations"`
+	ErrorType string          `json:"error_type"`
+	Condition string          `json:"condition"`
+	Important bool            `json:"important"`
+	Config
+}
+
+type target struct {
+	Service string `json:"service"`
+	Node    string `json:"node"`
+}
+
+type stanza struct {
+	ID   string  `json:"id"`
+	XML  *string `json:"xml"`
+	Held bool    `json:"held"`
+}
+
+// Next returns the next line that is not empty, or io.EOF. Any other error is an *Error, or one of the underlying reader.
+func (r *Reader) Next() (*Record, error) {
+	for {
+		data, err := r.readLine()
+		if err != nil {
+			return nil, err
+		}
+		if len(bytes.TrimSpace(data)) == 0 {
+			continue
+		}
+		rec, err := r.parse(data)
+		if err != nil {
+			return nil, &Error{r.line, err}
+		}
+		return rec, nil
+	}
+}
+
+func (r *Reader) readLine() ([]byte, error) {
+	r.line++
+	data, err := r.r.ReadSlice('\n')
+	if err == nil || err == io.EOF && len(data) > 0 {
+		return data, nil
+	}
+	if !errors.Is(err, bufio.ErrBufferFull) {
+		return nil, err
+	}
+	long := bytes.Clone(data)
+	for errors.Is(err, bufio.ErrBufferFull) {
+		data, err = r.r.ReadSlice('\n')
+		if long = append(long, data...); len(long) > MaxLine {
+			return nil, &Error{r.line, fmt.Errorf("longer than %d bytes", MaxLine)}
+		}
+	}
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	return long, nil
+}
+
+func (r *Reader) parse(data []byte) (*Record, error) {
+	var l line
+	if err := json.Unmarshal(data, &l); err != nil {
+		return nil, fmt.Errorf("not a JSON object of the trace format: %w", err)
+	}
+	rec := &Record{Line: r.line, Type: l.Type}
+	if l.Type == "config" {
+		if r.last != -1<<62 {
+			return nil, errors.New("config has to be the first line")
+		}
+		if l.Replies != "" && l.Replies != "ok" && l.Replies != "trace" {
+			return nil, fmt.Errorf("replies is %q; it can be ok or trace", l.Replies)
+		}
+		r.last++
+		rec.Config = &l.Config
+		return rec, nil
+	}
+	if l.Type == "" {
+		return nil, errors.New("type is missing")
+	}
+	if l.At == nil {
+		return nil, errors.New("at is missing")
+	}
+	if *l.At < r.last {
+		return nil, fmt.Errorf("at is %d, earlier than the line before (%d)", *l.At, r.last)
+	}
+	if *l.At > 1<<52 || *l.At < -1<<52 {
+		return nil, fmt.Errorf("at is %d, out of range", *l.At)
+	}
+	rec.At = *l.At
+	var err error
+	switch l.Type {
+	case "publish-result", "publish-error":
+		rec.Reply, err = r.reply(&l)
+	case "observed-push":
+		rec.Observed, err = r.observed(&l)
+	default:
+		rec.Event, err = r.event(&l)
+		r.number++
+		rec.Number = r.number
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", cut(l.Type), err)
+	}
+	r.last = *l.At
+	return rec, nil
+}
+
+func (r *Reader) reply(l *line) (*Reply, error) {
+	user, err := bareJID("user", l.User)
+	if err != nil {
+		return nil, err
+	}
+	k, err := key(l)
+	if err != nil {
+		return nil, err
+	}
+	rep := &Reply{User: user, Key: k}
+	if l.Type == "publish-error" {
+		rep.Condition, rep.Type = l.Condition, l.ErrorType
+		if rep.OK() {
+			return nil, errors.New("error_type and condition are missing")
+		}
+	}
+	return rep, nil
+}
+
+func (r *Reader) observed(l *line) (*Observed, error) {
+	o := &Observed{User: l.User, Key: push.Key{Service: l.Service, Node: l.Node}, Important: l.Important}
+	if len(l.Stanza) > 0 && l.Stanza[0] == '"' {
+		if err := json.Unmarshal(l.Stanza, &o.Stanza); err != nil {
+			return nil, err
+		}
+	}
+	return o, nil
+}
+
+func (r *Reader) event(l *line) (push.Event, error) {
+	switch l.Type {
+	case "session-open":
+		if l.Session == "" {
+			return nil, errors.New("session is missing")
+		}
+		j, err := jid.Parse(l.JID)
+		if err != nil {
+			return nil, fmt.Errorf("jid: %w", err)
+		}
+		id := push.SessionID{Account: j.Bare().String(), ID: l.Session}
+		r.sessions[l.Session] = id.Account
+		return push.SessionOpen{Session: id, JID: j.String(), Client: l.Client}, nil
+
+	case "session-close", "push-enable", "push-disable", "ack-delayed", "hibernation-start", "stanza-queued", "hibernation-end":
+		return r.sessionEvent(l)
+
+	case "archive-added", "offline", "groupchat", "ping", "affiliation-none", "account-removed":
+		return r.accountEvent(l)
+	}
+	return nil, errors.New("not a type of the trace format")
+}
+
+func (r *Reader) sessionEvent(l *line) (push.Event, error) {
+	if l.Session == "" {
+		return nil, errors.New("session is missing")
+	}
+	// A recording may start in the middle of a session. Its account is not known then, and the decision says so.
+	s := push.SessionID{Account: r.sessions[l.Session], ID: l.Session}
+	switch l.Type {
+	case "session-close":
+		delete(r.sessions, l.Session)
+		return push.SessionClose{Session: s}, nil
+	case "push-enable":
+		k, err := key(l)
+		if err != nil {
+			return nil, err
+		}
+		fields, err := options(l.Options)
+		if err != nil {
+			return nil, fmt.Errorf("options: %w", err)
+		}
+		return push.PushEnable{Session: s, Key: k, Options: fields}, nil
+	case "push-disable":
+		k, err := key(l)
+		if err != nil {
+			return nil, err
+		}
+		return push.PushDisable{Session: s, Key: k}, nil
+	case "ack-delayed", "hibernation-start":
+		sts, err := r.queue(s.Account, l.Queue)
+		if err != nil {
+			return nil, fmt.Errorf("queue: %w", err)
+		}
+		if l.Type == "ack-delayed" {
+			return push.AckDelayed{Session: s, Stanzas: sts}, nil
+		}
+		return push.HibernationStart{Session: s, Stanzas: sts}, nil
+	case "stanza-queued":
+		st, err := r.stanza(s.Account, l.Stanza)
+		if err != nil {
+			return nil, fmt.Errorf("stanza: %w", err)
+		}
+		return push.StanzaQueued{Session: s, Stanza: st}, nil
+	}
+	return push.HibernationEnd{Session: s}, nil
+}
+
+func (r *Reader) accountEvent(l *line) (push.Event, error) {
+	user, err := bareJID("user", l.User)
+	if err != nil {
+		return nil, err
+	}
+	switch l.Type {
+	case "ping":
+		e := push.Ping{Account: user}
+		for _, t := range l.Targets {
+			e.Registrations = append(e.Registrations, push.Key(t))
+		}
+		if l.Service != "" {
+			e.Registrations = append(e.Registrations, push.Key{Service: l.Service, Node: l.Node})
+		}
+		return e, nil
+	case "affiliation-none":
+		k, err := key(l)
+		if err != nil {
+			return nil, err
+		}
+		return push.AffiliationNone{Account: user, Key: k}, nil
+	case "account-removed":
+		return push.AccountRemoved{Account: user}, nil
+	}
+	st, err := r.stanza(user, l.Stanza)
+	if err != nil {
+		return nil, fmt.Errorf("stanza: %w", err)
+	}
+	switch l.Type {
+	case "archive-added":
+		return push.ArchiveAdded{Account: user, Stanza: st}, nil
+	case "offline":
+		return push.Offline{Account: user, Stanza: st}, nil
+	}
+	return push.Groupchat{Account: user, Stanza: st}, nil
+}
+
+func key(l *line) (push.Key, error) {
+	if l.Service == "" {
+		return push.Key{}, errors.New("service is missing")
+	}
+	j, err := jid.Parse(l.Service)
+	if err != nil {
+		return push.Key{}, fmt.Errorf("service: %w", err)
+	}
+	return push.Key{Service: j.String(), Node: l.Node}, nil
+}
+
+func bareJID(field, s string) (string, error) {
+	if s == "" {
+		return "", fmt.Errorf("%s is missing", field)
+	}
+	j, err := jid.Parse(s)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", field, err)
+	}
+	return j.Bare().String(), nil
+}
+
+// queue reads an array of stanzas. Some recorders cannot tell an empty array from an empty object, so that one is accepted too.
+func (r *Reader) queue(account string, data json.RawMessage) ([]push.Stanza, error) {
+	if t := bytes.TrimSpace(data); len(t) == 0 || string(t) == "null" || t[0] == '{' && len(bytes.TrimSpace(t[1:len(t)-1])) == 0 {
+		return nil, nil
+	}
+	var raw []json.RawMessage
+	if err := json.Unmarshal(data, &raw); err != nil {
+		return nil, err
+	}
+	sts := make([]push.Stanza, 0, len(raw))
+	for i, d := range raw {
+		st, err := r.stanza(account, d)
+		if err != nil {
+			return nil, fmt.Errorf("stanza %d: %w", i+1, err)
+		}
+		sts = append(sts, st)
+	}
+	return sts, nil
+}
+
+func (r *Reader) stanza(account string, data json.RawMessage) (push.Stanza, error) {
+	if len(data) == 0 {
+		return push.Stanza{}, errors.New("missing")
+	}
+	var s stanza
+	if err := json.Unmarshal(data, &s); err != nil {
+		return push.Stanza{}, err
+	}
+	if s.XML == nil {
+		st, ok := r.seen[account+"\x00"+s.ID]
+		if !ok {
+			st, ok = r.seen["\x00"+s.ID]
+		}
+		if !ok || s.ID == "" {
+			return push.Stanza{}, fmt.Errorf("no xml, and the ID %q was not seen before", cut(s.ID))
+		}
+		st.Held = s.Held
+		return st, nil
+	}
+	st, err := push.ParseStanza(s.ID, []byte(*s.XML))
+	if err != nil {
+		return push.Stanza{}, err
+	}
+	if s.ID != "" {
+		r.remember(account+"\x00"+s.ID, st)
+		r.remember("\x00"+s.ID, st)
+	}
+	st.Held = s.Held
+	return st, nil
+}
+
+func (r *Reader) remember(k string, st push.Stanza) {
+	if _, ok := r.seen[k]; ok {
+		return
+	}
+	if len(r.order) < maxSeen {
+		r.order = append(r.order, k)
+	} else {
+		delete(r.seen, r.order[r.oldest])
+		r.order[r.oldest] = k
+		r.oldest = (r.oldest + 1) % maxSeen
+	}
+	r.seen[k] = st
+}
+
+// options reads an object of field name to value, or to an array of values, in its order.
+func options(data json.RawMessage) ([]push.Field, error) {
+	if len(data) == 0 || string(data) == "null" {
+		return nil, nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+		return nil, errors.New("not an object")
+	}
+	fields := []push.Field{}
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil {
+			return nil, err
+		}
+		var raw json.RawMessage
+		if err := dec.Decode(&raw); err != nil {
+			return nil, err
+		}
+		f := push.Field{Var: name.(string)}
+		var one string
+		switch {
+		case json.Unmarshal(raw, &one) == nil:
+			f.Values = []string{one}
+		case json.Unmarshal(raw, &f.Values) == nil:
+		default:
+			return nil, fmt.Errorf("%s: neither text nor an array of it", cut(f.Var))
+		}
+		fields = append(fields, f)
+	}
+	return fields, nil
+}
+
+func cut(s string) string {
+	if len(s) > 80 {
+		return strings.ToValidUTF8(s[:80], "") + "…"
+	}
+	return s
+}
