@@ -1,0 +1,223 @@
+// Package push decides when an XMPP server has to wake a phone (XEP-0357), says why, and does it.
+//
+// A server creates one [Engine], tells it what happens as events ([Event]), and implements [Publisher] to let it send IQ stanzas to
+// push services. For each event the Engine answers, for every registration of the account, whether it is notified and why
+// ([Decision]); it sends the notifications when they are due, learns from the replies, and keeps registrations in a [Store].
+//
+// The parts, and where to read on:
+//
+//   - who is notified, and why: rules.go, the business rules in their order;
+//   - when: pace.go, merging, retries, and the gate in front of each push service;
+//   - how: publish.go, the stanza and what a reply means;
+//   - the state that these work on: [Account], pure and without a clock, which a host can drive without an Engine.
+//
+// A host's duties, in order:
+//
+//  1. Give New a Config with the server's domain and a Publisher. The zero value of the rest is good.
+//  2. Answer the enable and disable stanzas of clients through the handlers of iq.go, and announce the feature they name.
+//  3. Raise the events where they happen, each stanza with an ID of its own that stays the same ([Stanza.ID]).
+//  4. Close the Engine when the server stops.
+//
+// The library never reads or keeps a message's text unless the policy says that push services may see it, and never logs text or
+// publish options.
+package push
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// NS is the namespace of XEP-0357, and the feature that an account announces.
+const NS = "urn:xmpp:push:0"
+
+// Errors that callers can test for with errors.Is.
+var (
+	// ErrClosed: the Engine was closed; the event was not handled.
+	ErrClosed = errors.New("push: engine is closed")
+	// ErrStore is wrapped by errors of the host's Store. The event had no effect and may be given to Handle again.
+	ErrStore = errors.New("push: store failed")
+	// ErrNotRegistered: there is no such registration.
+	ErrNotRegistered = errors.New("push: not registered")
+	// ErrEvent: the event lacks its account or another field that it cannot do without.
+	ErrEvent = errors.New("push: unusable event")
+)
+
+// Publisher sends a notification to its push service and waits for the reply. It is called from several goroutines at once, for one
+// registration never twice at a time, and never while the Engine holds a lock. It should return when ctx is done, which is after
+// Policy.ReplyTimeout at the latest.
+//
+// It returns nil if the service accepted the publish. An error reply is returned as a *ReplyError or a stanza.Error of mellium.im/xmpp,
+// wrapped or not; any other error means that there was no answer. n is the Publisher's until it returns.
+type Publisher interface {
+	Publish(ctx context.Context, n *Notification) error
+}
+
+// PublisherFunc is a function as a Publisher.
+type PublisherFunc func(ctx context.Context, n *Notification) error
+
+// Publish calls f.
+func (f PublisherFunc) Publish(ctx context.Context, n *Notification) error { return f(ctx, n) }
+
+// Resumption lets the host follow advice on how long a hibernated session stays resumable. Optional.
+type Resumption interface {
+	// ResumeTimeout is called with the time, from now on, for which the session should stay resumable; zero means the host's normal time. It must
+	// not call the Engine. Calls for one session come in their order.
+	ResumeTimeout(session SessionID, timeout time.Duration, reason Reason)
+}
+
+// UnreadCounter knows how many messages of an account are unread. Optional: without it message-count is what the Engine notified since the
+// device was last active, as far as it remembers.
+type UnreadCounter interface {
+	// Unread returns the number for the summary form. If it fails, the Engine's own number is used.
+	Unread(ctx context.Context, account string) (int, error)
+}
+
+// Liveness knows the sessions on other nodes of a cluster. Optional.
+type Liveness interface {
+	// Elsewhere returns the account's registrations that are bound to a session on another node. If it fails, the decision is made without.
+	Elsewhere(ctx context.Context, account string) ([]Key, error)
+}
+
+// Vetoer has the last word on who is notified. Optional. The text that a method returns is the reason of a no; empty means yes.
+type Vetoer interface {
+	// VetoStanza is asked for each stanza and registration that the rules say yes to, in the course of Handle, for muted contacts and
+	// the like. It must not call the Engine.
+	VetoStanza(r *Registration, st Stanza) string
+	// VetoPublish is asked before each publish and may change n, for instance its Body or Unread.
+	VetoPublish(ctx context.Context, n *Notification) string
+}
+
+// Observer is told what the Engine does: for metrics, an inspector, a recording. Each function may be nil. They are called on the paths of
+// the Engine, so they must not block or call it, and must not keep what they are given beyond the call. Those for one account come in
+// their order, from any goroutine.
+type Observer struct {
+	// Decided: an event was handled. number is what notifications name as their cause; took is how long deciding it took, without the Store.
+	Decided func(number uint64, at time.Time, ev Event, d *Decision)
+	// Affected: something changed outside of an event: a notification was dropped, a registration disabled.
+	Affected func(account string, at time.Time, e *Effects)
+	// Sent: a publish goes out.
+	Sent func(at time.Time, n *Notification)
+	// Replied: it ended.
+	Replied func(at time.Time, n *Notification, reply Reply, result Result, took time.Duration)
+}
+
+// Config is what an Engine needs of its host. Host and Publisher are required.
+type Config struct {
+	// Host is the server's domain.
+	Host string
+	// Publisher sends the publishes.
+	Publisher Publisher
+	// Store keeps the registrations. Nil means memory, which a restart empties.
+	Store Store
+	// Policy is the rules' policy. The zero value is the default.
+	Policy Policy
+
+	// Optional abilities of the host; nil means that it has not got them.
+	Resumption Resumption
+	Unread     UnreadCounter
+	Liveness   Liveness
+	Veto       Vetoer
+
+	// Logger gets one record a decision at level debug, and one an outcome: debug for success, info for errors, warn for a registration that
+	// is disabled and a store that fails. Nil means none.
+	Logger *slog.Logger
+	// Observer is told everything. Nil means nobody. See Observers for several.
+	Observer *Observer
+}
+
+// Validate reports everything that is wrong with c at once, or nil. New calls it.
+func (c *Config) Validate() error {
+	var errs []error
+	if c.Host == "" {
+		errs = append(errs, errors.New("push: Config.Host is empty; give the server's domain, which publishes come from"))
+	} else if j, err := prepared(c.Host); err != nil || j != c.Host || bare(j) != j {
+		errs = append(errs, fmt.Errorf("push: Config.Host %q is not a domain in prepared form", cut(c.Host, 100)))
+	}
+	if c.Publisher == nil {
+		errs = append(errs, errors.New("push: Config.Publisher is nil; give something that sends IQ stanzas to push services"))
+	}
+	errs = append(errs, c.Policy.Validate())
+	return errors.Join(errs...)
+}
+
+// ReplyError is an error reply of a push service (RFC 6120 §8.3).
+type ReplyError struct {
+	// Type is "cancel", "modify", "auth", "wait" or "continue"; Condition the defined condition, or XEP-0060's more special one where it is
+	// known to the table of Reply.Classify, such as "payload-too-big".
+	Type, Condition string
+}
+
+func (e *ReplyError) Error() string {
+	return "push: the push service answered " + cut(e.Type, 20) + "/" + cut(e.Condition, 64)
+}
+
+// UnsentError is what Close returns if notifications were left.
+type UnsentError struct {
+	// Unsent describes them, account by account.
+	Unsent []Unsent
+}
+
+// Unsent is a notification that was not sent before the Engine was closed.
+type Unsent struct {
+	Account string
+	Drop
+}
+
+func (e *UnsentError) Error() string {
+	return fmt.Sprintf("push: closed with %d notifications unsent", len(e.Unsent))
+}
+
+// Observers returns one Observer that tells all of them, in their order. Nil ones are left out.
+func Observers(os ...*Observer) *Observer {
+	all := &Observer{}
+	for _, o := range os {
+		if o == nil {
+			continue
+		}
+		all = &Observer{
+			Decided:  both4(all.Decided, o.Decided),
+			Affected: both3(all.Affected, o.Affected),
+			Sent:     both2(all.Sent, o.Sent),
+			Replied:  both5(all.Replied, o.Replied),
+		}
+	}
+	return all
+}
+
+func both2[A, B any](f, g func(A, B)) func(A, B) {
+	if f == nil || g == nil {
+		return either(f, g, f == nil)
+	}
+	return func(a A, b B) { f(a, b); g(a, b) }
+}
+
+func both3[A, B, C any](f, g func(A, B, C)) func(A, B, C) {
+	if f == nil || g == nil {
+		return either(f, g, f == nil)
+	}
+	return func(a A, b B, c C) { f(a, b, c); g(a, b, c) }
+}
+
+func both4[A, B, C, D any](f, g func(A, B, C, D)) func(A, B, C, D) {
+	if f == nil || g == nil {
+		return either(f, g, f == nil)
+	}
+	return func(a A, b B, c C, d D) { f(a, b, c, d); g(a, b, c, d) }
+}
+
+func both5[A, B, C, D, E any](f, g func(A, B, C, D, E)) func(A, B, C, D, E) {
+	if f == nil || g == nil {
+		return either(f, g, f == nil)
+	}
+	return func(a A, b B, c C, d D, e E) { f(a, b, c, d, e); g(a, b, c, d, e) }
+}
+
+func either[T any](f, g T, second bool) T {
+	if second {
+		return g
+	}
+	return f
+}
