@@ -19,12 +19,12 @@ import (
 
 // textView is a timeline for people: each event with the answer for each device under it, and each publish when it goes out.
 type textView struct {
-	w       *bufio.Writer
-	c       palette
-	quiet   bool // only the summary
-	day     string
-	shown   int64 // the time that was printed last
-	sum     summary
+	w     *bufio.Writer
+	c     palette
+	quiet bool // only the summary
+	day   string
+	shown int64 // the time that was printed last
+	sum   summary
 }
 
 func newTextView(w *bufio.Writer, color, quiet bool) *textView {
