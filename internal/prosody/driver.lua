@@ -6,13 +6,17 @@
 -- For each publish that the module sends, one JSON line is printed:
 --
 --   {"at":…,"event":N,"user":…,"service":…,"node":…,"important":bool,"stanza":ID,
---    "covered":[{"stanza":ID,"event":N,"class":"urgent|important|plain"},…]}
+--    "covered":[{"stanza":ID,"event":N},…]}
 --
 -- "event" is the number of the event line that was being handled, or that
 -- started the timer which sent the publish. "stanza" is what the module
 -- published for; it publishes once per class for a whole batch, so "covered"
 -- lists every stanza of that class in the batch, each with the event that
 -- brought it. A ping has neither.
+--
+-- The first time that a stanza is seen, what the module takes it for:
+--
+--   {"user":…,"stanza":ID,"class":"urgent|important|plain"}
 --
 -- When the module changes how long a hibernated session can be resumed:
 --
@@ -283,7 +287,7 @@ local function print_sent(covered)
 		if covered then
 			publish.covered = covered[publish.important];
 		elseif origin then
-			publish.covered = { { stanza = origin.id, event = current_event, class = classify(publish.original) } };
+			publish.covered = { { stanza = origin.id, event = current_event } };
 		end
 		publish.stanza = origin and origin.id;
 		publish.original = nil;
@@ -304,9 +308,8 @@ function send_batch(session, batch, send)
 	if identifier and not measure then
 		for _, stanza in ipairs(batch or {}) do
 			if not (stanza._push_notify and stanza._push_notify[identifier]) then
-				local class, origin = classify(stanza), origin_of[stanza];
-				local list = covered[class ~= "plain"];
-				list[#list + 1] = { stanza = origin.id, event = origin.event, class = class };
+				local origin, list = origin_of[stanza], covered[is_important(stanza)];
+				list[#list + 1] = { stanza = origin.id, event = origin.event };
 			end
 		end
 	end
@@ -327,17 +330,22 @@ local function strip_default_namespace(stanza)
 	return stanza;
 end
 
-local parsed = {}; -- newest form of each stanza, by account-independent ID
+-- The newest form of each stanza, by account and ID, and by ID alone.
+local parsed = {};
 
 -- Every event in a server has its own copy of a stanza, and so it is here,
 -- except for a session's queue of unacknowledged stanzas: see queued.
-local function new_stanza(s)
-	local known = parsed[s.id];
+local function new_stanza(s, user)
+	local key = (user or "") .. " " .. s.id;
+	local known = parsed[key] or parsed[s.id];
 	if s.xml and not (known and known.xml == s.xml) then
 		known = { xml = s.xml, stanza = strip_default_namespace(assert(parse_xml(s.xml))) };
-		parsed[s.id] = known;
 	end
 	if not known then error("driver.lua: stanza without XML: " .. s.id); end
+	if not parsed[key] and not measure then
+		print_line({ user = user, stanza = s.id, class = classify(known.stanza) });
+	end
+	parsed[key], parsed[s.id] = known, known;
 	return real_clone(known.stanza);
 end
 
@@ -540,20 +548,8 @@ end
 
 ---- The trace ----------------------------------------------------------------------
 
--- Whatever CSI holds back never reaches mod_smacks, nor the module.
-local function drop_held(e)
-	if e.stanza and e.stanza.held then return true; end
-	if e.queue then
-		local queue = {};
-		for _, s in ipairs(e.queue) do
-			if not s.held then queue[#queue + 1] = s; end
-		end
-		e.queue = queue;
-	end
-	return false;
-end
-
 -- Parses one line, with a fresh copy of each stanza in it.
+local user_of = {}; -- by session
 local function prepare(line)
 	local e = json.decode(line);
 	if not e then error("driver.lua: not JSON: " .. line); end
@@ -563,20 +559,23 @@ local function prepare(line)
 		return e;
 	end
 	if not apply[e.type] then error("driver.lua: unknown type: " .. line); end
-	if e.stanza and e.stanza.xml or e.queue then
-		-- Held stanzas are parsed too: a later line may leave their XML out.
-		if e.queue then
-			for _, s in ipairs(e.queue) do if s.held then new_stanza(s); end end
-		elseif e.stanza.held then
-			new_stanza(e.stanza);
-		end
-	end
-	e.held = drop_held(e);
+	if e.type == "session-open" then user_of[e.session] = jid.bare(e.jid); end
+	local user = e.user or user_of[e.session];
+
+	-- Whatever CSI holds back never reaches mod_smacks, nor the module. It is
+	-- parsed still: a later line may leave its XML out.
 	if e.queue then
-		e.fresh = {};
-		for i, s in ipairs(e.queue) do e.fresh[i] = new_stanza(s); end
-	elseif e.stanza and not e.held then
-		e.fresh = new_stanza(e.stanza);
+		local queue, fresh = {}, {};
+		for _, s in ipairs(e.queue) do
+			local stanza = new_stanza(s, user);
+			if not s.held then
+				queue[#queue + 1], fresh[#fresh + 1] = s, stanza;
+			end
+		end
+		e.queue, e.fresh = queue, fresh;
+	elseif e.stanza then
+		e.fresh = new_stanza(e.stanza, user);
+		e.held = e.stanza.held;
 	end
 	return e;
 end
