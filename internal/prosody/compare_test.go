@@ -136,14 +136,14 @@ func (d *difference) kind() string {
 // comparison is one trace with what both sides made of it.
 type comparison struct {
 	events  []line // the event lines: number n is events[n-1]
-	xml     map[string]string
+	xml     map[stanzaOf]string
 	replies bool // the trace has the services' replies
 
 	prosody   map[int]map[notice]int64 // by event: until when Prosody published it last
 	classes   map[stanzaOf]string      // Prosody's
 	batches   []prosodyLine            // Prosody's publishes
 	decided   map[int]map[address]*decision
-	published map[at]bool
+	published map[at]int64 // when
 	publishes []publish
 
 	// By session and by registration, the events that ended or changed it.
@@ -169,7 +169,7 @@ func compare(trace, prosody []byte, ours *ours) (*comparison, error) {
 		prosody:   map[int]map[notice]int64{},
 		classes:   map[stanzaOf]string{},
 		decided:   map[int]map[address]*decision{},
-		published: map[at]bool{},
+		published: map[at]int64{},
 
 		resumptions: map[string][]int{},
 		closings:    map[string][]int{},
@@ -310,14 +310,14 @@ func (c *comparison) readOurs(o *ours) error {
 			highest = higher(highest, d.class)
 			for _, s := range d.stanzas {
 				k := at{event, notice{p.address, s}}
+				_, twice := c.published[k]
+				c.published[k] = p.at
 				if c.replies {
-					c.published[k] = true // retries, and times that depend on the service
-					continue
+					continue // retries, and times that depend on the service
 				}
-				if c.published[k] {
+				if twice {
 					return &difference{event, k.notice, "published twice"}
 				}
-				c.published[k] = true
 				latest := c.events[event-1].At
 				if c.waits(event) {
 					latest += window
@@ -498,7 +498,7 @@ func (c *comparison) run() error {
 		for _, k := range sorted(notices) {
 			_, theirs := c.prosody[n][k]
 			decided := c.weDecided(n, k)
-			sent := c.published[at{n, k}]
+			_, sent := c.published[at{n, k}]
 			why := ""
 			switch {
 			case theirs && sent:
@@ -676,10 +676,12 @@ func (c *comparison) whyOnlyOurs(w *world, event int, k notice, dropped string, 
 			return rebound
 		}
 	}
-	if _, ok := c.within(c.removals[k.address], event); ok {
+	// We had sent it before the other side gave it up.
+	when := c.published[at{event, k}]
+	if e, ok := c.within(c.removals[k.address], event); ok && when <= c.events[e-1].At {
 		return notEnabled
 	}
-	if _, ok := c.within(c.resumptions[l.Session], event); ok {
+	if e, ok := c.within(c.resumptions[l.Session], event); ok && when <= c.events[e-1].At {
 		return resumed
 	}
 	return ""

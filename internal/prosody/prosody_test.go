@@ -21,6 +21,7 @@ var (
 	seeds     = flag.Int("seeds", 20, "number of random traces")
 	firstSeed = flag.Uint64("seed", 1, "seed of the first random trace")
 	events    = flag.Int("events", 10000, "events of a random trace")
+	shortenIn = flag.Duration("shorten", 15*time.Second, "how long to look for the shortest trace that shows a difference")
 )
 
 // TestAgainstProsody gives random traces to mod_cloud_notify and to us.
@@ -205,7 +206,7 @@ func (t *tally) String() string {
 // sides' view of it.
 func explain(trace []byte, err error) string {
 	var d *difference
-	if !errors.As(err, &d) {
+	if !errors.As(err, &d) || *shortenIn == 0 {
 		return err.Error()
 	}
 	short, shortErr := shorten(trace, d)
@@ -230,7 +231,7 @@ func explain(trace []byte, err error) string {
 // shorten returns the lines of a trace without which the difference is gone,
 // as far as they can be found in a few seconds.
 func shorten(trace []byte, d *difference) ([]byte, error) {
-	end := time.Now().Add(15 * time.Second)
+	end := time.Now().Add(*shortenIn)
 	lines, err := linesWithXML(trace)
 	if err != nil {
 		return nil, err
@@ -249,13 +250,20 @@ func shorten(trace []byte, d *difference) ([]byte, error) {
 		last = err
 		return true
 	}
-	// What concerns the account, if that is enough.
+	// Only what concerns the account, up to the difference and what followed
+	// within seconds, if that is enough.
 	sessions := map[string]bool{}
 	var own []string
-	for _, text := range lines {
+	var until int64
+	for i, text := range lines {
 		var l line
 		if err := json.Unmarshal([]byte(text), &l); err != nil {
 			return nil, err
+		}
+		if i+1 == d.event {
+			until = l.At + 3000
+		} else if until > 0 && l.At > until {
+			break
 		}
 		if strings.HasPrefix(l.JID, d.notice.user+"/") {
 			sessions[l.Session] = true
@@ -269,17 +277,41 @@ func shorten(trace []byte, d *difference) ([]byte, error) {
 	} else if !differs(lines) {
 		return nil, nil
 	}
-	// Leave out ever smaller pieces.
-	for size := len(lines) / 2; size > 0; size /= 2 {
-		for from := len(lines) - size; from > -size && time.Now().Before(end); from -= size {
-			less := slices.Concat(lines[:max(from, 0)], lines[from+size:])
-			if differs(less) {
-				lines = less
-				from = min(from, len(lines))
+	// Leave out ever smaller pieces, sessions, and stanzas of queues.
+	for range 2 {
+		for size := len(lines) / 2; size > 0; size /= 2 {
+			for from := len(lines) - size; from >= 0 && time.Now().Before(end); from -= size {
+				less := slices.Concat(lines[:from], lines[from+size:])
+				if differs(less) {
+					lines = less
+					from = min(from, len(lines))
+				}
 			}
 		}
-		if size == 1 {
-			break
+		for id := range sessions {
+			less := slices.DeleteFunc(slices.Clone(lines), func(text string) bool {
+				return strings.Contains(text, `"session":"`+id+`"`)
+			})
+			if len(less) < len(lines) && time.Now().Before(end) && differs(less) {
+				lines = less
+			}
+		}
+	}
+	for i := range lines {
+		var l line
+		if err := json.Unmarshal([]byte(lines[i]), &l); err != nil {
+			return nil, err
+		}
+		for j := len(l.Queue) - 1; j >= 0 && time.Now().Before(end); j-- {
+			less, short := slices.Clone(lines), l
+			short.Queue = slices.Delete(slices.Clone(l.Queue), j, j+1)
+			text, err := encode(short)
+			if err != nil {
+				return nil, err
+			}
+			if less[i] = string(text); differs(less) {
+				lines, l = less, short
+			}
 		}
 	}
 	differs(lines)
