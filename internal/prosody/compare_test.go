@@ -495,6 +495,11 @@ func (c *comparison) run() error {
 				return err
 			}
 		}
+		if c.forWholeAccount(w, l) {
+			for _, a := range w.enabled[l.User] {
+				notices[notice{a, l.Stanza.ID}] = true
+			}
+		}
 		for _, k := range sorted(notices) {
 			_, theirs := c.prosody[n][k]
 			decided := c.weDecided(n, k)
@@ -521,6 +526,9 @@ func (c *comparison) run() error {
 				}
 			}
 			pushed[k] = pushed[k] || theirs
+			if rule := c.broken(w, n, k, sent, earlier); rule != "" {
+				return &difference{n, k, rule}
+			}
 			if sent {
 				if e, again := earlier[k]; again && k.stanza != "" && !c.removedBetween(k.address, e, n) {
 					return &difference{n, k, fmt.Sprintf("we published it for event %d already", e)}
@@ -539,6 +547,30 @@ func (c *comparison) run() error {
 	}
 	c.countBatches()
 	return nil
+}
+
+// forWholeAccount tells whether a message to an account without any session was
+// archived: R6 then differs from Prosody, and is for all registrations.
+func (c *comparison) forWholeAccount(w *world, l line) bool {
+	return l.Type == "archive-added" && !l.Stanza.Held && !w.any(l.User, func(*bound) bool { return true }) &&
+		strings.Contains(c.xml[stanzaOf{l.User, l.Stanza.ID}], " to='"+l.User)
+}
+
+// broken tells which rule we broke where it is one that Prosody does not have:
+// there, to agree with Prosody is wrong.
+func (c *comparison) broken(w *world, event int, k notice, sent bool, earlier map[notice]int) string {
+	l := c.events[event-1]
+	switch {
+	case c.replies:
+		return "" // the services' errors disable registrations too
+	case sent && !slices.Contains(w.enabled[k.user], k.address):
+		return "R12: notified, and not enabled"
+	case !sent && earlier[k] == 0 && c.forWholeAccount(w, l):
+		return "R6: nobody has a session, and it is not notified"
+	case sent && l.Type == "archive-added" && c.classes[k.of()] != "urgent" && w.any(k.user, func(s *bound) bool { return s.byClient == k.address }):
+		return "R14: notified, and the client is online"
+	}
+	return ""
 }
 
 func sorted(m map[notice]bool) []notice {
