@@ -95,7 +95,7 @@ type Vetoer interface {
 // their order, from any goroutine.
 type Observer struct {
 	// Decided: an event was handled. number is what notifications name as their cause; took is how long deciding it took, without the Store.
-	Decided func(number uint64, at time.Time, ev Event, d *Decision)
+	Decided func(number uint64, at time.Time, ev Event, d *Decision, took time.Duration)
 	// Affected: something changed outside of an event: a notification was dropped, a registration disabled.
 	Affected func(account string, at time.Time, e *Effects)
 	// Sent: a publish goes out.
@@ -178,7 +178,7 @@ func Observers(os ...*Observer) *Observer {
 			continue
 		}
 		all = &Observer{
-			Decided:  both4(all.Decided, o.Decided),
+			Decided:  both5(all.Decided, o.Decided),
 			Affected: both3(all.Affected, o.Affected),
 			Sent:     both2(all.Sent, o.Sent),
 			Replied:  both5(all.Replied, o.Replied),

@@ -187,7 +187,7 @@ func (r *Replay) event(rec *Record, now time.Time) {
 		return
 	}
 	a := r.account(name)
-	a.Handle(push.Input{Event: rec.Event, Now: now, Number: uint64(rec.Number)}, &r.d)
+	a.Handle(rec.Event, push.Facts{Now: now, Number: uint64(rec.Number)}, &r.d)
 	r.decision(a, rec, session)
 	r.effects(a, &r.d.Effects, now)
 	if _, gone := rec.Event.(push.AccountRemoved); gone {
