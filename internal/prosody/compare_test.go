@@ -578,7 +578,9 @@ func sorted(m map[notice]bool) []notice {
 	for k := range m {
 		list = append(list, k)
 	}
-	slices.SortFunc(list, func(a, b notice) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+	slices.SortFunc(list, func(a, b notice) int {
+		return cmp.Or(cmp.Compare(a.user, b.user), cmp.Compare(a.service, b.service), cmp.Compare(a.node, b.node), cmp.Compare(a.stanza, b.stanza))
+	})
 	return list
 }
 

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/xmpp-push/push"
 )
 
 var (
@@ -29,7 +31,11 @@ func TestAgainstProsody(t *testing.T) {
 	needProsody(t)
 	var total tally
 	t.Run("traces", func(t *testing.T) {
-		for i := range *seeds {
+		n := *seeds
+		if testing.Short() {
+			n = min(n, 5)
+		}
+		for i := range n {
 			seed := *firstSeed + uint64(i)
 			t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 				t.Parallel()
@@ -46,6 +52,36 @@ func TestAgainstProsody(t *testing.T) {
 		}
 	})
 	t.Log(total.String())
+}
+
+// TestGenerate: the same seed gives the same trace, and traces have every type
+// of event and every kind of stanza.
+func TestGenerate(t *testing.T) {
+	o := Options{Events: 20000, Registrations: 8, Clients: true, Services: true, Held: true}
+	var a, b bytes.Buffer
+	if err := errors.Join(Generate(&a, 1, o), Generate(&b, 1, o)); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(a.Bytes(), b.Bytes()) {
+		t.Error("two traces of one seed differ")
+	}
+	var want []string
+	for _, e := range []push.Event{
+		push.SessionOpen{}, push.SessionClose{}, push.PushEnable{}, push.PushDisable{}, push.AckDelayed{}, push.HibernationStart{},
+		push.StanzaQueued{}, push.HibernationEnd{}, push.ArchiveAdded{}, push.Offline{}, push.Groupchat{}, push.Ping{},
+		push.AffiliationNone{}, push.AccountRemoved{},
+	} {
+		want = append(want, `"type":"`+e.Name()+`"`)
+	}
+	for _, m := range messages {
+		want = append(want, `"id":"`+m.kind+`.`)
+	}
+	want = append(want, `"id":"sent-call.`, `"id":"received-call.`, `"id":"presence.`, `"id":"iq.`, `"held":true`, `"client":`)
+	for _, w := range want {
+		if !bytes.Contains(a.Bytes(), []byte(w)) {
+			t.Errorf("a trace without %s", w)
+		}
+	}
 }
 
 // optionsFor varies the traces: sparse and dense ones, with the limit on
