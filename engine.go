@@ -172,8 +172,9 @@ func changesStore(ev Event) bool {
 	switch ev.(type) {
 	case PushEnable, PushDisable, AffiliationNone, AccountRemoved:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // handleSlow handles an event in the account's turn. s is locked when it is called, and not when it returns.
@@ -283,8 +284,9 @@ func opens(ev Event) bool {
 	switch ev.(type) {
 	case SessionOpen, PushEnable:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // acquire waits for the turn of en. s is locked when it is called and when it returns.
@@ -439,8 +441,9 @@ func (e *Engine) store(ctx context.Context, a *Account, ev Event, now time.Time)
 			keys = append(keys, r.Key)
 		}
 		return e.storeRemove(ctx, a, keys, ReasonAccount)
+	default:
+		return false, nil
 	}
-	return false, nil
 }
 
 // storeRemove removes registrations from the store. If it fails in the middle, the account loses those that are gone.

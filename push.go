@@ -201,13 +201,6 @@ func both3[A, B, C any](f, g func(A, B, C)) func(A, B, C) {
 	return func(a A, b B, c C) { f(a, b, c); g(a, b, c) }
 }
 
-func both4[A, B, C, D any](f, g func(A, B, C, D)) func(A, B, C, D) {
-	if f == nil || g == nil {
-		return either(f, g, f == nil)
-	}
-	return func(a A, b B, c C, d D) { f(a, b, c, d); g(a, b, c, d) }
-}
-
 func both5[A, B, C, D, E any](f, g func(A, B, C, D, E)) func(A, B, C, D, E) {
 	if f == nil || g == nil {
 		return either(f, g, f == nil)

@@ -44,7 +44,6 @@ type Line struct {
 type Replay struct {
 	out      func(*Line)
 	policy   *push.Policy
-	fixed    bool // no config line may come any more
 	live     bool // replies come from the trace
 	accounts map[string]*account
 	services map[string]*service
