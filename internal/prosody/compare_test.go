@@ -341,11 +341,10 @@ func higher(a, b string) string {
 
 // bound is a session of the trace, with the registration that it has.
 type bound struct {
-	user       string
-	prosody    address // Prosody's session.push_identifier
-	ours       address // R1
-	byClient   address // R14
-	registered bool    // whether ours came from an enable
+	user     string
+	prosody  address // Prosody's session.push_identifier
+	ours     address // R1
+	byClient address // R14
 }
 
 // world is what the rules look at, kept while going through the trace.
