@@ -353,7 +353,7 @@ func (s *Service) Done(now time.Time, answered bool) {
 		return
 	}
 	s.failures++
-	if s.Broken() {
+	if s.Broken() && s.inFlight == 0 { // those that were in flight when it broke are no probes
 		s.probeAt = now.Add(s.policy.ProbeEvery * time.Duration(min(1<<min(s.probes, 4), 10)))
 		s.probes++
 	}
