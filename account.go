@@ -19,8 +19,8 @@ type Account struct {
 	policy   *Policy
 	regs     []*registration // in the order of their keys
 	sessions []*session
-	// touched is when something was remembered last.
-	touched time.Time
+	// touched is when something was remembered last, or a session ended since. left is when a session ended last.
+	touched, left time.Time
 }
 
 // registration is a Registration with what the rules and the pacing know about it.
@@ -137,7 +137,7 @@ func (a *Account) Handle(ev Event, f Facts, d *Decision) {
 		if a.session(e.Session.ID) == nil {
 			d.Reason = ReasonUnknownSession
 		}
-		a.close(e.Session.ID)
+		a.close(e.Session.ID, f.Now)
 	case PushEnable:
 		a.enable(e, f.Now, d)
 	case PushDisable:
@@ -444,7 +444,8 @@ func (a *Account) Flush(now time.Time) {
 // Abandon drops everything that waits or is in flight.
 func (a *Account) Abandon(reason Reason, e *Effects) {
 	for _, r := range a.regs {
-		r.drop(append(r.pace.flight, r.pace.takeAll()...), reason, "", e)
+		parts := r.pace.flight // before takeAll forgets it
+		r.drop(append(parts, r.pace.takeAll()...), reason, "", e)
 	}
 }
 
@@ -489,7 +490,7 @@ func (a *Account) idleAt() time.Time {
 // Prune forgets what was notified too long ago to be met again, and returns whether the account is Idle.
 func (a *Account) Prune(now time.Time) bool {
 	age := a.policy.RememberFor
-	if len(a.sessions) > 0 {
+	if len(a.sessions) > 0 || now.Sub(a.left) < a.policy.RememberFor { // else no stanza of a session can still come by another way
 		age += a.policy.MaxResume
 	}
 	for _, r := range a.regs {
