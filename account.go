@@ -298,6 +298,7 @@ func (a *Account) judge(q question, r *registration, from *session, stanzas []St
 	first := len(d.ids)
 	q.disabled = !r.Health.Disabled.IsZero() && !a.mayRetry(r, f.Now)
 	if len(stanzas) == 0 {
+		q.skipPlain = false
 		if v.Rule, v.Reason = decide(q); v.Reason.Notifies() {
 			v.Reason = ReasonNothing
 		}

@@ -75,7 +75,9 @@ func (p *part) merge(o *part, policy *Policy) {
 	if o.newest >= p.newest {
 		p.newest, p.sender, p.body = o.newest, o.sender, o.body
 	}
-	p.events = newest(append(p.events, o.events...), policy.Causes)
+	p.events = append(p.events, o.events...)
+	sortUnique(&p.events)
+	p.events = newest(p.events, policy.Causes)
 	p.hashes = newest(append(p.hashes, o.hashes...), policy.Remember)
 }
 
