@@ -119,7 +119,7 @@ func play(t *testing.T, text string) string {
 		answers: map[string]string{"": "ok"}, vetoes: map[string]string{},
 	}
 	s.lineAt = s.start
-	var before string // comments, which follow what comes of the line above them
+	var before string // comments and the like, which follow what comes of the line above them
 	for i, line := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
 		if strings.HasPrefix(line, " ") {
 			continue // what came of it when it was told last
@@ -131,17 +131,19 @@ func play(t *testing.T, text string) string {
 		if err := s.line(line, before); err != nil {
 			t.Fatalf("line %d: %s: %v", i+1, line, err)
 		}
-		before = ""
+		if timed(line) {
+			before = ""
+		}
 	}
 	return s.out.String() + before
 }
 
-// line tells one line; shown is the line with the comments above it.
+// timed reports whether a line says at which time something happens.
+func timed(line string) bool { return line[0] >= '0' && line[0] <= '9' }
+
+// line tells one line. Shown is the line with those above it that are not timed.
 func (s *story) line(line, shown string) error {
 	words := strings.Fields(line)
-	if words[0][0] < '0' || words[0][0] > '9' {
-		s.out.WriteString(shown)
-	}
 	if s.sim != nil && (words[0] == "policy" || words[0] == "stored") {
 		return fmt.Errorf("too late")
 	}
