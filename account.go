@@ -19,8 +19,8 @@ type Account struct {
 	policy   *Policy
 	regs     []*registration // in the order of their keys
 	sessions []*session
-	// touched is when something was remembered last, or, if that is later, when the last session ended.
-	touched time.Time
+	// touched is when something was remembered last, or a session ended since. left is when a session ended last.
+	touched, left time.Time
 }
 
 // registration is a Registration with what the rules and the pacing know about it.
@@ -313,6 +313,7 @@ func (a *Account) judge(q question, r *registration, from *session, stanzas []St
 	first := len(d.ids)
 	q.disabled = !r.Health.Disabled.IsZero() && !a.mayRetry(r, f.Now)
 	if len(stanzas) == 0 {
+		q.skipPlain = false
 		if v.Rule, v.Reason = decide(q); v.Reason.Notifies() {
 			v.Reason = ReasonNothing
 		}
@@ -491,7 +492,7 @@ func (a *Account) Status(now time.Time) AccountStatus {
 // can come back, as offline messages, until some time after the session has ended.
 func (a *Account) Prune(now time.Time) bool {
 	age := a.policy.RememberFor
-	if len(a.sessions) > 0 || now.Sub(a.touched) < a.policy.RememberFor {
+	if len(a.sessions) > 0 || now.Sub(a.left) < a.policy.RememberFor { // else no stanza of a session can still come by another way
 		age += a.policy.MaxResume
 	}
 	for _, r := range a.regs {

@@ -77,7 +77,9 @@ func (p *part) merge(o *part, policy *Policy) {
 	if o.newest >= p.newest {
 		p.newest, p.sender, p.body = o.newest, o.sender, o.body
 	}
-	p.events = newest(append(p.events, o.events...), policy.Causes)
+	p.events = append(p.events, o.events...)
+	sortUnique(&p.events)
+	p.events = newest(p.events, policy.Causes)
 	p.hashes = newest(append(p.hashes, o.hashes...), policy.Remember)
 }
 
@@ -377,7 +379,7 @@ func (s *Service) Done(now time.Time, answered bool) {
 		return
 	}
 	s.failures++
-	if s.Broken() {
+	if s.Broken() && s.inFlight == 0 { // those that were in flight when it broke are no probes
 		s.probeAt = now.Add(s.policy.ProbeEvery * time.Duration(min(1<<min(s.probes, 4), 10)))
 		s.probes++
 	}

@@ -58,7 +58,8 @@ func (s *session) bind(r *registration) {
 	r.unread = 0
 }
 
-// close ends a session, if there is one. What waits because of it still goes out: its device has not come back.
+// close ends a session, if there is one. What waits because of it still goes out: its device has not come back. What was notified is
+// remembered for a while longer, because the session's stanzas go to offline storage now.
 func (a *Account) close(id string, now time.Time) bool {
 	i := slices.IndexFunc(a.sessions, func(s *session) bool { return s.id == id })
 	if i < 0 {
@@ -66,11 +67,12 @@ func (a *Account) close(id string, now time.Time) bool {
 	}
 	s := a.sessions[i]
 	a.sessions = slices.Delete(a.sessions, i, i+1)
+	a.left = now
+	if !a.touched.IsZero() {
+		a.touched = now
+	}
 	for _, r := range a.regs {
 		r.pace.orphan(s, a.policy)
-		if r.mem.len() > 0 {
-			a.touched = now // its stanzas may go to offline storage now
-		}
 	}
 	return true
 }
