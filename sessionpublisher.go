@@ -3,6 +3,7 @@ package push
 import (
 	"context"
 	"crypto/rand"
+	"encoding/xml"
 	"errors"
 	"fmt"
 
@@ -10,6 +11,9 @@ import (
 	"mellium.im/xmpp/jid"
 	"mellium.im/xmpp/stanza"
 )
+
+// errStranger is about a reply with the right ID that came from somewhere else.
+var errStranger = errors.New("somebody else answered")
 
 // SessionPublisher is a Publisher over one session of mellium.im/xmpp: a component's (XEP-0114), or a stream to another server. It is safe for
 // simultaneous use.
@@ -47,26 +51,45 @@ func (p SessionPublisher) Publish(ctx context.Context, n *Notification) error {
 		}
 		return fmt.Errorf("push: publish not sent: %w", err)
 	}
-	defer r.Close()
+	type answer struct {
+		reply *ReplyError
+		err   error
+	}
+	c := make(chan answer, 1)
+	go func() { // for a reply can stop in its middle, and ctx does not end the reading
+		defer r.Close()
+		reply, err := readReply(r, to, own)
+		c <- answer{reply, err}
+	}()
+	select {
+	case a := <-c:
+		if a.err != nil {
+			return fmt.Errorf("%w: %w", errNoReply, a.err)
+		}
+		return asError(a.reply)
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", errNoReply, ctx.Err())
+	}
+}
+
+// readReply reads the reply to an IQ that was sent to that address. mellium has blanked its from if that is own.
+func readReply(r xml.TokenReader, to, own jid.JID) (*ReplyError, error) {
 	e := newElement(r)
 	start, err := e.open()
 	if err != nil {
-		return fmt.Errorf("%w: %w", errNoReply, err)
+		return nil, err
 	}
-	// mellium blanks a from that is the session's own bare address.
-	replier := own
+	from := own
 	if s := attribute(start, "from"); s != "" {
-		replier, err = jid.Parse(s)
+		if from, err = jid.Parse(s); err != nil {
+			return nil, errStranger
+		}
 	}
-	if err != nil || !replier.Equal(to) {
-		return fmt.Errorf("%w: somebody else answered", errNoReply)
+	if !from.Equal(to) {
+		return nil, errStranger
 	}
 	if attribute(start, "type") != "error" {
-		return nil
+		return nil, nil
 	}
-	re, err := readReplyError(e)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errNoReply, err)
-	}
-	return re
+	return readReplyError(e)
 }
