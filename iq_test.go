@@ -48,7 +48,7 @@ func (r *recorder) taken() []push.Event {
 	return evs
 }
 
-var phone = push.SessionID{Account: "juliet@example.com", ID: "s1"}
+var device = push.SessionID{Account: "juliet@example.com", ID: "s1"}
 
 // refusal is the error reply to an IQ with id "x" and no addresses.
 func refusal(typ, condition, text string) string {
@@ -73,11 +73,11 @@ const (
 )
 
 func enabled(node string, options ...push.Field) push.Event {
-	return push.PushEnable{Session: phone, Key: push.Key{Service: "push.example.net", Node: node}, Options: options}
+	return push.PushEnable{Session: device, Key: push.Key{Service: "push.example.net", Node: node}, Options: options}
 }
 
 func disabled(node string) push.Event {
-	return push.PushDisable{Session: phone, Key: push.Key{Service: "push.example.net", Node: node}}
+	return push.PushDisable{Session: device, Key: push.Key{Service: "push.example.net", Node: node}}
 }
 
 // requests are the enable and disable stanzas with their replies, byte for byte.
@@ -266,7 +266,7 @@ func TestRequests(t *testing.T) {
 	for _, tt := range requests {
 		t.Run(tt.name, func(t *testing.T) {
 			h := &recorder{err: tt.err}
-			q, err := push.ParseRequest(phone, []byte(tt.iq))
+			q, err := push.ParseRequest(device, []byte(tt.iq))
 			require.NoError(t, err)
 			a := q.Answer(t.Context(), h)
 			assert.Equal(t, tt.reply, string(a.AppendXML(nil)))
@@ -280,7 +280,7 @@ func TestRequests(t *testing.T) {
 			tokens, err := xml.Marshal(a)
 			require.NoError(t, err)
 			assert.Equal(t, canonical(t, []byte(tt.reply)), canonical(t, tokens), "the reply as tokens")
-			again, err := push.ReadRequest(phone, xml.NewDecoder(strings.NewReader(tt.iq)))
+			again, err := push.ReadRequest(device, xml.NewDecoder(strings.NewReader(tt.iq)))
 			require.NoError(t, err)
 			assert.Equal(t, q, again, "the request from tokens")
 		})
@@ -300,7 +300,7 @@ func TestRequestsOverMellium(t *testing.T) {
 			require.NoError(t, reply.Close())
 			return server.written()
 		}
-		session = func(stanza.IQ) (push.SessionID, bool) { return phone, true }
+		session = func(stanza.IQ) (push.SessionID, bool) { return device, true }
 		for _, tt := range requests {
 			if tt.mellium == "-" {
 				continue
@@ -315,7 +315,7 @@ func TestRequestsOverMellium(t *testing.T) {
 				assert.Empty(t, h.taken(), tt.name)
 			}
 		}
-		session = func(stanza.IQ) (push.SessionID, bool) { return phone, false }
+		session = func(stanza.IQ) (push.SessionID, bool) { return device, false }
 		assert.Contains(t, ask(set(enableNS+`jid='push.example.net'/>`)), "forbidden", "no session")
 		assert.Empty(t, h.taken())
 
@@ -332,7 +332,7 @@ func TestRequestsOverMellium(t *testing.T) {
 func TestHandlersNeedAnEngine(t *testing.T) {
 	assert.Panics(t, func() { push.Handle(push.Handler{Engine: &recorder{}}) })
 	assert.Panics(t, func() {
-		push.Handle(push.Handler{Session: func(stanza.IQ) (push.SessionID, bool) { return phone, true }})
+		push.Handle(push.Handler{Session: func(stanza.IQ) (push.SessionID, bool) { return device, true }})
 	})
 	assert.Panics(t, func() { push.HandleAffiliation(push.AffiliationHandler{}) })
 }
@@ -349,7 +349,7 @@ func TestRequestNotOurs(t *testing.T) {
 		`<message type='set' id='x'><enable xmlns='urn:xmpp:push:0' jid='push.example.net'/></message>`,
 		`<iq xmlns='urn:other' type='set' id='x'><enable xmlns='urn:xmpp:push:0' jid='push.example.net'/></iq>`,
 	} {
-		_, err := push.ParseRequest(phone, []byte(iq))
+		_, err := push.ParseRequest(device, []byte(iq))
 		assert.ErrorIs(t, err, push.ErrNotPush, iq)
 	}
 	for _, iq := range []string{
@@ -364,12 +364,12 @@ func TestRequestNotOurs(t *testing.T) {
 		set(enableNS + `jid='p'>` + strings.Repeat(`<a>`, 100) + strings.Repeat(`</a>`, 100) + `</enable>`),
 		set(enableNS + `jid='p'>` + strings.Repeat(` `, push.MaxStanzaBytes) + `</enable>`),
 	} {
-		_, err := push.ParseRequest(phone, []byte(iq))
+		_, err := push.ParseRequest(device, []byte(iq))
 		assert.ErrorIs(t, err, push.ErrStanza, "%.100s", iq)
 	}
-	_, err := push.ReadRequest(phone, nothing{})
+	_, err := push.ReadRequest(device, nothing{})
 	assert.ErrorIs(t, err, push.ErrStanza, "a reader that never gives a token")
-	_, err = push.ReadRequest(phone, broken{})
+	_, err = push.ReadRequest(device, broken{})
 	assert.ErrorIs(t, err, io.ErrClosedPipe)
 }
 
@@ -397,7 +397,7 @@ func FuzzParseRequest(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, iq []byte) {
-		q, err := push.ParseRequest(phone, iq)
+		q, err := push.ParseRequest(device, iq)
 		if err != nil {
 			require.True(t, errors.Is(err, push.ErrStanza) || errors.Is(err, push.ErrNotPush), err)
 			return
@@ -406,7 +406,7 @@ func FuzzParseRequest(f *testing.F) {
 		switch ev := q.Event.(type) {
 		case push.PushEnable:
 			require.NotEmpty(t, ev.Service)
-			require.NotEqual(t, phone.Account, ev.Service)
+			require.NotEqual(t, device.Account, ev.Service)
 			require.LessOrEqual(t, len(ev.Node), push.MaxNodeBytes)
 			require.LessOrEqual(t, len(ev.Options), push.MaxFormFields)
 			n := push.Notification{Key: ev.Key, Options: ev.Options}
