@@ -192,13 +192,14 @@ func (a *Account) End(k Key, reply Reply, now time.Time, e *Effects) Result {
 		}
 		p.finish(now, a.policy)
 	case Transient:
+		r.drop(p.takeResumed(), ReasonResumed, "", e)
 		wait := a.policy.backoff(a.name, k, p.tries)
 		p.again(now, wait, a.policy)
 		if len(p.waiting) > 0 {
 			res.RetryAt = p.notBefore
 		}
 	case TooBig:
-		p.stripped = true
+		r.drop(p.takeResumed(), ReasonResumed, "", e)
 		p.again(now, 0, a.policy)
 		p.stripped = len(p.waiting) > 0
 		if p.stripped {
