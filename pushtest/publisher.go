@@ -277,7 +277,7 @@ func publishDocument(p *publisherTest) {
 }
 
 func publishHostile(p *publisherTest) {
-	for _, s := range []string{`"'<>&`, `]]><!--`, "a\tb\nc\rd\r\n", " ", "&#0;&amp;", "\u2028\u0085\u00a0\ufeff\ufffd", "\U0001f4f1 e\u0301", `</value></field>`, "%s%n$1?", strings.Repeat("x<", 5000)} {
+	for _, s := range []string{`"'<>&`, `]]><!--`, "a\tb\nc\rd\r\n", " ", "&#0;&amp;", "\u2028\u0085\u00a0\ufeff\ufffd", "\U0001f4f1 e\u0301", `</value></field>`, "%s%n$1?", strings.Repeat("x<", 500)} {
 		n := notification(s)
 		n.Sender, n.Body = s, s
 		n.Options = []push.Field{{Var: s, Type: s, Values: []string{s, "", s}}}
@@ -300,7 +300,7 @@ func publishSilence(p *publisherTest) {
 	select {
 	case <-got:
 	case err := <-done:
-		p.Fatalf("Publish returned %v before anything was sent", err)
+		p.Fatalf("Publish returned %v without waiting for the reply", err)
 	case <-time.After(patience):
 		p.Fatal("nothing was sent")
 	}
