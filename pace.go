@@ -38,6 +38,8 @@ type part struct {
 	sender, body string
 	events       []uint64
 	hashes       []uint64 // of the stanzas, to be forgotten if they are dropped
+	// resumed: its session was resumed while it was in flight, so that it is not tried again.
+	resumed bool
 }
 
 // instant is a time in a third of the space: nanoseconds since 1970, plus one so that zero can mean none.
@@ -195,23 +197,40 @@ func (p *pacer) takeOld(now time.Time, policy *Policy) []part {
 }
 
 // takeSession removes what waits because of a session and returns it. What is in flight cannot be called back, but if its publish
-// fails it need not be tried again.
+// fails it is not tried again.
 func (p *pacer) takeSession(s *session) []part {
 	from := func(w part) bool { return w.from == s }
-	p.flight = slices.DeleteFunc(p.flight, from)
-	i := slices.IndexFunc(p.waiting, from)
-	if i < 0 {
-		return nil
+	if i := slices.IndexFunc(p.flight, from); i >= 0 && p.inFlight {
+		p.flight[i].resumed = true
 	}
-	gone := p.waiting[i]
-	p.waiting = slices.Delete(p.waiting, i, i+1)
+	gone := take(&p.waiting, from)
 	p.settle()
-	return []part{gone}
+	return gone
 }
 
-// takeAll removes everything that waits and returns it.
+// takeResumed removes from what is in flight what need not be tried again, and returns it.
+func (p *pacer) takeResumed() []part {
+	return take(&p.flight, func(w part) bool { return w.resumed })
+}
+
+// take removes the parts for which is says so, and returns them.
+func take(parts *[]part, is func(part) bool) (gone []part) {
+	*parts = slices.DeleteFunc(*parts, func(w part) bool {
+		if is(w) {
+			gone = append(gone, w)
+			return true
+		}
+		return false
+	})
+	return gone
+}
+
+// takeAll removes everything that waits or is in flight and returns it.
 func (p *pacer) takeAll() []part {
 	gone := p.waiting
+	if p.inFlight {
+		gone = append(gone, p.flight...)
+	}
 	p.waiting, p.flight = nil, nil
 	p.settle()
 	return gone
@@ -230,7 +249,7 @@ func (p *pacer) orphan(s *session, policy *Policy) {
 }
 
 func adopt(parts []part, s *session, policy *Policy) []part {
-	i := slices.IndexFunc(parts, func(w part) bool { return w.from == s })
+	i := slices.IndexFunc(parts, func(w part) bool { return w.from == s && !w.resumed })
 	if i < 0 {
 		return parts
 	}
@@ -278,7 +297,8 @@ func (p *pacer) again(now time.Time, wait time.Duration, policy *Policy) {
 }
 
 // backoff returns the wait before try number n (from 1), with up to half of it random so that registrations which failed together do not
-// come back together. The randomness is drawn from the registration and the try: the same input gives the same output.
+// come back together. The randomness is drawn from the registration and the try: the same input gives the same output. It is in whole
+// milliseconds where it can be, because traces are: a reply that came within the millisecond of a retry is then after it in a replay too.
 func (p *Policy) backoff(account string, k Key, n int) time.Duration {
 	wait := p.RetryMax
 	if n = max(n, 1); n-1 < bits.LeadingZeros64(uint64(p.RetryMin))-1 {
@@ -295,7 +315,11 @@ func (p *Policy) backoff(account string, k Key, n int) time.Duration {
 	if half == 0 {
 		return wait
 	}
-	return time.Duration(half + h.Sum64()%half)
+	wait = time.Duration(half + h.Sum64()%half)
+	if wait < time.Millisecond {
+		return wait
+	}
+	return wait.Truncate(time.Millisecond)
 }
 
 // Service is the pure gate in front of one push service: how many publishes it may have in flight, and whether it is broken. A service that does not
