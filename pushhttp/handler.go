@@ -58,7 +58,7 @@ type Handler struct {
 	once    sync.Once
 }
 
-//go:embed pages.html style.css script.js
+//go:embed pages.html style.css script.js icon.svg
 var files embed.FS
 
 // New returns the pages, or what is wrong with cfg.
@@ -156,7 +156,7 @@ func (p *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.trace(w, r)
 	case "live":
 		p.live(w, r)
-	case "style.css", "script.js":
+	case "style.css", "script.js", "icon.svg":
 		http.ServeFileFS(w, r, files, name)
 	default:
 		http.NotFound(w, r)

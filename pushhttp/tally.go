@@ -129,7 +129,7 @@ func (t *tally) replied(at time.Time, n *push.Notification, reply push.Reply, re
 		return
 	}
 	v.lastText, v.lastAt = errorText(reply), at
-	t.problem(Problem{At: at, Account: n.Account, Key: n.Key, What: "publish " + o.String(), Why: v.lastText})
+	t.problem(Problem{At: at, Account: n.Account, Key: n.Key, What: "publish " + outcomeText(o), Why: v.lastText})
 }
 
 func errorText(reply push.Reply) string {

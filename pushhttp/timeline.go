@@ -43,6 +43,7 @@ type stanzaView struct {
 type verdictView struct {
 	Device
 	Notify               bool
+	Dim                  bool // it says little
 	Rule, Reason, Detail string
 	Class                string
 	Count                int
@@ -62,6 +63,7 @@ type publishView struct {
 	Count, Try    int
 	Causes        []cause
 	Done          bool
+	What          string
 	Outcome, Text string
 	Mood          string
 	Took          time.Duration
@@ -218,7 +220,7 @@ func (t *timeline) entries(lines []line) []entry {
 				continue
 			}
 			v := verdictView{
-				Device: deviceOf(l.key), Notify: l.notify, Rule: l.rule.String(), Reason: l.reason.String(), Detail: l.text, Class: l.class.String(), Count: int(l.count),
+				Device: deviceOf(l.key), Notify: l.notify, Rule: l.rule.String(), Reason: l.reason.String(), Detail: l.text, Class: l.class.String(), Count: int(l.count), Dim: !l.notify && informative(l.reason) == 0,
 			}
 			if l.notify {
 				v.Then = becameOf(t.became[because{l.key, l.number}], l.at)
@@ -227,7 +229,7 @@ func (t *timeline) entries(lines []line) []entry {
 		case isPublish, isReply:
 			v := &publishView{
 				Device: deviceOf(l.key), Class: l.class.String(), Count: int(l.count), Try: int(l.try), Done: l.done,
-				Outcome: l.outcome.String(), Text: errorOf(l), Mood: moodOf(l), Took: l.took, Retry: l.retry,
+				Outcome: outcomeText(l.outcome), What: what(int(l.count)), Text: errorOf(l), Mood: moodOf(l), Took: l.took, Retry: l.retry,
 			}
 			for _, n := range l.events[:min(len(l.events), maxCauses)] {
 				c := cause{Number: n}
@@ -287,9 +289,9 @@ func becameOf(ls []*line, decided time.Time) (out []then) {
 				t.Mood = "wait"
 			}
 		case !l.done:
-			t = then{Text: "sent after " + span(l.at.Sub(decided)) + ", no reply yet", Mood: "wait"}
+			t = then{Text: after(l.at.Sub(decided)) + ", no reply yet", Mood: "wait"}
 		default:
-			t = then{Text: "sent after " + span(l.at.Sub(decided)) + ", " + l.outcome.String(), Mood: moodOf(l)}
+			t = then{Text: after(l.at.Sub(decided)) + ", " + outcomeText(l.outcome), Mood: moodOf(l)}
 			if e := errorOf(l); e != "" {
 				t.Text += " (" + e + ")"
 			}
@@ -300,6 +302,37 @@ func becameOf(ls []*line, decided time.Time) (out []then) {
 		out = append(out, t)
 	}
 	return out
+}
+
+// after says when something was sent.
+func after(d time.Duration) string {
+	if d < time.Millisecond {
+		return "sent at once"
+	}
+	return "sent after " + span(d)
+}
+
+// what says what a publish tells of.
+func what(stanzas int) string {
+	if stanzas == 0 {
+		return "a wake-up"
+	}
+	return plural(stanzas, "stanza")
+}
+
+// outcomeText is an outcome in words that need no table.
+func outcomeText(o push.Outcome) string {
+	switch o {
+	case push.Transient:
+		return "failed for now"
+	case push.Fatal:
+		return "refused for good"
+	case push.TooBig:
+		return "too big, sent again smaller"
+	case push.Dropped:
+		return "vetoed"
+	}
+	return o.String()
 }
 
 func errorOf(l *line) string {
