@@ -130,7 +130,7 @@ func TestStory(t *testing.T) {
 		}
 		story := s.get("story?jid=" + url.QueryEscape(juliet) + "&stanza=m1").Body.String()
 		assert.Contains(t, story, "notified: the push service accepted it after 40 ms")
-		assert.Contains(t, story, "not notified: dropped, rejected by the push service (item-not-found)")
+		assert.Contains(t, story, "not notified: the publish was answered by cancel/item-not-found, refused for good")
 
 		over := s.get("").Body.String()
 		for _, want := range []string{"registration disabled", "item-not-found", appServer, juliet, "message archived and device has no session"} {

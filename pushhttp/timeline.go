@@ -280,7 +280,10 @@ func becameOf(ls []*line, decided time.Time) (out []then) {
 	if len(ls) == 0 {
 		return []then{{Text: "waits", Mood: "wait"}}
 	}
-	for _, l := range ls[max(0, len(ls)-3):] {
+	for i, l := range ls {
+		if l.kind == isDrop && l.reason == push.ReasonRejected && i > 0 || i < len(ls)-3 {
+			continue // the reply says it
+		}
 		var t then
 		switch {
 		case l.kind == isDrop:
@@ -327,6 +330,8 @@ func outcomeText(o push.Outcome) string {
 		return "failed for now"
 	case push.Fatal:
 		return "refused for good"
+	case push.Refused:
+		return "refused"
 	case push.TooBig:
 		return "too big, sent again smaller"
 	case push.Dropped:
@@ -463,7 +468,7 @@ func answers(lines []line, ids map[string]bool) []answer {
 			if sent.class == push.Plain {
 				a.Text += "; as a silent wake-up, which shows nothing by itself"
 			}
-		case dropped != nil && (sent == nil || dropped.seq > sent.seq):
+		case dropped != nil && (sent == nil || dropped.seq > sent.seq && dropped.reason != push.ReasonRejected):
 			a.Text = "not notified: dropped, " + dropped.reason.String()
 			if dropped.text != "" {
 				a.Text += " (" + dropped.text + ")"
@@ -471,7 +476,7 @@ func answers(lines []line, ids map[string]bool) []answer {
 		case sent != nil && !sent.done:
 			a.Mood, a.Text = "wait", "sent at "+clock(sent.at)+"; the push service has not answered yet"
 		case sent != nil:
-			a.Text = "not notified: the publish was answered by " + errorOf(sent)
+			a.Text = "not notified: the publish was answered by " + errorOf(sent) + ", " + outcomeText(sent.outcome)
 			if !sent.retry.IsZero() {
 				a.Mood = "wait"
 				a.Text += "; tried again at " + clock(sent.retry)
