@@ -35,7 +35,7 @@ func (p *Handler) trace(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Disposition", `attachment; filename="account-`+time.Now().UTC().Format("20060102T150405")+`.jsonl"`)
 	tw := trace.NewWriter(false, false)
 	w.Write(tw.Config(p.cfg.Host, p.cfg.Policy))
-	w.Write(tw.Account(lines[0].at, before(lines, &st)))
+	w.Write(tw.Account(lines[0].at(), before(lines, &st)))
 	// Replies come when they came, which is later than their publishes.
 	type timed struct {
 		at time.Time
@@ -45,9 +45,9 @@ func (p *Handler) trace(w http.ResponseWriter, r *http.Request) {
 	for i := range lines {
 		switch l := &lines[i]; {
 		case l.kind == isEvent:
-			all = append(all, timed{l.at, l})
+			all = append(all, timed{l.at(), l})
 		case l.kind == isPublish && l.done, l.kind == isReply:
-			all = append(all, timed{l.at.Add(l.took), l})
+			all = append(all, timed{l.at().Add(l.took), l})
 		}
 	}
 	slices.SortStableFunc(all, func(a, b timed) int { return a.at.Compare(b.at) })

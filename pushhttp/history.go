@@ -35,7 +35,7 @@ type History struct {
 
 // line is one thing that happened. Which fields mean something depends on its kind.
 type line struct {
-	at      time.Time
+	nanos   int64 // its time, since 1970: a time.Time would be one more pointer to follow for the garbage collector
 	seq     uint64
 	number  uint64 // of the event
 	account *account
@@ -46,7 +46,7 @@ type line struct {
 	events  []uint64
 	mask    uint64        // of a verdict: which stanzas of the event it notifies of
 	took    time.Duration // until the reply; an advice's timeout
-	retry   time.Time
+	retryAt int64         // like nanos; zero: not
 	count   int32
 	try     int32
 	kind    kind
@@ -58,6 +58,16 @@ type line struct {
 	done    bool // of a publish: it was answered
 
 	inAll, inAccount links
+}
+
+func (l *line) at() time.Time { return time.Unix(0, l.nanos) }
+
+// retry is when a publish is tried again, or zero.
+func (l *line) retry() time.Time {
+	if l.retryAt == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, l.retryAt)
 }
 
 type kind uint8
@@ -170,7 +180,10 @@ func (h *History) replied(at time.Time, n *push.Notification, reply push.Reply, 
 		l = h.add(a, isReply, at)
 		l.key, l.class, l.count, l.try = n.Key, n.Class, int32(n.Count), int32(n.Try)
 	}
-	l.done, l.outcome, l.took, l.retry = true, res.Outcome, took, res.RetryAt
+	l.done, l.outcome, l.took = true, res.Outcome, took
+	if !res.RetryAt.IsZero() {
+		l.retryAt = res.RetryAt.UnixNano()
+	}
 	l.text, l.extra = cut(reply.Condition), cut(reply.Type)
 	if reply.Missing {
 		l.text = "no answer"
@@ -243,7 +256,7 @@ func (h *History) add(a *account, k kind, at time.Time) *line {
 	}
 	h.seq++
 	l := h.line(i)
-	*l = line{kind: k, at: at, seq: h.seq, account: a}
+	*l = line{kind: k, nanos: at.UnixNano(), seq: h.seq, account: a}
 	h.append(&h.all, i, func(l *line) *links { return &l.inAll })
 	h.append(&a.lines, i, func(l *line) *links { return &l.inAccount })
 	a.version = h.seq

@@ -70,11 +70,18 @@ func (p *Handler) overview(w http.ResponseWriter, r *http.Request, operator stri
 		v.Decisions = decisionsChart(slots)
 		v.Publishes = publishesChart(slots)
 		var all uint64
-		for _, n := range h.tally.reasons {
-			all += n
+		for _, ns := range h.tally.reasons {
+			for _, n := range ns {
+				all += n
+			}
 		}
-		for k, n := range h.tally.reasons {
-			v.Reasons = append(v.Reasons, reasonView{k.rule.String(), k.reason.String(), k.notify, n, percent(n, all)})
+		for rule, ns := range h.tally.reasons {
+			for reason, n := range ns {
+				if n > 0 {
+					reason := push.Reason(reason)
+					v.Reasons = append(v.Reasons, reasonView{push.Rule(rule).String(), reason.String(), reason.Notifies(), n, percent(n, all)})
+				}
+			}
 		}
 		for _, pr := range slices.Backward(h.tally.problems) {
 			v.Problems = append(v.Problems, problemView{pr, "account?" + url.Values{"jid": {p.shown(pr.Account)}}.Encode(), p.shown(pr.Account)})
@@ -463,7 +470,7 @@ func (p *Handler) devices(st *push.AccountStatus, lines []line) []deviceView {
 			d = &ds[len(ds)-1]
 		}
 		n := p.noteOf(l)
-		c := deviceChange{At: l.at, Mood: n.Mood, Text: l.extra + ": " + l.reason.String()}
+		c := deviceChange{At: l.at(), Mood: n.Mood, Text: l.extra + ": " + l.reason.String()}
 		if l.text != "" {
 			c.Text += " (" + l.text + ")"
 		}

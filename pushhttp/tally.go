@@ -11,7 +11,7 @@ import (
 type tally struct {
 	since   time.Time
 	slots   [slotCount]slot
-	reasons map[reasonKey]uint64
+	reasons [rules][reasons]uint64
 	total   slot
 	// services are those that were published to lately.
 	services map[string]*service
@@ -35,11 +35,8 @@ type slot struct {
 	discarded uint32 // notifications that were dropped
 }
 
-type reasonKey struct {
-	reason push.Reason
-	rule   push.Rule
-	notify bool
-}
+// Rules and reasons are counted up to these numbers; there are fewer. A reason says by itself whether it notifies.
+const rules, reasons = 32, 128
 
 // service is what is known of a push service besides what the Engine says.
 type service struct {
@@ -91,9 +88,6 @@ func (t *tally) decided(at time.Time, d *push.Decision) {
 	s := t.slot(at)
 	s.events++
 	t.total.events++
-	if t.reasons == nil {
-		t.reasons = make(map[reasonKey]uint64)
-	}
 	for i := range d.Verdicts {
 		v := &d.Verdicts[i]
 		if v.Notify {
@@ -103,10 +97,10 @@ func (t *tally) decided(at time.Time, d *push.Decision) {
 			s.no++
 			t.total.no++
 		}
-		t.reasons[reasonKey{v.Reason, v.Rule, v.Notify}]++
+		t.reasons[v.Rule%rules][v.Reason%reasons]++
 	}
 	if d.Reason != push.ReasonNone {
-		t.reasons[reasonKey{d.Reason, push.RuleNone, false}]++
+		t.reasons[push.RuleNone][d.Reason%reasons]++
 	}
 }
 

@@ -191,7 +191,7 @@ func (t *timeline) entries(lines []line) []entry {
 			event = l
 			s := l.event.Subject()
 			e := entry{
-				ID: "e" + strconv.FormatUint(l.number, 10), Seq: l.seq, At: l.at, Kind: "event", Title: l.event.Name(), Number: l.number, Session: p.shownID(s.ID),
+				ID: "e" + strconv.FormatUint(l.number, 10), Seq: l.seq, At: l.at(), Kind: "event", Title: l.event.Name(), Number: l.number, Session: p.shownID(s.ID),
 				Story: story("event", strconv.FormatUint(l.number, 10)), Quiet: true,
 			}
 			if l.reason != push.ReasonNone {
@@ -223,13 +223,13 @@ func (t *timeline) entries(lines []line) []entry {
 				Device: deviceOf(l.key), Notify: l.notify, Rule: l.rule.String(), Reason: l.reason.String(), Detail: l.text, Class: l.class.String(), Count: int(l.count), Dim: !l.notify && informative(l.reason) == 0,
 			}
 			if l.notify {
-				v.Then = becameOf(t.became[because{l.key, l.number}], l.at)
+				v.Then = becameOf(t.became[because{l.key, l.number}], l.at())
 			}
 			last.Verdicts = append(last.Verdicts, v)
 		case isPublish, isReply:
 			v := &publishView{
 				Device: deviceOf(l.key), Class: l.class.String(), Count: int(l.count), Try: int(l.try), Done: l.done,
-				Outcome: outcomeText(l.outcome), What: what(int(l.count)), Text: errorOf(l), Mood: moodOf(l), Took: l.took, Retry: l.retry,
+				Outcome: outcomeText(l.outcome), What: what(int(l.count)), Text: errorOf(l), Mood: moodOf(l), Took: l.took, Retry: l.retry(),
 			}
 			for _, n := range l.events[:min(len(l.events), maxCauses)] {
 				c := cause{Number: n}
@@ -238,14 +238,14 @@ func (t *timeline) entries(lines []line) []entry {
 				}
 				v.Causes = append(v.Causes, c)
 			}
-			e := entry{ID: "p" + strconv.FormatUint(l.seq, 10), Seq: l.seq, At: l.at, Kind: "publish", Title: "publish", Publish: v}
+			e := entry{ID: "p" + strconv.FormatUint(l.seq, 10), Seq: l.seq, At: l.at(), Kind: "publish", Title: "publish", Publish: v}
 			if len(l.events) > 0 {
 				e.Story = story("publish", strconv.FormatUint(l.seq, 10))
 			}
 			entries = append(entries, e)
 		case isAction:
 			entries = append(entries, entry{
-				ID: "a" + strconv.FormatUint(l.seq, 10), Seq: l.seq, At: l.at, Kind: "action", Title: l.extra,
+				ID: "a" + strconv.FormatUint(l.seq, 10), Seq: l.seq, At: l.at(), Kind: "action", Title: l.extra,
 				Notes: []note{{"", fmt.Sprintf("%s: %s, by %s", l.extra, deviceOf(l.key).Label(), l.text)}},
 			})
 		default:
@@ -255,11 +255,11 @@ func (t *timeline) entries(lines []line) []entry {
 				continue
 			}
 			// What follows from a reply comes right after it.
-			if last != nil && last.Kind == "other" && last.At.Equal(l.at) {
+			if last != nil && last.Kind == "other" && last.At.Equal(l.at()) {
 				last.Notes = append(last.Notes, n)
 				continue
 			}
-			entries = append(entries, entry{ID: "o" + strconv.FormatUint(l.seq, 10), Seq: l.seq, At: l.at, Kind: "other", Title: otherTitle(l), Notes: []note{n}})
+			entries = append(entries, entry{ID: "o" + strconv.FormatUint(l.seq, 10), Seq: l.seq, At: l.at(), Kind: "other", Title: otherTitle(l), Notes: []note{n}})
 		}
 	}
 	return entries
@@ -292,9 +292,9 @@ func becameOf(ls []*line, decided time.Time) (out []then) {
 				t.Mood = "wait"
 			}
 		case !l.done:
-			t = then{Text: after(l.at.Sub(decided)) + ", no reply yet", Mood: "wait"}
+			t = then{Text: after(l.at().Sub(decided)) + ", no reply yet", Mood: "wait"}
 		default:
-			t = then{Text: after(l.at.Sub(decided)) + ", " + outcomeText(l.outcome), Mood: moodOf(l)}
+			t = then{Text: after(l.at().Sub(decided)) + ", " + outcomeText(l.outcome), Mood: moodOf(l)}
 			if e := errorOf(l); e != "" {
 				t.Text += " (" + e + ")"
 			}
@@ -409,7 +409,7 @@ func related(lines []line, ids map[string]bool, numbers map[uint64]bool) []line 
 		if l.kind == isChange && l.number == 0 && len(out) > 0 {
 			// A registration that is disabled by the reply to a publish of this story.
 			o := out[len(out)-1]
-			keep = keep || o.done && o.key == l.key && o.at.Add(o.took).Equal(l.at)
+			keep = keep || o.done && o.key == l.key && o.at().Add(o.took).Equal(l.at())
 		}
 		if keep {
 			out = append(out, l)
@@ -464,7 +464,7 @@ func answers(lines []line, ids map[string]bool) []answer {
 		}
 		switch {
 		case sent != nil && sent.done && sent.outcome == push.Accepted:
-			a.Mood, a.Text = "good", fmt.Sprintf("notified: the push service accepted it after %s, at %s", span(sent.took), clock(sent.at.Add(sent.took)))
+			a.Mood, a.Text = "good", fmt.Sprintf("notified: the push service accepted it after %s, at %s", span(sent.took), clock(sent.at().Add(sent.took)))
 			if sent.class == push.Plain {
 				a.Text += "; as a silent wake-up, which shows nothing by itself"
 			}
@@ -474,12 +474,12 @@ func answers(lines []line, ids map[string]bool) []answer {
 				a.Text += " (" + dropped.text + ")"
 			}
 		case sent != nil && !sent.done:
-			a.Mood, a.Text = "wait", "sent at "+clock(sent.at)+"; the push service has not answered yet"
+			a.Mood, a.Text = "wait", "sent at "+clock(sent.at())+"; the push service has not answered yet"
 		case sent != nil:
 			a.Text = "not notified: the publish was answered by " + errorOf(sent) + ", " + outcomeText(sent.outcome)
-			if !sent.retry.IsZero() {
+			if !sent.retry().IsZero() {
 				a.Mood = "wait"
-				a.Text += "; tried again at " + clock(sent.retry)
+				a.Text += "; tried again at " + clock(sent.retry())
 			}
 		case yes != nil:
 			a.Mood, a.Text = "wait", "to be notified; the publish has not gone out yet"

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/pushhttp"
 )
 
 const juliet = "juliet@example.com"
@@ -163,5 +164,38 @@ func BenchmarkPublished(b *testing.B) {
 	for b.Loop() {
 		o.Sent(now, n)
 		o.Replied(now, n, push.Reply{}, push.Result{}, time.Millisecond)
+	}
+}
+
+// What it costs an Engine to be watched: one archived message for an account with a connected device, decided and not notified.
+func BenchmarkHandle(b *testing.B) {
+	for name, observer := range map[string]func() *push.Observer{
+		"watch=off":     func() *push.Observer { return nil },
+		"watch=history": func() *push.Observer { return pushhttp.NewHistory(pushhttp.HistoryConfig{}).Observer() },
+		"watch=metrics": func() *push.Observer { return New(Config{}).Observer() },
+		"watch=history+metrics": func() *push.Observer {
+			return push.Observers(pushhttp.NewHistory(pushhttp.HistoryConfig{}).Observer(), New(Config{}).Observer())
+		},
+		"watch=something-trivial": func() *push.Observer {
+			return &push.Observer{Decided: func(uint64, time.Time, push.Event, *push.Decision, time.Duration) {}}
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			e, err := push.New(push.Config{Host: "example.com", Publisher: push.PublisherFunc(func(context.Context, *push.Notification) error { return nil }), Observer: observer()})
+			require.NoError(b, err)
+			s := push.SessionID{Account: juliet, ID: "s1"}
+			_, err = e.Handle(b.Context(), push.SessionOpen{Session: s, JID: juliet + "/x"})
+			require.NoError(b, err)
+			_, err = e.Handle(b.Context(), push.PushEnable{Session: s, Key: push.Key{Service: "push.example.net", Node: "n"}})
+			require.NoError(b, err)
+			ev := push.ArchiveAdded{Account: juliet, Stanza: push.Stanza{ID: "m1", From: "romeo@example.net", To: juliet, Body: "text", Class: push.Important}}
+			var d push.Decision
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := e.HandleTo(b.Context(), ev, &d); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
