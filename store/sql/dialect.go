@@ -1,0 +1,57 @@
+package sqlstore
+
+import (
+	"database/sql"
+	"errors"
+	"strings"
+)
+
+// Dialect is what differs between databases. SQLite and Postgres are all there are; which driver speaks to them is the host's choice.
+type Dialect struct {
+	name string
+	// begin starts a transaction that may migrate, and lock, if any, keeps other nodes from doing so at the same time.
+	begin, lock string
+	// hasTable counts the tables called $1.
+	hasTable string
+	// enter is the first statement of a transaction that may evict: it makes nodes that change one account take turns ($1 stands for
+	// the account), and tells them of the change ($2 channel, $3 payload). Empty: the first write does it.
+	enter string
+	// notify tells other nodes of a change, as part of the transaction. Empty: it is not possible.
+	notify string
+	// isolation must let a statement see what was committed before it, not before its transaction.
+	isolation sql.IsolationLevel
+	// oneWriter: the database has one writer at a time anyway, so those of this process queue up rather than try again and again.
+	oneWriter bool
+}
+
+// SQLite is SQLite 3.37 or newer. The driver that the sqlite subpackage imports is modernc.org/sqlite; others will do.
+var SQLite = &Dialect{
+	name:      "sqlite",
+	begin:     "BEGIN IMMEDIATE",
+	hasTable:  "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = $1",
+	oneWriter: true,
+}
+
+// Postgres is PostgreSQL 11 or newer.
+var Postgres = &Dialect{
+	name:      "postgres",
+	begin:     "BEGIN",
+	lock:      "SELECT pg_advisory_xact_lock(hashtextextended('{prefix}migrate', 0))",
+	hasTable:  "SELECT count(*) FROM (SELECT to_regclass($1) AS t) x WHERE t IS NOT NULL",
+	enter:     "SELECT pg_advisory_xact_lock(hashtextextended($1, 0)), pg_notify($2, $3)",
+	notify:    "SELECT pg_notify($1, $2)",
+	isolation: sql.LevelReadCommitted,
+}
+
+// transient tells whether a transaction failed because of another one, and would succeed if it were tried again. It is certain that
+// it was rolled back.
+func transient(err error) bool {
+	if state, ok := errors.AsType[interface {
+		error
+		SQLState() string
+	}](err); ok {
+		return state.SQLState() == "40001" || state.SQLState() == "40P01" // serialization failure, deadlock
+	}
+	text := err.Error() // SQLite's drivers have no type in common
+	return strings.Contains(text, "database is locked") || strings.Contains(text, "database table is locked")
+}
