@@ -37,7 +37,8 @@ var Postgres = &Dialect{
 	name:      "postgres",
 	begin:     "BEGIN",
 	lock:      "SELECT pg_advisory_xact_lock(hashtextextended('{prefix}migrate', 0))",
-	hasTable:  "SELECT count(*) FROM (SELECT to_regclass($1) AS t) x WHERE t IS NOT NULL",
+	// Not to_regclass: within a transaction it goes on saying what it said before another node created the table.
+	hasTable:  "SELECT count(*) FROM pg_catalog.pg_class WHERE relname = $1 AND relkind IN ('r', 'p') AND pg_table_is_visible(oid)",
 	enter:     "SELECT pg_advisory_xact_lock(hashtextextended($1, 0)), pg_notify($2, $3)",
 	notify:    "SELECT pg_notify($1, $2)",
 	isolation: sql.LevelReadCommitted,
