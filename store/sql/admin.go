@@ -147,7 +147,7 @@ func (s *Store) Purge(ctx context.Context, f Filter) (deleted int, err error) {
 		err = s.transact(ctx, func(tx *sql.Tx) error {
 			n = 0
 			for _, r := range rows {
-				gone, err := s.exec(ctx, tx, r.account, "DELETE FROM {registrations} WHERE account = $1 AND service = $2 AND node = $3 AND "+where,
+				gone, err := s.change(ctx, tx, r.account, "DELETE FROM {registrations} WHERE account = $1 AND service = $2 AND node = $3 AND "+where,
 					append([]any{r.account, r.Service, r.Node}, args...)...)
 				if err != nil {
 					return err
@@ -208,7 +208,7 @@ func (s *Store) Reseal(ctx context.Context) (resealed int, err error) {
 }
 
 func (s *Store) resealRow(ctx context.Context, tx *sql.Tx, r row) (int64, error) {
-	var old []byte
+	var old sql.Null[[]byte]
 	var oldID string
 	err := tx.QueryRowContext(ctx, s.table(`SELECT options, key_id FROM {registrations}
 		WHERE account = $1 AND service = $2 AND node = $3 AND key_id <> $4 AND options IS NOT NULL`),
@@ -231,7 +231,7 @@ func (s *Store) resealRow(ctx context.Context, tx *sql.Tx, r row) (int64, error)
 	// Not if it was enabled again meanwhile.
 	result, err := tx.ExecContext(ctx, s.table(`UPDATE {registrations} SET options = $1, key_id = $2
 		WHERE account = $3 AND service = $4 AND node = $5 AND key_id = $6 AND options = $7`),
-		data, keyID, r.account, r.Service, r.Node, oldID, old)
+		data, keyID, r.account, r.Service, r.Node, oldID, old.V)
 	if err != nil {
 		return 0, err
 	}

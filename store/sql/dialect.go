@@ -16,8 +16,9 @@ type Dialect struct {
 	// enter is the first statement of a transaction that may evict: it makes nodes that change one account take turns ($1 stands for
 	// the account), and tells them of the change ($2 channel, $3 payload). Empty: the first write does it.
 	enter string
-	// notify tells other nodes of a change, as part of the transaction. Empty: it is not possible.
-	notify string
+	// notifying makes of a statement that changes an account one that tells other nodes if it did: its format has the statement, and the numbers of
+	// the arguments for channel and payload. Empty: it is not possible.
+	notifying string
 	// isolation must let a statement see what was committed before it, not before its transaction.
 	isolation sql.IsolationLevel
 	// oneWriter: the database has one writer at a time anyway, so those of this process queue up rather than try again and again.
@@ -34,13 +35,13 @@ var SQLite = &Dialect{
 
 // Postgres is PostgreSQL 11 or newer.
 var Postgres = &Dialect{
-	name:      "postgres",
-	begin:     "BEGIN",
-	lock:      "SELECT pg_advisory_xact_lock(hashtextextended('{prefix}migrate', 0))",
+	name:  "postgres",
+	begin: "BEGIN",
+	lock:  "SELECT pg_advisory_xact_lock(hashtextextended('{prefix}migrate', 0))",
 	// Not to_regclass: within a transaction it goes on saying what it said before another node created the table.
 	hasTable:  "SELECT count(*) FROM pg_catalog.pg_class WHERE relname = $1 AND relkind IN ('r', 'p') AND pg_table_is_visible(oid)",
 	enter:     "SELECT pg_advisory_xact_lock(hashtextextended($1, 0)), pg_notify($2, $3)",
-	notify:    "SELECT pg_notify($1, $2)",
+	notifying: "WITH changed AS (%s RETURNING 1) SELECT pg_notify($%d, $%d) FROM changed",
 	isolation: sql.LevelReadCommitted,
 }
 

@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -66,10 +67,11 @@ func (s *sealer) seal(account string, k push.Key, options []push.Field) (data []
 }
 
 // open undoes seal.
-func (s *sealer) open(account string, k push.Key, data []byte, keyID string) (options []push.Field, err error) {
-	if data == nil {
+func (s *sealer) open(account string, k push.Key, column sql.Null[[]byte], keyID string) (options []push.Field, err error) {
+	if !column.Valid {
 		return nil, nil
 	}
+	data := column.V
 	if keyID != "" {
 		aead := s.keys[keyID]
 		if aead == nil {

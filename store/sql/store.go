@@ -175,7 +175,7 @@ func (s *Store) query(ctx context.Context, where string, args ...any) (rs []push
 	for rows.Next() {
 		var (
 			r                            push.Registration
-			options                      []byte
+			options                      sql.Null[[]byte]
 			keyID                        string
 			enabled, succeeded, disabled int64
 		)
@@ -290,7 +290,13 @@ func (s *Store) Update(ctx context.Context, account string, k push.Key, u push.U
 	}
 	n := len(args)
 	query += fmt.Sprintf(" WHERE account = $%d AND service = $%d AND node = $%d", n+1, n+2, n+3)
-	changed, err := s.change(ctx, account, query, append(args, account, k.Service, k.Node)...)
+	args = append(args, account, k.Service, k.Node)
+	defer s.cache.forget(account)
+	var changed int64
+	err := s.transact(ctx, func(tx *sql.Tx) (err error) {
+		changed, err = s.change(ctx, tx, account, query, args...)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("sqlstore: update %s: %w", account, err)
 	}
@@ -301,34 +307,13 @@ func (s *Store) Update(ctx context.Context, account string, k push.Key, u push.U
 }
 
 // change runs one statement that changes an account, tells other nodes if it did, and returns the number of rows that it changed.
-func (s *Store) change(ctx context.Context, account, query string, args ...any) (rows int64, err error) {
-	defer s.cache.forget(account)
-	err = s.retry(ctx, func() error {
-		rows, err = s.exec(ctx, s.db, account, query, args...)
-		return err
-	})
-	return rows, err
-}
-
-// execer is a *sql.DB or *sql.Tx.
-type execer interface {
-	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
-}
-
-func (s *Store) exec(ctx context.Context, on execer, account, query string, args ...any) (int64, error) {
-	if s.dialect.notify != "" {
+func (s *Store) change(ctx context.Context, tx *sql.Tx, account, query string, args ...any) (rows int64, err error) {
+	if s.dialect.notifying != "" {
 		n := len(args)
-		query = fmt.Sprintf("WITH changed AS (%s RETURNING 1) SELECT pg_notify($%d, $%d) FROM changed", query, n+1, n+2)
+		query = fmt.Sprintf(s.dialect.notifying, query, n+1, n+2)
 		args = append(args, s.Channel(), s.notice(account))
 	}
-	if on == execer(s.db) {
-		release, err := s.turn(ctx)
-		if err != nil {
-			return 0, err
-		}
-		defer release()
-	}
-	result, err := on.ExecContext(ctx, s.table(query), args...)
+	result, err := tx.ExecContext(ctx, s.table(query), args...)
 	if err != nil {
 		return 0, err
 	}
@@ -352,7 +337,8 @@ func (s *Store) turn(ctx context.Context) (release func(), err error) {
 const commitGrace = 5 * time.Second
 
 // transact runs f in a transaction, again if another transaction was in its way. f uses ctx; the transaction has a context of its own, so that
-// the end of ctx does not leave the outcome of a commit open.
+// the end of ctx does not leave the outcome of a commit open. Even a single statement needs that: PostgreSQL may go on with one whose caller has
+// left, but does not commit.
 func (s *Store) transact(ctx context.Context, f func(tx *sql.Tx) error) error {
 	return s.retry(ctx, func() error {
 		release, err := s.turn(ctx)

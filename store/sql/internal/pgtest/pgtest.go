@@ -27,9 +27,8 @@ type Server struct {
 	URL string
 	// Dir has its files, and "log".
 	Dir string
-	// Bin is the directory of the programs of PostgreSQL.
-	Bin string
 
+	bin        string
 	port       int
 	safe       bool
 	credential *syscall.Credential
@@ -38,10 +37,12 @@ type Server struct {
 	pid        int
 }
 
-// Bin returns the directory of the server's programs: that of PATH, of pg_config, or Debian's.
-func Bin() (string, error) {
+// programs returns the directory of the server's programs: that of PATH, of pg_config, or Debian's.
+func programs() (string, error) {
 	if path, err := exec.LookPath("initdb"); err == nil {
-		return filepath.Dir(path), nil
+		if path, err = filepath.EvalSymlinks(path); err == nil {
+			return filepath.Dir(path), nil
+		}
 	}
 	var dirs []string
 	if out, err := exec.Command("pg_config", "--bindir").Output(); err == nil {
@@ -60,7 +61,7 @@ func Bin() (string, error) {
 // installed, the test is skipped, or fails if PUSH_REQUIRE_PEERS is 1.
 func New(tb testing.TB, safe bool) *Server {
 	tb.Helper()
-	bin, err := Bin()
+	bin, err := programs()
 	if err != nil {
 		missing(tb, err)
 	}
@@ -88,7 +89,7 @@ var shared struct {
 // Shared returns the server that the tests of a package have in common. See Run.
 func Shared(tb testing.TB) *Server {
 	tb.Helper()
-	bin, err := Bin()
+	bin, err := programs()
 	if err != nil {
 		missing(tb, err)
 	}
@@ -116,7 +117,7 @@ func create(bin string, safe bool) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Dir: dir, Bin: bin, safe: safe}
+	s := &Server{Dir: dir, bin: bin, safe: safe}
 	if err := s.init(); err != nil {
 		s.remove()
 		return nil, err
@@ -144,7 +145,7 @@ func (s *Server) init() error {
 	s.port = l.Addr().(*net.TCPAddr).Port
 	_ = l.Close()
 	s.URL = fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", s.port)
-	initdb := exec.Command(filepath.Join(s.Bin, "initdb"), "-D", filepath.Join(s.Dir, "data"), "-U", "postgres", "-A", "trust",
+	initdb := exec.Command(filepath.Join(s.bin, "initdb"), "-D", filepath.Join(s.Dir, "data"), "-U", "postgres", "-A", "trust",
 		"-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
 	initdb.Dir = s.Dir
 	initdb.SysProcAttr = &syscall.SysProcAttr{Credential: s.credential}
@@ -170,7 +171,7 @@ func (s *Server) start() error {
 	}
 	// The shell ends the server when its input ends, so that it does not outlive a test that is killed.
 	script := `"$@" </dev/null >>log 2>&1 & pid=$!; echo $pid; cat >/dev/null; kill -INT $pid 2>/dev/null; wait $pid`
-	s.command = exec.Command("sh", append([]string{"-c", script, "sh", filepath.Join(s.Bin, "postgres")}, args...)...)
+	s.command = exec.Command("sh", append([]string{"-c", script, "sh", filepath.Join(s.bin, "postgres")}, args...)...)
 	s.command.Dir = s.Dir
 	s.command.SysProcAttr = &syscall.SysProcAttr{Credential: s.credential, Setpgid: true}
 	in, err := s.command.StdinPipe()
@@ -198,6 +199,16 @@ func (s *Server) start() error {
 			return fmt.Errorf("PostgreSQL does not answer: %w\n%s", err, log)
 		}
 	}
+}
+
+// Dump returns what pg_dump does.
+func (s *Server) Dump(tb testing.TB) []byte {
+	tb.Helper()
+	out, err := exec.Command(filepath.Join(s.bin, "pg_dump"), s.URL).Output()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return out
 }
 
 func (s *Server) ping() error {
