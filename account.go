@@ -34,9 +34,8 @@ type registration struct {
 	retried time.Time
 }
 
-// Input is one event with what the rules may know besides.
-type Input struct {
-	Event Event
+// Facts is what the rules may know besides the event.
+type Facts struct {
 	// Now is the time. It must not go back from one call to the next.
 	Now time.Time
 	// Number is the event's number, which notifications name as their cause.
@@ -129,9 +128,9 @@ func (a *Account) remove(r *registration, reason Reason, e *Effects) {
 }
 
 // Handle takes note of an event and answers it in d, which it resets. It copies what it keeps of the event.
-func (a *Account) Handle(in Input, d *Decision) {
+func (a *Account) Handle(ev Event, f Facts, d *Decision) {
 	d.reset(a.name)
-	switch e := in.Event.(type) {
+	switch e := ev.(type) {
 	case SessionOpen:
 		a.open(e, d)
 	case SessionClose:
@@ -140,33 +139,33 @@ func (a *Account) Handle(in Input, d *Decision) {
 		}
 		a.close(e.Session.ID)
 	case PushEnable:
-		a.enable(e, in.Now, d)
+		a.enable(e, f.Now, d)
 	case PushDisable:
 		for _, r := range a.matching(e.Key) {
 			a.remove(r, ReasonDisabledByUser, &d.Effects)
 		}
 	case AckDelayed:
-		a.judgeSession(onAckDelayed, e.Session.ID, e.Stanzas, &in, d)
+		a.judgeSession(onAckDelayed, e.Session.ID, e.Stanzas, &f, d)
 	case HibernationStart:
 		if s := a.session(e.Session.ID); s != nil {
-			a.hibernate(s, in.Now, d)
+			a.hibernate(s, f.Now, d)
 		}
-		a.judgeSession(onHibernationStart, e.Session.ID, e.Stanzas, &in, d)
+		a.judgeSession(onHibernationStart, e.Session.ID, e.Stanzas, &f, d)
 	case StanzaQueued:
-		a.judgeSession(onStanzaQueued, e.Session.ID, []Stanza{e.Stanza}, &in, d)
+		a.judgeSession(onStanzaQueued, e.Session.ID, []Stanza{e.Stanza}, &f, d)
 	case HibernationEnd:
-		a.judgeSession(onHibernationEnd, e.Session.ID, nil, &in, d)
+		a.judgeSession(onHibernationEnd, e.Session.ID, nil, &f, d)
 		if s := a.session(e.Session.ID); s != nil {
 			a.resume(s, d)
 		}
 	case ArchiveAdded:
-		a.judgeAccount(onArchiveAdded, &e.Stanza, &in, d)
+		a.judgeAccount(onArchiveAdded, &e.Stanza, &f, d)
 	case Offline:
-		a.judgeAccount(onOffline, &e.Stanza, &in, d)
+		a.judgeAccount(onOffline, &e.Stanza, &f, d)
 	case Groupchat:
-		a.judgeAccount(onGroupchat, &e.Stanza, &in, d)
+		a.judgeAccount(onGroupchat, &e.Stanza, &f, d)
 	case Ping:
-		a.ping(e, &in, d)
+		a.ping(e, &f, d)
 	case AffiliationNone:
 		if r := a.find(e.Key); r != nil {
 			a.remove(r, ReasonRevoked, &d.Effects)
@@ -177,6 +176,15 @@ func (a *Account) Handle(in Input, d *Decision) {
 		}
 		a.sessions, a.touched = nil, time.Time{}
 	}
+}
+
+// Remove removes one registration, because of reason. It reports whether there was one.
+func (a *Account) Remove(k Key, reason Reason, e *Effects) bool {
+	r := a.find(k)
+	if r != nil {
+		a.remove(r, reason, e)
+	}
+	return r != nil
 }
 
 // matching returns the registrations that a key names; without a node it names all of the service.
@@ -202,10 +210,7 @@ func (a *Account) Matching(k Key) []Key {
 // enable adds or replaces a registration and binds the session to it (rule R1).
 func (a *Account) enable(e PushEnable, now time.Time, d *Decision) {
 	s := a.session(e.Session.ID)
-	n := Registration{Account: a.name, Key: e.Key, Options: cloneFields(e.Options), Enabled: now}
-	if s != nil {
-		n.Client = s.client
-	}
+	n := a.enabling(e, now)
 	kind, reason := Added, ReasonEnabled
 	if old := a.find(e.Key); old != nil {
 		kind, reason = Updated, ReasonReplaced
@@ -223,6 +228,16 @@ func (a *Account) enable(e PushEnable, now time.Time, d *Decision) {
 	}
 }
 
+// enabling returns the registration that an enable makes. Its time has milliseconds, as databases and traces do, so that the order of
+// registrations is the same when they come back from there.
+func (a *Account) enabling(e PushEnable, now time.Time) Registration {
+	n := Registration{Account: a.name, Key: e.Key, Options: cloneFields(e.Options), Enabled: now.Truncate(time.Millisecond)}
+	if s := a.session(e.Session.ID); s != nil {
+		n.Client = s.client
+	}
+	return n
+}
+
 func cloneFields(fs []Field) []Field {
 	c := slices.Clone(fs)
 	for i := range c {
@@ -232,7 +247,7 @@ func cloneFields(fs []Field) []Field {
 }
 
 // judgeSession answers an event of one session, whose stanzas concern only the registration bound to it.
-func (a *Account) judgeSession(on trigger, id string, stanzas []Stanza, in *Input, d *Decision) {
+func (a *Account) judgeSession(on trigger, id string, stanzas []Stanza, f *Facts, d *Decision) {
 	s := a.session(id)
 	if s == nil {
 		d.Reason = ReasonUnknownSession
@@ -244,12 +259,12 @@ func (a *Account) judgeSession(on trigger, id string, stanzas []Stanza, in *Inpu
 	}
 	for _, r := range a.regs {
 		q := question{event: on, mine: s.bound == r, unbound: s.bound == nil, skipPlain: a.policy.SkipPlain}
-		a.judge(q, r, s, stanzas, in, d)
+		a.judge(q, r, s, stanzas, f, d)
 	}
 }
 
 // judgeAccount answers an event that concerns all of the account's registrations.
-func (a *Account) judgeAccount(on trigger, st *Stanza, in *Input, d *Decision) {
+func (a *Account) judgeAccount(on trigger, st *Stanza, f *Facts, d *Decision) {
 	if len(a.regs) == 0 {
 		d.Reason = ReasonNoRegistration
 		return
@@ -262,27 +277,27 @@ func (a *Account) judgeAccount(on trigger, st *Stanza, in *Input, d *Decision) {
 	for _, r := range a.regs {
 		q := question{event: on, own: own, skipPlain: a.policy.SkipPlain}
 		q.live, q.hibernated = a.standing(r)
-		q.live = q.live || slices.Contains(in.Elsewhere, r.Key)
-		a.judge(q, r, nil, []Stanza{*st}, in, d)
+		q.live = q.live || slices.Contains(f.Elsewhere, r.Key)
+		a.judge(q, r, nil, []Stanza{*st}, f, d)
 	}
 }
 
-func (a *Account) ping(e Ping, in *Input, d *Decision) {
+func (a *Account) ping(e Ping, f *Facts, d *Decision) {
 	if len(a.regs) == 0 {
 		d.Reason = ReasonNoRegistration
 		return
 	}
 	for _, r := range a.regs {
 		q := question{event: onPing, named: len(e.Registrations) == 0 || slices.Contains(e.Registrations, r.Key)}
-		a.judge(q, r, nil, []Stanza{{Kind: KindNonza}}, in, d)
+		a.judge(q, r, nil, []Stanza{{Kind: KindNonza}}, f, d)
 	}
 }
 
 // judge answers for one registration: it puts each stanza to the rules, notes those that are notified, and leaves them to the pacing.
-func (a *Account) judge(q question, r *registration, from *session, stanzas []Stanza, in *Input, d *Decision) {
+func (a *Account) judge(q question, r *registration, from *session, stanzas []Stanza, f *Facts, d *Decision) {
 	v := Verdict{Key: r.Key}
 	first := len(d.ids)
-	q.disabled = !r.Health.Disabled.IsZero() && !a.mayRetry(r, in.Now)
+	q.disabled = !r.Health.Disabled.IsZero() && !a.mayRetry(r, f.Now)
 	if len(stanzas) == 0 {
 		if v.Rule, v.Reason = decide(q); v.Reason.Notifies() {
 			v.Reason = ReasonNothing
@@ -298,8 +313,8 @@ func (a *Account) judge(q question, r *registration, from *session, stanzas []St
 		q.class, q.held, q.seen = st.Class, st.Held, st.ID != "" && r.mem.has(h)
 		rule, reason := decide(q)
 		detail := ""
-		if reason.Notifies() && in.Veto != nil {
-			if detail = in.Veto(&r.Registration, *st); detail != "" {
+		if reason.Notifies() && f.Veto != nil {
+			if detail = f.Veto(&r.Registration, *st); detail != "" {
 				rule, reason = RuleVeto, ReasonVeto
 			}
 		}
@@ -315,10 +330,10 @@ func (a *Account) judge(q question, r *registration, from *session, stanzas []St
 		if w == nil {
 			v.Notify, v.Rule, v.Reason, v.Detail, v.Class = true, rule, reason, "", Plain
 			w = r.pace.open(from)
-			w.events = newest(append(w.events, in.Number), a.policy.Causes)
+			w.events = newest(append(w.events, f.Number), a.policy.Causes)
 		}
 		v.Class = max(v.Class, st.Class)
-		w.at[st.Class] = toInstant(in.Now)
+		w.at[st.Class] = toInstant(f.Now)
 		if q.event == onPing {
 			continue // it wakes, and counts no stanza
 		}
@@ -326,11 +341,11 @@ func (a *Account) judge(q question, r *registration, from *session, stanzas []St
 		w.count[st.Class]++
 		if st.ID != "" {
 			d.ids = append(d.ids, st.ID)
-			r.mem.add(h, in.Now, a.policy.Remember)
+			r.mem.add(h, f.Now, a.policy.Remember)
 			w.hashes = newest(append(w.hashes, h), a.policy.Remember)
 		}
 		if a.policy.IncludeSender || a.policy.IncludeBody {
-			w.newest, w.sender, w.body = toInstant(in.Now), st.From, st.Body
+			w.newest, w.sender, w.body = toInstant(f.Now), st.From, st.Body
 		}
 	}
 	v.Stanzas = d.ids[first:len(d.ids):len(d.ids)]
@@ -338,9 +353,9 @@ func (a *Account) judge(q question, r *registration, from *session, stanzas []St
 	if w == nil {
 		return
 	}
-	a.touched = in.Now
+	a.touched = f.Now
 	r.unread += v.Count
-	due := in.Now
+	due := f.Now
 	if (q.event == onAckDelayed || q.event == onStanzaQueued) && v.Class != Urgent {
 		due = due.Add(a.policy.Delay)
 	}
@@ -418,6 +433,58 @@ func (r *registration) drop(parts []part, reason Reason, detail string, e *Effec
 	r.unread = max(r.unread-d.Count, 0)
 	sortUnique(&d.Events)
 	e.Drops = append(e.Drops, d)
+}
+
+// Flush lets everything that waits go out at once, retries too.
+func (a *Account) Flush(now time.Time) {
+	for _, r := range a.regs {
+		r.pace.due, r.pace.notBefore = now, now
+	}
+}
+
+// Abandon drops everything that waits or is in flight.
+func (a *Account) Abandon(reason Reason, e *Effects) {
+	for _, r := range a.regs {
+		r.drop(append(r.pace.flight, r.pace.takeAll()...), reason, "", e)
+	}
+}
+
+// Status describes the account at now.
+func (a *Account) Status(now time.Time) AccountStatus {
+	st := AccountStatus{Account: a.name}
+	for _, r := range a.regs {
+		rs := RegistrationStatus{Registration: r.Registration, Unread: r.unread, InFlight: r.pace.inFlight}
+		rs.Options = cloneFields(r.Options)
+		for i := range r.pace.waiting {
+			rs.Waiting += r.pace.waiting[i].total()
+		}
+		if len(r.pace.waiting) > 0 {
+			rs.NextTry = r.pace.ready()
+		}
+		st.Registrations = append(st.Registrations, rs)
+	}
+	for _, s := range a.sessions {
+		ss := SessionStatus{ID: s.id, Client: s.client, Hibernated: s.hibernated, Extended: s.extended}
+		if s.bound != nil {
+			ss.Bound, ss.IsBound = s.bound.Key, true
+		}
+		st.Sessions = append(st.Sessions, ss)
+	}
+	return st
+}
+
+// idleAt returns when an account without sessions will be Idle if nothing happens; zero if it has sessions.
+func (a *Account) idleAt() time.Time {
+	if len(a.sessions) > 0 || a.touched.IsZero() {
+		return time.Time{}
+	}
+	at := a.touched.Add(a.policy.RememberFor)
+	for _, r := range a.regs {
+		if r.pace.notBefore.After(at) {
+			at = r.pace.notBefore
+		}
+	}
+	return at
 }
 
 // Prune forgets what was notified too long ago to be met again, and returns whether the account is Idle.

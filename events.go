@@ -166,3 +166,74 @@ func (Groupchat) event()        {}
 func (Ping) event()             {}
 func (AffiliationNone) event()  {}
 func (AccountRemoved) event()   {}
+
+// subject is ev.Subject without a call through the interface: such a call would make every event that is handed to an
+// Engine escape to the heap.
+func subject(ev Event) SessionID {
+	switch e := ev.(type) {
+	case SessionOpen:
+		return e.Subject()
+	case SessionClose:
+		return e.Subject()
+	case PushEnable:
+		return e.Subject()
+	case PushDisable:
+		return e.Subject()
+	case AckDelayed:
+		return e.Subject()
+	case HibernationStart:
+		return e.Subject()
+	case StanzaQueued:
+		return e.Subject()
+	case HibernationEnd:
+		return e.Subject()
+	case ArchiveAdded:
+		return e.Subject()
+	case Offline:
+		return e.Subject()
+	case Groupchat:
+		return e.Subject()
+	case Ping:
+		return e.Subject()
+	case AffiliationNone:
+		return e.Subject()
+	case AccountRemoved:
+		return e.Subject()
+	}
+	return SessionID{}
+}
+
+// own returns a copy of ev, which may outlive the call that ev was given to.
+func own(ev Event) Event {
+	switch e := ev.(type) {
+	case SessionOpen:
+		return e
+	case SessionClose:
+		return e
+	case PushEnable:
+		return e
+	case PushDisable:
+		return e
+	case AckDelayed:
+		return e
+	case HibernationStart:
+		return e
+	case StanzaQueued:
+		return e
+	case HibernationEnd:
+		return e
+	case ArchiveAdded:
+		return e
+	case Offline:
+		return e
+	case Groupchat:
+		return e
+	case Ping:
+		return e
+	case AffiliationNone:
+		return e
+	case AccountRemoved:
+		return e
+	}
+	return nil
+}

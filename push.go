@@ -94,8 +94,11 @@ type Vetoer interface {
 // the Engine, so they must not block or call it, and must not keep what they are given beyond the call. Those for one account come in
 // their order, from any goroutine.
 type Observer struct {
+	// Read: the account's registrations were read from the Store, because an event concerns it or another node changed them; rs are what the
+	// Engine now has. What it does to them later is in the other functions.
+	Read func(account string, at time.Time, rs []Registration)
 	// Decided: an event was handled. number is what notifications name as their cause; took is how long deciding it took, without the Store.
-	Decided func(number uint64, at time.Time, ev Event, d *Decision)
+	Decided func(number uint64, at time.Time, ev Event, d *Decision, took time.Duration)
 	// Affected: something changed outside of an event: a notification was dropped, a registration disabled.
 	Affected func(account string, at time.Time, e *Effects)
 	// Sent: a publish goes out.
@@ -178,7 +181,8 @@ func Observers(os ...*Observer) *Observer {
 			continue
 		}
 		all = &Observer{
-			Decided:  both4(all.Decided, o.Decided),
+			Read:     both3(all.Read, o.Read),
+			Decided:  both5(all.Decided, o.Decided),
 			Affected: both3(all.Affected, o.Affected),
 			Sent:     both2(all.Sent, o.Sent),
 			Replied:  both5(all.Replied, o.Replied),
@@ -199,13 +203,6 @@ func both3[A, B, C any](f, g func(A, B, C)) func(A, B, C) {
 		return either(f, g, f == nil)
 	}
 	return func(a A, b B, c C) { f(a, b, c); g(a, b, c) }
-}
-
-func both4[A, B, C, D any](f, g func(A, B, C, D)) func(A, B, C, D) {
-	if f == nil || g == nil {
-		return either(f, g, f == nil)
-	}
-	return func(a A, b B, c C, d D) { f(a, b, c, d); g(a, b, c, d) }
 }
 
 func both5[A, B, C, D, E any](f, g func(A, B, C, D, E)) func(A, B, C, D, E) {

@@ -231,6 +231,7 @@ const (
 	ReasonRecovered      // a tombstone's retry was accepted
 	ReasonAsleep         // the session hibernates and can be woken
 	ReasonWoken          // an important notification has gone out
+	ReasonClosed         // the engine was closed
 	reasonEnd
 )
 
@@ -276,6 +277,7 @@ var reasonTexts = [...]string{
 	ReasonRecovered:      "push service accepts it again",
 	ReasonAsleep:         "asleep, can be woken by push",
 	ReasonWoken:          "important notification sent",
+	ReasonClosed:         "engine closed",
 }
 
 // Notifies tells whether it is a reason to notify.

@@ -44,7 +44,6 @@ type Line struct {
 type Replay struct {
 	out      func(*Line)
 	policy   *push.Policy
-	fixed    bool // no config line may come any more
 	live     bool // replies come from the trace
 	accounts map[string]*account
 	services map[string]*service
@@ -119,6 +118,8 @@ func (r *Replay) Step(rec *Record) error {
 		r.event(rec, now)
 	case rec.Reply != nil && r.live:
 		r.reply(rec.Reply, now)
+	case rec.Account != nil:
+		r.known(rec.Account, now)
 	}
 	return nil
 }
@@ -187,20 +188,16 @@ func (r *Replay) event(rec *Record, now time.Time) {
 		return
 	}
 	a := r.account(name)
-	a.Handle(push.Input{Event: rec.Event, Now: now, Number: uint64(rec.Number)}, &r.d)
-	r.decision(a, rec, session)
-	r.effects(a, &r.d.Effects, now)
-	if _, gone := rec.Event.(push.AccountRemoved); gone {
-		for k := range a.flights {
-			r.service(k.Service).gate.Done(now, true)
-		}
-		r.queue.Set(&a.node, time.Time{})
-		delete(r.accounts, name)
-		return
-	}
 	if now.Sub(a.pruned) > time.Minute {
 		a.Prune(now)
 		a.pruned = now
+	}
+	a.Handle(rec.Event, push.Facts{Now: now, Number: uint64(rec.Number)}, &r.d)
+	r.decision(a, rec, session)
+	r.effects(a, &r.d.Effects, now)
+	if _, gone := rec.Event.(push.AccountRemoved); gone {
+		r.forget(a, now)
+		return
 	}
 	r.settle(a, now)
 }

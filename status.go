@@ -1,0 +1,40 @@
+package push
+
+import "time"
+
+// AccountStatus is what an Engine knows of an account at one time.
+type AccountStatus struct {
+	Account       string
+	Registrations []RegistrationStatus
+	Sessions      []SessionStatus
+}
+
+// RegistrationStatus is a registration with its pacing.
+type RegistrationStatus struct {
+	Registration
+	// Unread is what message-count would be now, Waiting how many stanzas wait; NextTry is when what waits may go out.
+	Unread, Waiting int
+	NextTry         time.Time
+	// InFlight: a publish has not been answered.
+	InFlight bool
+}
+
+// SessionStatus is a session.
+type SessionStatus struct {
+	ID, Client string
+	// Bound is the registration that it is bound to, if IsBound.
+	Bound      Key
+	IsBound    bool
+	Hibernated bool
+	// Extended: the host was advised to keep it resumable for longer than its normal time.
+	Extended bool
+}
+
+// ServiceStatus is the state of one push service.
+type ServiceStatus struct {
+	Service string
+	// InFlight is how many publishes wait for a reply, Waiting how many registrations wait to be published to.
+	InFlight, Waiting int
+	// Broken: it does not answer, and is probed with one publish at a time.
+	Broken bool
+}
