@@ -49,7 +49,7 @@ func (f Filter) where(n int) (string, []any) {
 	return strings.Join(conditions, " AND "), args
 }
 
-// page is how many rows an operator's call reads or changes at a time, so that it holds nobody up on a live database.
+// page is how many rows an operator's call looks at in one statement, so that it holds nobody up on a live database.
 const page = 500
 
 // row names a row.
@@ -58,25 +58,75 @@ type row struct {
 	push.Key
 }
 
+// span is a page: the rows from first to last in the order of the primary key.
+type span struct{ first, last row }
+
+// inSpan has the arguments that args returns.
+const inSpan = "(account, service, node) >= ($1, $2, $3) AND (account, service, node) <= ($4, $5, $6)"
+
+func (p span) args(more ...any) []any {
+	return append([]any{p.first.account, p.first.Service, p.first.Node, p.last.account, p.last.Service, p.last.Node}, more...)
+}
+
+// pages goes through the table, or through the rows of one account, whatever is to be done with them: what a page costs is bounded even
+// if nothing in it is wanted.
+func (s *Store) pages(ctx context.Context, account string) iter.Seq2[span, error] {
+	query := `SELECT account, service, node FROM {registrations} WHERE (account, service, node) > ($1, $2, $3)`
+	if account != "" {
+		query += " AND account = $4"
+	}
+	query += fmt.Sprint(" ORDER BY account, service, node LIMIT ", page)
+	return func(yield func(span, error) bool) {
+		for n, p := page, (span{}); n == page; {
+			args := []any{p.last.account, p.last.Service, p.last.Node}
+			if account != "" {
+				args = append(args, account)
+			}
+			err := s.retry(ctx, func() (err error) {
+				n, p, err = s.nextPage(ctx, query, args)
+				return err
+			})
+			if err != nil {
+				yield(p, err)
+				return
+			}
+			if n == 0 || !yield(p, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (s *Store) nextPage(ctx context.Context, query string, args []any) (n int, p span, err error) {
+	rows, err := s.db.QueryContext(ctx, s.table(query), args...)
+	if err != nil {
+		return 0, p, err
+	}
+	defer rows.Close()
+	for ; rows.Next(); n++ {
+		if err := rows.Scan(&p.last.account, &p.last.Service, &p.last.Node); err != nil {
+			return 0, p, err
+		}
+		if n == 0 {
+			p.first = p.last
+		}
+	}
+	return n, p, rows.Err()
+}
+
 // All returns the registrations that f chooses, in the order of account, service and node, past the cache. It reads page by page; what changes
 // meanwhile may be seen or not. Rows that cannot be read go to Options.Corrupt. An error ends it.
 func (s *Store) All(ctx context.Context, f Filter) iter.Seq2[push.Registration, error] {
 	return func(yield func(push.Registration, error) bool) {
-		where, args := f.where(3)
-		for rows, err := range s.pages(ctx, where, args) {
-			if err != nil {
-				yield(push.Registration{}, fmt.Errorf("sqlstore: list all: %w", err))
-				return
-			}
-			first, last := rows[0], rows[len(rows)-1]
-			where, args := f.where(6)
-			args = append([]any{first.account, first.Service, first.Node, last.account, last.Service, last.Node}, args...)
+		where, args := f.where(6)
+		for p, err := range s.pages(ctx, f.Account) {
 			var rs []push.Registration
-			err := s.retry(ctx, func() (err error) {
-				rs, err = s.query(ctx, `WHERE (account, service, node) >= ($1, $2, $3) AND (account, service, node) <= ($4, $5, $6) AND `+where+
-					` ORDER BY account, service, node`, args...)
-				return err
-			})
+			if err == nil {
+				err = s.retry(ctx, func() (err error) {
+					rs, err = s.query(ctx, "WHERE "+inSpan+" AND "+where+" ORDER BY account, service, node", p.args(args...)...)
+					return err
+				})
+			}
 			if err != nil {
 				yield(push.Registration{}, fmt.Errorf("sqlstore: list all: %w", err))
 				return
@@ -90,79 +140,29 @@ func (s *Store) All(ctx context.Context, f Filter) iter.Seq2[push.Registration, 
 	}
 }
 
-// pages goes through the names of rows in the order of the primary key. The arguments of where are numbered from 4 on.
-func (s *Store) pages(ctx context.Context, where string, args []any) iter.Seq2[[]row, error] {
-	return func(yield func([]row, error) bool) {
-		var last row
-		for {
-			var rows []row
-			err := s.retry(ctx, func() (err error) {
-				rows, err = s.names(ctx, where, append([]any{last.account, last.Service, last.Node}, args...)...)
-				return err
-			})
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			if len(rows) == 0 || !yield(rows, nil) || len(rows) < page {
-				return
-			}
-			last = rows[len(rows)-1]
-		}
-	}
-}
-
-const namesQuery = `SELECT account, service, node FROM {registrations} WHERE (account, service, node) > ($1, $2, $3) AND %s
-	ORDER BY account, service, node LIMIT %d`
-
-func (s *Store) names(ctx context.Context, where string, args ...any) (names []row, err error) {
-	rows, err := s.db.QueryContext(ctx, s.table(fmt.Sprintf(namesQuery, where, page)), args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var r row
-		if err := rows.Scan(&r.account, &r.Service, &r.Node); err != nil {
-			return nil, err
-		}
-		names = append(names, r)
-	}
-	return names, rows.Err()
-}
-
 // Purge deletes the registrations that f chooses and returns their number. It works on a live database: page by page, and one that was enabled again
-// meanwhile stays. Other nodes are told as with Update. If it fails, the pages before are gone. An account that is removed from
-// the server is Filter{Account: name}.
+// meanwhile stays. Other nodes are told as with Update; Engines of this process are not, so Refresh those accounts that they may keep. If it fails,
+// the pages before are gone. An account that was removed from the server is Filter{Account: name}.
 func (s *Store) Purge(ctx context.Context, f Filter) (deleted int, err error) {
 	if f == (Filter{}) {
 		return 0, ErrFilter
 	}
-	where, args := f.where(3)
-	for rows, err := range s.pages(ctx, where, args) {
-		if err != nil {
-			return deleted, fmt.Errorf("sqlstore: purge: %w", err)
+	where, args := f.where(6)
+	for p, err := range s.pages(ctx, f.Account) {
+		var accounts []string
+		if err == nil {
+			err = s.transact(ctx, func(tx *sql.Tx) (err error) {
+				accounts, err = s.change(ctx, tx, "DELETE FROM {registrations} WHERE "+inSpan+" AND "+where, p.args(args...)...)
+				return err
+			})
 		}
-		n := 0
-		err = s.transact(ctx, func(tx *sql.Tx) error {
-			n = 0
-			for _, r := range rows {
-				gone, err := s.change(ctx, tx, r.account, "DELETE FROM {registrations} WHERE account = $1 AND service = $2 AND node = $3 AND "+where,
-					append([]any{r.account, r.Service, r.Node}, args...)...)
-				if err != nil {
-					return err
-				}
-				n += int(gone)
-			}
-			return nil
-		})
-		for _, r := range rows {
-			s.cache.forget(r.account)
+		for _, account := range accounts {
+			s.cache.forget(account)
 		}
 		if err != nil {
 			return deleted, fmt.Errorf("sqlstore: purge: %w", err)
 		}
-		deleted += n
+		deleted += len(accounts)
 	}
 	return deleted, nil
 }
@@ -172,29 +172,15 @@ func (s *Store) Purge(ctx context.Context, f Filter) (deleted int, err error) {
 // ErrCorrupt after all others are done: keep the old keys until it returns none.
 //
 // What it replaces stays in the files until the database reuses the room: where the old rows were readable, run VACUUM on SQLite (the file
-// that sqlite.Open opens needs none) and VACUUM FULL on PostgreSQL, whose write-ahead log and backups keep it for longer still.
+// that sqlite.Open opens needs none, once its write-ahead log is gone) and VACUUM FULL on PostgreSQL, whose write-ahead log and backups keep it
+// for longer still.
 func (s *Store) Reseal(ctx context.Context) (resealed int, err error) {
 	unreadable := 0
-	for rows, err := range s.pages(ctx, "key_id <> $4 AND options IS NOT NULL", []any{s.sealer.current}) {
-		if err != nil {
-			return resealed, fmt.Errorf("sqlstore: reseal: %w", err)
-		}
+	for p, err := range s.pages(ctx, "") {
 		n, bad := 0, 0
-		err = s.transact(ctx, func(tx *sql.Tx) error {
-			n, bad = 0, 0
-			for _, r := range rows {
-				changed, err := s.resealRow(ctx, tx, r)
-				if errors.Is(err, ErrCorrupt) {
-					bad++
-					continue
-				}
-				if err != nil {
-					return err
-				}
-				n += int(changed)
-			}
-			return nil
-		})
+		if err == nil {
+			n, bad, err = s.resealPage(ctx, p)
+		}
 		if err != nil {
 			return resealed, fmt.Errorf("sqlstore: reseal: %w", err)
 		}
@@ -207,33 +193,66 @@ func (s *Store) Reseal(ctx context.Context) (resealed int, err error) {
 	return resealed, nil
 }
 
-func (s *Store) resealRow(ctx context.Context, tx *sql.Tx, r row) (int64, error) {
-	var old sql.Null[[]byte]
-	var oldID string
-	err := tx.QueryRowContext(ctx, s.table(`SELECT options, key_id FROM {registrations}
-		WHERE account = $1 AND service = $2 AND node = $3 AND key_id <> $4 AND options IS NOT NULL`),
-		r.account, r.Service, r.Node, s.sealer.current).Scan(&old, &oldID)
-	if errors.Is(err, sql.ErrNoRows) {
-		return 0, nil
-	} else if err != nil {
-		return 0, err
+// sealed is a row as it is stored.
+type sealed struct {
+	row
+	options sql.Null[[]byte]
+	keyID   string
+}
+
+func (s *Store) resealPage(ctx context.Context, p span) (resealed, unreadable int, err error) {
+	var olds []sealed
+	err = s.retry(ctx, func() (err error) {
+		olds, err = s.toReseal(ctx, p)
+		return err
+	})
+	if err != nil || len(olds) == 0 {
+		return 0, 0, err
 	}
-	options, err := s.sealer.open(r.account, r.Key, old, oldID)
+	err = s.transact(ctx, func(tx *sql.Tx) error {
+		resealed, unreadable = 0, 0
+		for _, old := range olds {
+			options, err := s.sealer.open(old.account, old.Key, old.options, old.keyID)
+			if err != nil {
+				s.options.Corrupt(&CorruptError{old.account, old.Key, err})
+				unreadable++
+				continue
+			}
+			data, keyID, err := s.sealer.seal(old.account, old.Key, options)
+			if err != nil {
+				return err
+			}
+			// Not if it was enabled again meanwhile.
+			result, err := tx.ExecContext(ctx, s.table(`UPDATE {registrations} SET options = $1, key_id = $2
+				WHERE account = $3 AND service = $4 AND node = $5 AND key_id = $6 AND options = $7`),
+				data, keyID, old.account, old.Service, old.Node, old.keyID, old.options.V)
+			if err != nil {
+				return err
+			}
+			n, err := result.RowsAffected()
+			if err != nil {
+				return err
+			}
+			resealed += int(n)
+		}
+		return nil
+	})
+	return resealed, unreadable, err
+}
+
+func (s *Store) toReseal(ctx context.Context, p span) (olds []sealed, err error) {
+	rows, err := s.db.QueryContext(ctx, s.table("SELECT account, service, node, options, key_id FROM {registrations} WHERE "+inSpan+
+		" AND key_id <> $7 AND options IS NOT NULL ORDER BY account, service, node"), p.args(s.sealer.current)...)
 	if err != nil {
-		corrupt := &CorruptError{r.account, r.Key, err}
-		s.options.Corrupt(corrupt)
-		return 0, corrupt
+		return nil, err
 	}
-	data, keyID, err := s.sealer.seal(r.account, r.Key, options)
-	if err != nil {
-		return 0, err
+	defer rows.Close()
+	for rows.Next() {
+		var r sealed
+		if err := rows.Scan(&r.account, &r.Service, &r.Node, &r.options, &r.keyID); err != nil {
+			return nil, err
+		}
+		olds = append(olds, r)
 	}
-	// Not if it was enabled again meanwhile.
-	result, err := tx.ExecContext(ctx, s.table(`UPDATE {registrations} SET options = $1, key_id = $2
-		WHERE account = $3 AND service = $4 AND node = $5 AND key_id = $6 AND options = $7`),
-		data, keyID, r.account, r.Service, r.Node, oldID, old.V)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
+	return olds, rows.Err()
 }

@@ -221,7 +221,7 @@ func (s *Store) Enable(ctx context.Context, r push.Registration, limit int) (evi
 	defer s.cache.forget(r.Account) // after an error too: nobody may know what came of it
 	err = s.transact(ctx, func(tx *sql.Tx) error {
 		if s.dialect.enter != "" {
-			if _, err := tx.ExecContext(ctx, s.dialect.enter, s.options.Prefix+r.Account, s.Channel(), s.notice(r.Account)); err != nil {
+			if _, err := tx.ExecContext(ctx, s.dialect.enter, s.options.Prefix+r.Account, s.Channel(), s.node+" "+r.Account); err != nil {
 				return err
 			}
 		}
@@ -292,32 +292,41 @@ func (s *Store) Update(ctx context.Context, account string, k push.Key, u push.U
 	query += fmt.Sprintf(" WHERE account = $%d AND service = $%d AND node = $%d", n+1, n+2, n+3)
 	args = append(args, account, k.Service, k.Node)
 	defer s.cache.forget(account)
-	var changed int64
+	var changed []string
 	err := s.transact(ctx, func(tx *sql.Tx) (err error) {
-		changed, err = s.change(ctx, tx, account, query, args...)
+		changed, err = s.change(ctx, tx, query, args...)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("sqlstore: update %s: %w", account, err)
 	}
-	if changed == 0 {
+	if len(changed) == 0 {
 		return push.ErrNotRegistered
 	}
 	return nil
 }
 
-// change runs one statement that changes an account, tells other nodes if it did, and returns the number of rows that it changed.
-func (s *Store) change(ctx context.Context, tx *sql.Tx, account, query string, args ...any) (rows int64, err error) {
+// change runs a statement that changes rows, tells other nodes, and returns the account of each row.
+func (s *Store) change(ctx context.Context, tx *sql.Tx, query string, args ...any) (accounts []string, err error) {
+	query += " RETURNING account"
 	if s.dialect.notifying != "" {
 		n := len(args)
 		query = fmt.Sprintf(s.dialect.notifying, query, n+1, n+2)
-		args = append(args, s.Channel(), s.notice(account))
+		args = append(args, s.Channel(), s.node)
 	}
-	result, err := tx.ExecContext(ctx, s.table(query), args...)
+	rows, err := tx.QueryContext(ctx, s.table(query), args...)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	return result.RowsAffected()
+	defer rows.Close()
+	for rows.Next() {
+		var account string
+		if err := rows.Scan(&account); err != nil {
+			return nil, err
+		}
+		accounts = append(accounts, account)
+	}
+	return accounts, rows.Err()
 }
 
 // turn waits for this process's turn to write.
@@ -362,7 +371,10 @@ func (s *Store) transact(ctx context.Context, f func(tx *sql.Tx) error) error {
 			_ = tx.Rollback()
 			return err
 		}
-		return tx.Commit()
+		if err := tx.Commit(); err != nil {
+			return commitError{err}
+		}
+		return nil
 	})
 }
 
@@ -396,8 +408,6 @@ func (s *Store) retry(ctx context.Context, f func() error) error {
 
 // Channel is the PostgreSQL channel of the notices of changes.
 func (s *Store) Channel() string { return s.options.Prefix + "changed" }
-
-func (s *Store) notice(account string) string { return s.node + " " + account }
 
 // Notice takes a notice of the Channel: it forgets what is cached of the account and returns its name, for Engine.Refresh. It returns false for
 // this Store's own notices, and what is none. postgres.Listener calls it; so can a host with a listener of its own.
