@@ -26,6 +26,7 @@ func newServer(t *testing.T) database {
 }
 
 func TestServerStopAndStart(t *testing.T) {
+	t.Parallel()
 	d := newServer(t)
 	s := d.open(t, nil)
 	kept := registration(account(0), "n1", 0)
@@ -57,6 +58,7 @@ func TestServerStopAndStart(t *testing.T) {
 }
 
 func TestCacheAnswersWithoutServer(t *testing.T) {
+	t.Parallel()
 	d := newServer(t)
 	s := d.open(t, nil)
 	mustEnable(t, s, registration(account(0), "n1", 0), 5)
@@ -73,6 +75,7 @@ func TestCacheAnswersWithoutServer(t *testing.T) {
 
 // TestServerCrash ends the server while enables are under way: each that was answered is there after.
 func TestServerCrash(t *testing.T) {
+	t.Parallel()
 	d := newServer(t)
 	s := d.open(t, &sqlstore.Options{CacheSize: -1})
 	var answered sync.Map

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log"
 	"math/rand/v2"
+	"net/url"
 	"os"
 	"path/filepath"
 	"testing"
@@ -55,6 +56,16 @@ func newSQLite(tb testing.TB) database {
 func newPostgres(tb testing.TB) database {
 	s := pgtest.Shared(tb)
 	return database{sqlstore.Postgres, s.URL, fmt.Sprintf("t%x_", rand.Uint64()), postgres.Open, s}
+}
+
+// fast returns d for tests that write a lot and do not ask what survives a loss of power.
+func (d database) fast() database {
+	if d.dialect == sqlstore.SQLite {
+		d.openHandle = func(file string) (*sql.DB, error) {
+			return sql.Open("sqlite", "file:"+(&url.URL{Path: file}).EscapedPath()+"?_pragma=busy_timeout(100)&_pragma=journal_mode(WAL)&_pragma=synchronous(OFF)")
+		}
+	}
+	return d
 }
 
 // handle opens a *sql.DB of its own, as another process would have.

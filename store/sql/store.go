@@ -154,7 +154,7 @@ func (s *Store) List(ctx context.Context, account string) ([]push.Registration, 
 	s.queries.Add(1)
 	read := time.Now()
 	err := s.retry(ctx, func() (err error) {
-		rs, err = s.query(ctx, "WHERE account = $1", account)
+		rs, err = s.query(ctx, "options, key_id", "account = $1", account)
 		return err
 	})
 	if err != nil {
@@ -164,10 +164,10 @@ func (s *Store) List(ctx context.Context, account string) ([]push.Registration, 
 	return rs, nil
 }
 
-// query reads registrations; those that cannot be read are reported and left out.
-func (s *Store) query(ctx context.Context, where string, args ...any) (rs []push.Registration, err error) {
-	rows, err := s.db.QueryContext(ctx, s.table(`SELECT account, service, node, options, key_id, client, enabled, errors, refusals, succeeded, disabled, cause
-		FROM {registrations} `+where), args...)
+// query reads registrations; those that cannot be read are reported and left out. options are the two columns to read them from.
+func (s *Store) query(ctx context.Context, options, where string, args ...any) (rs []push.Registration, err error) {
+	rows, err := s.db.QueryContext(ctx, s.table("SELECT account, service, node, "+options+
+		", client, enabled, errors, refusals, succeeded, disabled, cause FROM {registrations} WHERE "+where), args...)
 	if err != nil {
 		return nil, err
 	}
