@@ -225,7 +225,8 @@ func TestCorruptRow(t *testing.T) {
 					mustEnable(t, s, registration(account(0), fmt.Sprint("n", i), time.Duration(i)), 5)
 				}
 				db := d.handle(t)
-				for _, data := range []string{"", "[", "{}", "null", `[{"var":1}]`, "[] []", "\x00\xff"} {
+				for _, data := range []string{"", "[", "{}", "null", `[{"var":1}]`, "[] []", "\x00\xff",
+					`[{"var":"secret","values":["` + plainSecret + `"]}`} {
 					if _, err := db.Exec("UPDATE "+d.table()+" SET options = $1 WHERE node = 'n1'", []byte(data)); err != nil {
 						t.Fatal(err)
 					}
@@ -235,8 +236,14 @@ func TestCorruptRow(t *testing.T) {
 					if len(rs) != 2 || rs[0].Node != "n0" || rs[1].Node != "n2" {
 						t.Errorf("options %q: the account's other registrations are %+v", data, rs)
 					}
-					if len(told) != 1 || told[0].Account != account(0) || told[0].Node != "n1" || !errors.Is(told[0], sqlstore.ErrCorrupt) {
+					if len(told) != 1 {
+						t.Fatalf("options %q: reported %v", data, told)
+					}
+					if told[0].Account != account(0) || told[0].Node != "n1" || !errors.Is(told[0], sqlstore.ErrCorrupt) {
 						t.Errorf("options %q: reported %v", data, told)
+					}
+					if strings.Contains(told[0].Error(), plainSecret) {
+						t.Errorf("the report has the secret: %v", told[0])
 					}
 				}
 				// Its other uses go on, and a new enable mends it.
