@@ -295,6 +295,7 @@ func TestEndOfContext(t *testing.T) {
 				t.Error(err)
 			}
 		})
+		time.Sleep(300 * time.Millisecond) // longer than SQLite itself waits
 		if err := tx.Commit(); err != nil {
 			t.Fatal(err)
 		}

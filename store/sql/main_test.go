@@ -191,9 +191,9 @@ func TestStore(t *testing.T) {
 		}
 	})
 	// A server may be set up to give transactions a snapshot from before they wait for their turn.
-	t.Run("postgres serializable", func(t *testing.T) {
+	t.Run("postgres repeatable read", func(t *testing.T) {
 		d := newPostgres(t)
-		d.where += "&default_transaction_isolation=serializable"
+		d.where += "&default_transaction_isolation=repeatable%20read"
 		s := d.open(t, nil)
 		pushtest.Store(t, func(t *testing.T) push.Store { return s })
 	})
