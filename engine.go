@@ -475,7 +475,9 @@ func (e *Engine) remove(ctx context.Context, a *Account, keys []Key, reason Reas
 			for _, done := range keys[:i] {
 				a.Remove(done, reason, &eff)
 			}
-			e.deliver(a.name, e.now(), &eff)
+			now := e.now()
+			e.deliver(a.name, now, &eff)
+			e.affected(a.name, now, &eff)
 			return false, err
 		}
 	}
