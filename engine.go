@@ -127,8 +127,8 @@ func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
 	}
 	name := subject(ev).Account
 	d.reset(name)
-	if name == "" {
-		return fmt.Errorf("%w: it names no account", ErrEvent)
+	if lack := lacks(name, ev); lack != "" {
+		return fmt.Errorf("%w: it names no %s", ErrEvent, lack)
 	}
 	s := e.shard(name)
 	s.mu.Lock()
@@ -165,6 +165,24 @@ func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
 		return nil
 	}
 	return e.handleSlow(ctx, s, name, ev, d) // unlocks
+}
+
+// lacks returns what an event cannot do without and has not got.
+func lacks(account string, ev Event) string {
+	if account == "" {
+		return "account"
+	}
+	switch ev := ev.(type) {
+	case SessionOpen:
+		if ev.Session.ID == "" {
+			return "session"
+		}
+	case PushEnable:
+		if ev.Service == "" {
+			return "service"
+		}
+	}
+	return ""
 }
 
 func (e *Effects) none() bool { return len(e.Changes) == 0 && len(e.Advice) == 0 && len(e.Drops) == 0 }
@@ -265,12 +283,9 @@ func (e *Engine) turn(ctx context.Context, s *shard, name string, opens bool) (*
 		}
 		seen := s.changes
 		s.mu.Unlock()
-		rs, err := e.cfg.Store.List(ctx, name)
+		rs, err := e.list(ctx, name)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrStore, err)
-		}
-		if len(rs) > 0 {
-			rs = slices.DeleteFunc(rs, func(r Registration) bool { return r.Account != name || r.Service == "" })
+			return nil, err
 		}
 		if len(rs) == 0 && !opens {
 			return nil, nil
@@ -285,6 +300,18 @@ func (e *Engine) turn(ctx context.Context, s *shard, name string, opens bool) (*
 			return en, nil
 		}
 	}
+}
+
+// list reads an account's registrations, and leaves out what the Store should not have returned. The error wraps ErrStore.
+func (e *Engine) list(ctx context.Context, account string) ([]Registration, error) {
+	rs, err := e.cfg.Store.List(ctx, account)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrStore, err)
+	}
+	if len(rs) > 0 {
+		rs = slices.DeleteFunc(rs, func(r Registration) bool { return r.Account != account || r.Service == "" })
+	}
+	return rs, nil
 }
 
 // opens tells whether an event makes an account worth keeping that had no registration.
@@ -426,9 +453,6 @@ func (e *Engine) store(ctx context.Context, a *Account, ev Event, now time.Time)
 	}()
 	switch ev := ev.(type) {
 	case PushEnable:
-		if ev.Service == "" {
-			return false, fmt.Errorf("%w: push-enable without a service", ErrEvent)
-		}
 		r := a.enabling(ev, now)
 		evicted, err := e.cfg.Store.Enable(ctx, r, a.policy.MaxRegistrations)
 		if err != nil {
@@ -485,7 +509,7 @@ func (e *Engine) remove(ctx context.Context, a *Account, keys []Key, reason Reas
 }
 
 func (e *Engine) reload(ctx context.Context, a *Account, eff *Effects) {
-	rs, err := e.cfg.Store.List(ctx, a.name)
+	rs, err := e.list(ctx, a.name)
 	if err != nil {
 		e.log.LogAttrs(ctx, slog.LevelWarn, "push: registrations not read again", slog.String("account", a.name), slog.Any("error", err))
 		return
@@ -523,10 +547,10 @@ func (e *Engine) Refresh(ctx context.Context, account string) error {
 	if err != nil {
 		return err
 	}
-	rs, err := e.cfg.Store.List(ctx, account)
+	rs, err := e.list(ctx, account)
 	if err != nil {
 		e.release(s, en)
-		return fmt.Errorf("%w: %w", ErrStore, err)
+		return err
 	}
 	var eff Effects
 	now := e.now()
@@ -647,9 +671,9 @@ func (e *Engine) Inspect(ctx context.Context, account string) (AccountStatus, er
 	en := s.accounts[account]
 	if en == nil || s.closed {
 		s.mu.Unlock()
-		rs, err := e.cfg.Store.List(ctx, account)
+		rs, err := e.list(ctx, account)
 		if err != nil {
-			return AccountStatus{}, fmt.Errorf("%w: %w", ErrStore, err)
+			return AccountStatus{}, err
 		}
 		return NewAccount(account, e.policy, rs).Status(e.now()), nil
 	}
