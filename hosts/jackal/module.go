@@ -148,7 +148,7 @@ func (m *Module) Start(context.Context) error {
 	m.on(hook.S2SInStreamMessageRouted, m.remoteRouted, beforeMAM)
 	m.on(hook.ArchiveMessageArchived, m.archived, first)
 	m.on(hook.OfflineMessageArchived, m.storedOffline, first)
-	m.on(hook.UserDeleted, m.userDeleted, hook.LowestPriority)
+	m.on(hook.UserDeleted, m.userDeleted, first) // jackal's own fail easily, and end the chain
 
 	m.on(hook.ExternalComponentElementReceived, m.componentElement, first)
 	m.on(hook.ExternalComponentUnregistered, m.componentGone, first)
@@ -161,15 +161,15 @@ func (m *Module) on(name string, h hook.Handler, p hook.Priority) {
 	m.hooks = append(m.hooks, registered{name, h})
 }
 
-// Stop removes the hooks and closes the engine, which sends what waits for as long as ctx allows. It should run while components and
+// Stop closes the engine, which sends what waits for as long as ctx allows, and removes the hooks. It should run while components and
 // streams to other servers are still up, which is before jackal's own parts are stopped.
 func (m *Module) Stop(ctx context.Context) error {
+	err := m.engine.Close(ctx) // replies come through the hooks
 	for _, r := range m.hooks {
 		m.Hooks.RemoveHook(r.name, r.h)
 	}
 	m.hooks = nil
 	m.sessions.forget()
-	err := m.engine.Close(ctx)
 	var unsent *push.UnsentError
 	if errors.As(err, &unsent) {
 		level.Warn(m.Logger).Log("msg", "notifications not sent", "count", len(unsent.Unsent))

@@ -138,9 +138,7 @@ func (ts *testServer) login(account string, old *client) *client {
 	ts.t.Helper()
 	ctx, cancel := context.WithTimeout(ts.t.Context(), patience)
 	defer cancel()
-	conn, err := net.Dial("tcp", ts.clients)
-	require.NoError(ts.t, err)
-	ts.t.Cleanup(func() { conn.Close() })
+	conn := ts.dial(ts.clients)
 	c := &client{stream: stream{t: ts.t, conn: conn, in: make(chan element, 1024)}, account: account}
 	last := xmpp.BindResource()
 	if old != nil {
@@ -149,6 +147,7 @@ func (ts *testServer) login(account string, old *client) *client {
 		last = resumption(old)
 	}
 	addr := jid.MustParse(account)
+	var err error
 	c.s, err = xmpp.NewSession(ctx, addr.Domain(), addr, conn, 0, xmpp.NewNegotiator(func(*xmpp.Session, *xmpp.StreamConfig) xmpp.StreamConfig {
 		return xmpp.StreamConfig{Features: []xmpp.StreamFeature{
 			xmpp.StartTLS(&tls.Config{RootCAs: roots, ServerName: "localhost"}),
@@ -300,10 +299,9 @@ func (ts *testServer) connect() *pushService {
 	ts.t.Helper()
 	ctx, cancel := context.WithTimeout(ts.t.Context(), patience)
 	defer cancel()
-	conn, err := net.Dial("tcp", ts.components)
-	require.NoError(ts.t, err)
-	ts.t.Cleanup(func() { conn.Close() })
+	conn := ts.dial(ts.components)
 	p := &pushService{stream: stream{t: ts.t, conn: conn, in: make(chan element, 1024)}, publishes: make(chan publish, 1024)}
+	var err error
 	p.s, err = component.NewSession(ctx, jid.MustParse("push.localhost"), nil, conn)
 	require.NoError(ts.t, err)
 	go p.read(func(e *element) bool {

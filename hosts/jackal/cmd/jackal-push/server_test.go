@@ -5,9 +5,11 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/pbkdf2"
 	"crypto/rand"
-	"crypto/tls"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -22,12 +24,16 @@ import (
 	kitlog "github.com/go-kit/log"
 	adminpb "github.com/ortuman/jackal/pkg/admin/pb"
 	adminserver "github.com/ortuman/jackal/pkg/admin/server"
+	"github.com/ortuman/jackal/pkg/auth/pepper"
 	"github.com/ortuman/jackal/pkg/c2s"
 	"github.com/ortuman/jackal/pkg/component/xep0114"
+	"github.com/ortuman/jackal/pkg/hook"
 	"github.com/ortuman/jackal/pkg/host"
 	jackalserver "github.com/ortuman/jackal/pkg/jackal"
 	"github.com/ortuman/jackal/pkg/log"
+	usermodel "github.com/ortuman/jackal/pkg/model/user"
 	"github.com/ortuman/jackal/pkg/s2s"
+	"github.com/ortuman/jackal/pkg/storage"
 	"github.com/stretchr/testify/require"
 	"github.com/xmpp-push/push"
 	pushjackal "github.com/xmpp-push/push/hosts/jackal"
@@ -96,16 +102,23 @@ type testServer struct {
 	server                     *server
 	clients, components, admin string
 	seen                       watcher
+	conns                      []net.Conn
 }
 
 // start starts a server with its data in dir. What it records is replayed when it stops.
 func start(t *testing.T, dir string, cfg pushjackal.Config) *testServer {
 	t.Helper()
-	ts := &testServer{t: t, seen: watcher{changed: make(chan struct{})}}
+	return startWith(t, dir, cfg, func(*jackalserver.Config) {})
+}
+
+// startWith is start with another configuration of jackal's.
+func startWith(t *testing.T, dir string, cfg pushjackal.Config, change func(*jackalserver.Config)) *testServer {
+	t.Helper()
+	ts := &testServer{t: t, seen: watcher{next: make(map[[2]string]int), changed: make(chan struct{}), left: make(chan struct{}, 16)}}
 	var jc jackalserver.Config
 	jc.Hosts = host.Configs{{Domain: "localhost"}}
 	jc.Hosts[0].TLS.CertFile, jc.Hosts[0].TLS.PrivateKeyFile = certFile, keyFile
-	jc.Storage.Type, jc.Storage.BoltDB.Path = "boltdb", filepath.Join(dir, "jackal.db")
+	jc.Storage = storageIn(dir)
 	jc.Modules.Offline.QueueSize, jc.Modules.Mam.QueueSize = 100, 100
 	jc.Modules.Stream.RequestAckInterval, jc.Modules.Stream.WaitForAckTimeout, jc.Modules.Stream.MaxQueueSize = time.Hour, time.Hour, 250
 	port := func() (int, string) {
@@ -130,6 +143,7 @@ func start(t *testing.T, dir string, cfg pushjackal.Config) *testServer {
 	jc.Components.Listeners = xep0114.ListenersConfig{component}
 	jc.S2S.Out = s2s.OutConfig{DialTimeout: time.Second, RequestTimeout: time.Second, DialbackSecret: "s"}
 
+	change(&jc)
 	var tape tape
 	recorder, err := trace.NewRecorder(trace.RecorderConfig{Host: "localhost", Policy: cfg.Push.Policy, Create: tape.create})
 	require.NoError(t, err)
@@ -140,9 +154,16 @@ func start(t *testing.T, dir string, cfg pushjackal.Config) *testServer {
 	}
 	ts.server, err = newServer(jc, cfg, logger)
 	require.NoError(t, err)
+	ts.server.hooks.AddHook(hook.ExternalComponentUnregistered, func(*hook.ExecutionContext) error {
+		ts.seen.left <- struct{}{}
+		return nil
+	}, hook.LowestPriority)
 	require.NoError(t, ts.server.Start(t.Context()))
 	t.Cleanup(func() {
 		ts.stop()
+		for _, c := range ts.conns {
+			c.Close()
+		}
 		require.NoError(t, recorder.Close())
 		ts.seen.compare(t, &tape)
 	})
@@ -160,6 +181,15 @@ func (ts *testServer) stop() {
 	ts.server = nil
 }
 
+// dial connects to the server until the test is over.
+func (ts *testServer) dial(addr string) net.Conn {
+	ts.t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	require.NoError(ts.t, err)
+	ts.conns = append(ts.conns, conn)
+	return conn
+}
+
 // users gives the test its administrator's client.
 func (ts *testServer) users() adminpb.UsersClient {
 	conn, err := grpc.Dial(ts.admin, grpc.WithInsecure())
@@ -168,13 +198,30 @@ func (ts *testServer) users() adminpb.UsersClient {
 	return adminpb.NewUsersClient(conn)
 }
 
-// addUsers adds the two accounts.
-func (ts *testServer) addUsers() {
-	users := ts.users()
+// addUsers adds the two accounts, before a server runs there. Their passwords are hashed in less time than jackal takes.
+func addUsers(t *testing.T, dir string) {
+	t.Helper()
+	const iterations = 16
+	store, err := storage.New(storageIn(dir), kitlog.NewNopLogger())
+	require.NoError(t, err)
+	require.NoError(t, store.Start(t.Context()))
+	peppers, err := pepper.NewKeys(pepper.Config{})
+	require.NoError(t, err)
 	for _, name := range []string{"juliet", "romeo"} {
-		_, err := users.CreateUser(ts.t.Context(), &adminpb.CreateUserRequest{Username: name, Password: "secret"})
-		require.NoError(ts.t, err)
+		salt := []byte("salt of " + name)
+		key, err := pbkdf2.Key(sha256.New, "secret", salt, iterations, sha256.Size)
+		require.NoError(t, err)
+		require.NoError(t, store.UpsertUser(t.Context(), &usermodel.User{Username: name, Scram: &usermodel.Scram{
+			Sha256: base64.RawURLEncoding.EncodeToString(key), Salt: base64.RawURLEncoding.EncodeToString(salt),
+			IterationCount: iterations, PepperId: peppers.GetActiveID(),
+		}}))
 	}
+	require.NoError(t, store.Stop(t.Context()))
+}
+
+func storageIn(dir string) (c storage.Config) {
+	c.Type, c.BoltDB.Path = "boltdb", filepath.Join(dir, "jackal.db")
+	return c
 }
 
 // decision is what the engine said of one registration, or, if there is none, of an event.
@@ -189,9 +236,21 @@ type decision struct {
 type watcher struct {
 	mu      sync.Mutex
 	all     []decision
-	next    int
+	next    map[[2]string]int // where to look on, by event and account
 	advice  []push.Advice
+	changes []push.Change
 	changed chan struct{}
+	left    chan struct{} // a component has gone
+}
+
+// gone waits until a component has gone.
+func (w *watcher) gone(t *testing.T) {
+	t.Helper()
+	select {
+	case <-w.left:
+	case <-time.After(patience):
+		require.FailNow(t, "the component is still there")
+	}
 }
 
 func (w *watcher) observer() *push.Observer {
@@ -208,22 +267,59 @@ func (w *watcher) observer() *push.Observer {
 				})
 			}
 			w.advice = append(w.advice, d.Advice...)
-			close(w.changed)
-			w.changed = make(chan struct{})
+			w.changes = append(w.changes, d.Changes...)
+			w.tell()
+		},
+		Affected: func(_ string, _ time.Time, e *push.Effects) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.advice = append(w.advice, e.Advice...)
+			w.changes = append(w.changes, e.Changes...)
+			w.tell()
 		},
 	}
 }
 
-// decided waits for the next decision on such an event, from where the one before was found.
+// tell wakes whoever waits. w is locked.
+func (w *watcher) tell() {
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+// changed waits until a registration has changed in that way.
+func (ts *testServer) changed(kind push.ChangeKind, account string) {
+	ts.t.Helper()
+	w := &ts.seen
+	timeout := time.After(patience)
+	for {
+		w.mu.Lock()
+		for _, c := range w.changes {
+			if c.Kind == kind {
+				w.mu.Unlock()
+				return
+			}
+		}
+		changed := w.changed
+		w.mu.Unlock()
+		select {
+		case <-changed:
+		case <-timeout:
+			require.FailNow(ts.t, "no registration of "+account+" was "+string(kind))
+		}
+	}
+}
+
+// decided waits for the next decision on such an event.
 func (ts *testServer) decided(event, account string) decision {
 	ts.t.Helper()
 	w := &ts.seen
 	timeout := time.After(patience)
 	for {
 		w.mu.Lock()
-		for w.next < len(w.all) {
-			d := w.all[w.next]
-			w.next++
+		next := [2]string{event, account}
+		for w.next[next] < len(w.all) {
+			d := w.all[w.next[next]]
+			w.next[next]++
 			if d.event == event && d.account == account {
 				w.mu.Unlock()
 				return d
@@ -235,6 +331,26 @@ func (ts *testServer) decided(event, account string) decision {
 		case <-changed:
 		case <-timeout:
 			require.FailNow(ts.t, "no "+event+" of "+account, "%+v", w.all)
+		}
+	}
+}
+
+// advised waits for the i-th advice on a resumption timeout.
+func (ts *testServer) advised(i int) time.Duration {
+	ts.t.Helper()
+	w := &ts.seen
+	timeout := time.After(patience)
+	for {
+		w.mu.Lock()
+		changed, got := w.changed, w.advice
+		w.mu.Unlock()
+		if i < len(got) {
+			return got[i].Timeout
+		}
+		select {
+		case <-changed:
+		case <-timeout:
+			require.FailNow(ts.t, "no advice")
 		}
 	}
 }
@@ -268,5 +384,3 @@ type tape struct{ bytes.Buffer }
 
 func (t *tape) create(string) (io.WriteCloser, error) { return t, nil }
 func (t *tape) Close() error                          { return nil }
-
-var _ = tls.Config{}
