@@ -33,7 +33,9 @@ func (n *node) resolve(name string, element bool) xml.Name {
 		return xml.Name{Local: name}
 	case !ok:
 		return xml.Name{Space: n.lookup("xmlns"), Local: name}
-	case prefix == "xml" || prefix == "xmlns":
+	case prefix == "xml":
+		return xml.Name{Space: "http://www.w3.org/XML/1998/namespace", Local: local}
+	case prefix == "xmlns":
 		return xml.Name{Space: prefix, Local: local}
 	}
 	return xml.Name{Space: n.lookup("xmlns:" + prefix), Local: local}
