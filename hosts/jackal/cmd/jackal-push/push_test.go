@@ -151,16 +151,21 @@ func TestResumedAtOnce(t *testing.T) {
 	service.none()
 }
 
-// The session lives for as long as its device has not been woken, and then for the normal time.
+// A session lives for as long as its device has not been woken, and then for the normal time, which those have that push cannot wake.
 func TestHibernationRunsOut(t *testing.T) {
 	cfg := quick()
 	cfg.HibernateTime = 50 * time.Millisecond
 	ts, service := ready(t, cfg)
-	c := ts.login(juliet, nil)
-	c.enablePush("phone")
-	c.enableSM()
-	c.cut()
+	phone, tablet := ts.login(juliet, nil), ts.login(juliet, nil)
+	phone.enablePush("phone")
+	phone.enableSM()
+	phone.cut()
 	ts.decided("hibernation-start", juliet)
+	tablet.enableSM()
+	tablet.cut()
+	ts.decided("hibernation-start", juliet)
+	ts.decided("session-close", juliet) // the tablet's; the phone's normal time is over too
+
 	r := ts.login(romeo, nil)
 	r.message(juliet, "wake up")
 	require.True(t, ts.decided("stanza-queued", juliet).notify)
@@ -172,18 +177,6 @@ func TestHibernationRunsOut(t *testing.T) {
 	require.Equal(t, push.ReasonNoSession.String(), ts.decided("archive-added", juliet).reason)
 	service.next()
 	service.none()
-}
-
-// A session that push cannot wake has the normal time.
-func TestHibernationWithoutPush(t *testing.T) {
-	cfg := quick()
-	cfg.HibernateTime = 50 * time.Millisecond
-	ts, _ := ready(t, cfg)
-	c := ts.login(juliet, nil)
-	c.enableSM()
-	c.cut()
-	ts.decided("hibernation-start", juliet)
-	ts.decided("session-close", juliet)
 }
 
 // jackal ends a session when anybody asks to resume it, and looks only then whether that is its owner.
