@@ -126,11 +126,10 @@ func (m *Module) AccountFeatures(context.Context) ([]string, error) { return []s
 // Start adds the hooks. They have to be there before the first stream is, for jackal's Hooks must not change while one runs.
 //
 // jackal runs the handlers of a hook by falling priority and stops at the first that wants it; handlers of the same priority have no order.
-// Each line says where the module has to be in between the others.
+// One that fails ends the chain too, so the module is early wherever nothing has to be there before it.
 func (m *Module) Start(context.Context) error {
 	const (
 		first       = hook.HighPriority
-		beforeLast  = hook.LowestPriority + 1
 		afterQueue  = hook.LowPriority         // stream management counts the stanza at DefaultPriority
 		beforeMAM   = hook.LowestPriority + 3  // archive, carbons and offline storage are the lowest three
 		afterArchID = hook.HighestPriority - 1 // the archive gives the message its stanza-id at HighestPriority
@@ -138,8 +137,8 @@ func (m *Module) Start(context.Context) error {
 	m.on(hook.C2SStreamBinded, stream(m.bound), first)
 	m.on(hook.C2SStreamElementReceived, stream(m.received), first)
 	m.on(hook.C2SStreamElementSent, stream(m.sent), afterQueue)
-	m.on(hook.C2SStreamDisconnected, stream(m.disconnected), beforeLast) // stream management decides last, and ends the chain
-	m.on(hook.C2SStreamTerminated, stream(m.terminated), beforeLast)     // and forgets the queue then
+	m.on(hook.C2SStreamDisconnected, stream(m.disconnected), first)
+	m.on(hook.C2SStreamTerminated, stream(m.terminated), first) // stream management forgets the queue then
 
 	m.on(hook.C2SStreamIQReceived, stream(m.iqReceived), hook.LowestPriority)
 	m.on(hook.C2SStreamMessageReceived, stream(m.messageReceived), afterArchID)
@@ -148,7 +147,7 @@ func (m *Module) Start(context.Context) error {
 	m.on(hook.S2SInStreamMessageRouted, m.remoteRouted, beforeMAM)
 	m.on(hook.ArchiveMessageArchived, m.archived, first)
 	m.on(hook.OfflineMessageArchived, m.storedOffline, first)
-	m.on(hook.UserDeleted, m.userDeleted, first) // jackal's own fail easily, and end the chain
+	m.on(hook.UserDeleted, m.userDeleted, first)
 
 	m.on(hook.ExternalComponentElementReceived, m.componentElement, first)
 	m.on(hook.ExternalComponentUnregistered, m.componentGone, first)
