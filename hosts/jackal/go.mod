@@ -9,6 +9,7 @@ require (
 	github.com/ortuman/jackal v0.64.0
 	github.com/stretchr/testify v1.12.1
 	github.com/xmpp-push/push v0.0.0-00010101000000-000000000000
+	golang.org/x/net v0.29.0
 	google.golang.org/grpc v1.38.0
 	mellium.im/sasl v0.3.2
 	mellium.im/xmlstream v0.15.4
@@ -59,7 +60,6 @@ require (
 	golang.org/x/crypto v0.27.0 // indirect
 	golang.org/x/exp v0.0.0-20220303212507-bbda1eaf7a17 // indirect
 	golang.org/x/mod v0.21.0 // indirect
-	golang.org/x/net v0.29.0 // indirect
 	golang.org/x/sync v0.8.0 // indirect
 	golang.org/x/sys v0.25.0 // indirect
 	golang.org/x/text v0.18.0 // indirect

@@ -61,6 +61,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	os.Setenv("SSL_CERT_FILE", certFile) // other servers are checked against the system's authorities
 	code := m.Run()
 	os.RemoveAll(dir)
 	os.Exit(code)
@@ -72,7 +73,7 @@ func makeCertificate(dir string) error {
 		return err
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, IsCA: true, BasicConstraintsValid: true,
+		SerialNumber: big.NewInt(1), DNSNames: []string{"localhost", "shakespeare.example"}, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
@@ -147,7 +148,7 @@ func startWith(t *testing.T, dir string, cfg pushjackal.Config, change func(*jac
 	var tape tape
 	recorder, err := trace.NewRecorder(trace.RecorderConfig{Host: "localhost", Policy: cfg.Push.Policy, Create: tape.create})
 	require.NoError(t, err)
-	cfg.Push.Observer = push.Observers(recorder.Observer(), ts.seen.observer())
+	cfg.Push.Observer = push.Observers(cfg.Push.Observer, recorder.Observer(), ts.seen.observer())
 	logger := kitlog.NewNopLogger()
 	if testing.Verbose() && os.Getenv("JACKAL_LOG") != "" {
 		logger = log.NewDefaultLogger("debug", "")
