@@ -24,6 +24,8 @@ import (
 	jackallog "github.com/ortuman/jackal/pkg/log"
 	"github.com/xmpp-push/push"
 	pushjackal "github.com/xmpp-push/push/hosts/jackal"
+	sqlstore "github.com/xmpp-push/push/store/sql"
+	"github.com/xmpp-push/push/store/sql/sqlite"
 	"github.com/xmpp-push/push/trace"
 )
 
@@ -117,6 +119,15 @@ func load(file string) (jackalserver.Config, pushConfig, error) {
 }
 
 // openStore opens the registrations.
-func openStore(_ context.Context, _ string) (push.Store, io.Closer, error) {
-	return push.NewMemoryStore(), io.NopCloser(nil), nil
+func openStore(ctx context.Context, file string) (push.Store, io.Closer, error) {
+	db, err := sqlite.Open(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	store, err := sqlstore.Open(ctx, db, sqlstore.SQLite, nil)
+	if err != nil {
+		db.Close()
+		return nil, nil, err
+	}
+	return store, db, nil
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/base64"
+	"io"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -358,18 +360,27 @@ func TestErrorDisables(t *testing.T) {
 
 func TestRestart(t *testing.T) {
 	dir := t.TempDir()
-	store := push.NewMemoryStore()
-	cfg := quick()
-	cfg.Push.Store = store
 	addUsers(t, dir)
+	open := func() (pushjackal.Config, io.Closer) {
+		cfg := quick()
+		store, closer, err := openStore(t.Context(), filepath.Join(dir, "push.db"))
+		require.NoError(t, err)
+		cfg.Push.Store = store
+		return cfg, closer
+	}
+	cfg, closer := open()
 	ts := start(t, dir, cfg)
 	ts.login(juliet, nil).enablePush("phone")
 	ts.stop()
+	require.NoError(t, closer.Close())
 
+	cfg, closer = open()
 	ts = start(t, dir, cfg)
 	service := ts.connect()
 	ts.login(romeo, nil).message(juliet, "hello")
 	require.Equal(t, publish{"phone", "secret of phone", "New Message!", "1"}, service.next())
+	ts.stop()
+	require.NoError(t, closer.Close())
 }
 
 // jackal does not let a component come back, but for the module.
