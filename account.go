@@ -211,20 +211,11 @@ func (a *Account) Remove(k Key, reason Reason, e *Effects) bool {
 func (a *Account) matching(k Key) []*registration {
 	var rs []*registration
 	for _, r := range a.regs {
-		if r.Service == k.Service && (k.Node == "" || r.Node == k.Node) {
+		if r.matches(k) {
 			rs = append(rs, r)
 		}
 	}
 	return rs
-}
-
-// Matching returns the keys of the registrations that a PushDisable of k removes.
-func (a *Account) Matching(k Key) []Key {
-	var keys []Key
-	for _, r := range a.matching(k) {
-		keys = append(keys, r.Key)
-	}
-	return keys
 }
 
 // enable adds or replaces a registration and binds the session to it (rule R1).
@@ -327,12 +318,15 @@ func (a *Account) judge(q question, r *registration, from *session, stanzas []St
 	var w *part
 	for i := range stanzas {
 		st := &stanzas[i]
-		var h uint64
-		if st.ID != "" {
-			h = hashID(st.ID)
-		}
-		q.class, q.held, q.seen = st.Class, st.Held, st.ID != "" && r.mem.has(h)
+		q.class, q.held, q.seen = st.Class, st.Held, false
 		rule, reason := decide(q)
+		var h uint64
+		if reason.Notifies() && st.ID != "" { // only then it matters whether it was notified before
+			h = hashID(st.ID)
+			if q.seen = r.mem.has(h); q.seen {
+				rule, reason = decide(q)
+			}
+		}
 		detail := ""
 		if reason.Notifies() && f.Veto != nil {
 			if detail = f.Veto(&r.Registration, *st); detail != "" {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -25,8 +26,9 @@ type Engine struct {
 	policy *Policy
 	log    *slog.Logger
 	obs    Observer
-	// slow: something of the host has to be called for each event.
-	slow   bool
+	// slow: something of the host has to be called to decide an event. watched: somebody is told of each decision.
+	slow, watched bool
+
 	start  time.Time
 	shards [shardCount]shard
 
@@ -87,7 +89,8 @@ func New(cfg Config) (*Engine, error) {
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
-	e.slow = e.obs.Decided != nil || cfg.Veto != nil || cfg.Liveness != nil || e.log.Enabled(context.Background(), slog.LevelDebug)
+	e.slow = cfg.Veto != nil || cfg.Liveness != nil
+	e.watched = e.obs.Decided != nil || e.log.Enabled(context.Background(), slog.LevelDebug)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	for i := range e.shards {
 		e.shards[i].accounts = make(map[string]*entry)
@@ -134,23 +137,27 @@ func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
 		return ErrClosed
 	}
 	if en := s.accounts[name]; en != nil && !en.busy && !e.slow && !changesStore(ev) {
-		now := e.now()
-		en.Handle(ev, Facts{Now: now, Number: s.number()}, d)
+		now, number := e.now(), s.number()
+		en.Handle(ev, Facts{Now: now, Number: number}, d)
 		var buf [4]Key
 		keys := en.Due(now, buf[:0], &d.Effects)
-		if len(keys) == 0 && d.Effects.none() {
+		quiet := d.Effects.none() && !e.watched
+		if len(keys) == 0 && quiet {
 			s.settle(e, en, now)
 			s.mu.Unlock()
 			return nil
 		}
 		e.work.Add(1)
-		if d.Effects.none() {
+		if quiet {
 			s.settle(e, en, now)
 			s.mu.Unlock()
 		} else {
 			en.busy = true
 			s.mu.Unlock()
 			e.deliver(name, now, &d.Effects)
+			if e.watched {
+				e.decidedAs(number, now, own(ev), d, e.now().Sub(now))
+			}
 			e.release(s, en)
 		}
 		e.dispatch(name, keys)
@@ -211,7 +218,7 @@ func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event
 		if subject(ev).ID != "" {
 			d.Reason = ReasonUnknownSession
 		}
-		if e.slow {
+		if e.watched {
 			e.decided(s, own(ev), d)
 		}
 		return nil
@@ -248,7 +255,7 @@ func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event
 	}
 	keys := en.Due(now, buf[:0], &d.Effects)
 	e.deliver(name, now, &d.Effects)
-	if e.slow {
+	if e.watched {
 		e.decidedAs(f.Number, now, own(ev), d, e.now().Sub(now))
 	}
 	e.release(s, en)
@@ -457,22 +464,34 @@ func (e *Engine) store(ctx context.Context, a *Account, ev Event, now time.Time)
 		slices.SortFunc(evicted, Key.Compare)
 		return !slices.Equal(expect, evicted), nil
 	case PushDisable:
-		return e.storeRemove(ctx, a, a.Matching(ev.Key), ReasonDisabledByUser)
+		return e.storeRemove(ctx, a, ev.Key, false, ReasonDisabledByUser)
 	case AffiliationNone:
-		return e.storeRemove(ctx, a, []Key{ev.Key}, ReasonRevoked)
+		return e.remove(ctx, a, []Key{ev.Key}, ReasonRevoked)
 	case AccountRemoved:
-		var keys []Key
-		for _, r := range a.regs {
-			keys = append(keys, r.Key)
-		}
-		return e.storeRemove(ctx, a, keys, ReasonAccount)
+		return e.storeRemove(ctx, a, Key{}, true, ReasonAccount)
 	default:
 		return false, nil
 	}
 }
 
-// storeRemove removes registrations from the store. If it fails in the middle, the account loses those that are gone.
-func (e *Engine) storeRemove(ctx context.Context, a *Account, keys []Key, reason Reason) (bool, error) {
+// storeRemove removes the registrations that k names, or all, from the store, those that another node added included.
+func (e *Engine) storeRemove(ctx context.Context, a *Account, k Key, all bool, reason Reason) (bool, error) {
+	rs, err := e.cfg.Store.List(ctx, a.name)
+	if err != nil {
+		return false, err
+	}
+	var keys []Key
+	for _, r := range rs {
+		if r.Account == a.name && (all || r.Key.matches(k)) {
+			keys = append(keys, r.Key)
+		}
+	}
+	slices.SortFunc(keys, Key.Compare)
+	return e.remove(ctx, a, keys, reason)
+}
+
+// remove removes registrations from the store. If it fails in the middle, the account loses those that are gone.
+func (e *Engine) remove(ctx context.Context, a *Account, keys []Key, reason Reason) (bool, error) {
 	for i, k := range keys {
 		err := e.cfg.Store.Update(ctx, a.name, k, Update{Remove: true})
 		if err != nil && !errors.Is(err, ErrNotRegistered) {
@@ -541,6 +560,25 @@ func (e *Engine) Refresh(ctx context.Context, account string) error {
 	e.affected(account, now, &eff)
 	e.release(s, en)
 	return nil
+}
+
+// RefreshAll is Refresh for every account that is kept in memory, for when it is not known which ones another node has changed. It returns the
+// errors of all of them.
+func (e *Engine) RefreshAll(ctx context.Context) error {
+	var errs []error
+	for i := range e.shards {
+		s := &e.shards[i]
+		s.mu.Lock()
+		s.changes++
+		names := slices.Collect(maps.Keys(s.accounts))
+		s.mu.Unlock()
+		for _, name := range names {
+			if err := e.Refresh(ctx, name); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // deliver gives advice to the host. It is called in the account's turn.
