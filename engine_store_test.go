@@ -520,3 +520,33 @@ func TestUnusableEvents(t *testing.T) {
 	}
 	require.NoError(t, e.Close(t.Context()))
 }
+
+// TestEvictedElsewhere enables at the limit while another node of the cluster has stored more than the Engine knows.
+func TestEvictedElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := NewMemoryStore()
+		e := newEngine(t, Config{Publisher: &service{}, Store: memory, Policy: Policy{MaxRegistrations: 3}})
+		handle(t, e, SessionOpen{Session: phoneSession}, PushEnable{Session: phoneSession, Key: phone})
+		pass(time.Hour)
+		for _, n := range []string{"n2", "n3"} {
+			_, err := memory.Enable(t.Context(), Registration{Account: juliet, Key: node(n), Enabled: time.Now()}, 3)
+			require.NoError(t, err)
+		}
+		d := handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: node("n4")})
+		assert.Equal(t, []Change{{node("n4"), Added, ReasonEnabled, ""}, {phone, Removed, ReasonRemoved, ""}}, d.Changes)
+		d = handle(t, e, Ping{Account: juliet})
+		assert.Len(t, d.Verdicts, 3)
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
+// TestRemovedElsewhere disables what another node has removed already.
+func TestRemovedElsewhere(t *testing.T) {
+	memory := NewMemoryStore()
+	e := newEngine(t, Config{Publisher: &service{}, Store: memory})
+	handle(t, e, SessionOpen{Session: phoneSession}, PushEnable{Session: phoneSession, Key: phone})
+	require.NoError(t, memory.Update(t.Context(), juliet, phone, Update{Remove: true}))
+	d := handle(t, e, PushDisable{phoneSession, phone})
+	assert.Equal(t, []Change{{phone, Removed, ReasonDisabledByUser, ""}}, d.Changes)
+	require.NoError(t, e.Close(t.Context()))
+}
