@@ -224,6 +224,8 @@ func TestStoreRevokeFails(t *testing.T) {
 		assert.Equal(t, []Change{{phone, Removed, ReasonRevoked, ""}}, d.Changes)
 		assert.Empty(t, stored(t, memory, juliet))
 		assert.Empty(t, handle(t, e, AffiliationNone{juliet, phone}).Changes, "of what is not there it is nothing")
+		handle(t, e, SessionOpen{Session: phoneSession})
+		assert.Empty(t, handle(t, e, AffiliationNone{juliet, phone}).Changes)
 		require.NoError(t, e.Close(t.Context()))
 	})
 }
@@ -445,6 +447,35 @@ func TestStoreReadRace(t *testing.T) {
 		assert.True(t, d.Notifies())
 		require.NoError(t, e.Close(t.Context()))
 		assert.Len(t, svc.published(), 1)
+	})
+}
+
+// TestRefreshDuringRead has another node change what is being read here, and say so.
+func TestRefreshDuringRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := NewMemoryStore()
+		s := &hookedStore{Store: memory}
+		hold := true
+		s.lists = func(_ string, rs []Registration) []Registration {
+			if hold {
+				hold = false
+				time.Sleep(time.Second)
+			}
+			return rs
+		}
+		e := newEngine(t, Config{Publisher: &service{}, Store: s})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			_, err := e.Handle(t.Context(), SessionOpen{Session: phoneSession})
+			assert.NoError(t, err)
+		})
+		synctest.Wait()
+		keep(t, memory, juliet, phone)
+		require.NoError(t, e.Refresh(t.Context(), juliet))
+		wg.Wait()
+		d := handle(t, e, Ping{Account: juliet})
+		assert.True(t, d.Notifies())
+		require.NoError(t, e.Close(t.Context()))
 	})
 }
 
