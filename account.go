@@ -21,6 +21,8 @@ type Account struct {
 	sessions []*session
 	// touched is when something was remembered last, or a session ended since. left is when a session ended last.
 	touched, left time.Time
+	// gone are the keys of registrations that were removed while a publish for them was not answered.
+	gone []Key
 }
 
 // registration is a Registration with what the rules and the pacing know about it.
@@ -96,7 +98,7 @@ func (a *Account) Idle(now time.Time) bool {
 
 // idleAt returns when the account will be Idle if nothing happens. It returns false if something has to happen first.
 func (a *Account) idleAt() (time.Time, bool) {
-	if len(a.sessions) > 0 {
+	if len(a.sessions) > 0 || len(a.gone) > 0 {
 		return time.Time{}, false
 	}
 	var at time.Time
@@ -130,11 +132,15 @@ func (a *Account) put(n Registration) *registration {
 		a.regs[i].Registration = n
 	} else {
 		a.regs = slices.Insert(a.regs, i, &registration{Registration: n})
+		a.regs[i].pace.inFlight = slices.Contains(a.gone, n.Key)
 	}
 	return a.regs[i]
 }
 
 func (a *Account) remove(r *registration, reason Reason, e *Effects) {
+	if r.pace.inFlight && !slices.Contains(a.gone, r.Key) {
+		a.gone = append(a.gone, r.Key)
+	}
 	a.unbind(r, reason, e)
 	r.drop(r.pace.takeAll(), reason, "", e)
 	a.regs = slices.DeleteFunc(a.regs, func(o *registration) bool { return o == r })
@@ -205,20 +211,11 @@ func (a *Account) Remove(k Key, reason Reason, e *Effects) bool {
 func (a *Account) matching(k Key) []*registration {
 	var rs []*registration
 	for _, r := range a.regs {
-		if r.Service == k.Service && (k.Node == "" || r.Node == k.Node) {
+		if r.matches(k) {
 			rs = append(rs, r)
 		}
 	}
 	return rs
-}
-
-// Matching returns the keys of the registrations that a PushDisable of k removes.
-func (a *Account) Matching(k Key) []Key {
-	var keys []Key
-	for _, r := range a.matching(k) {
-		keys = append(keys, r.Key)
-	}
-	return keys
 }
 
 // enable adds or replaces a registration and binds the session to it (rule R1).

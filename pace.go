@@ -375,7 +375,7 @@ func (s *Service) Done(now time.Time, answered bool) {
 			s.window = 1
 		}
 		s.failures, s.probes = 0, 0
-		s.window = min(s.window*2, s.policy.ServiceInFlight)
+		s.window = min(s.window+1, s.policy.ServiceInFlight) // one more for each reply: twice as many in each round
 		return
 	}
 	s.failures++
