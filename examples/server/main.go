@@ -1,0 +1,149 @@
+// Command server is a small XMPP server with push notifications: the quick start of package push, and the template for putting it into a server of
+// one's own. Begin with push.go in this folder, which is all that ties the two together.
+//
+//	go run ./examples/server -demo       the whole story in ten seconds
+//	go run ./examples/server             accounts juliet and romeo, for real clients
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// users are the accounts of the command line.
+type users [][2]string
+
+func (u *users) String() string { return "" }
+
+func (u *users) Set(s string) error {
+	name, password, ok := strings.Cut(s, ":")
+	if !ok || name == "" || password == "" {
+		return errors.New("want NAME:PASSWORD")
+	}
+	*u = append(*u, [2]string{name, password})
+	return nil
+}
+
+// options is the command line.
+type options struct {
+	Config
+	c2s, component, data string
+	verbose              bool
+	users                users
+	madeUp               bool // the accounts' password
+	demo, once           bool
+}
+
+func parse(args []string, stderr io.Writer) (*options, error) {
+	o := &options{}
+	f := flag.NewFlagSet("server", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.StringVar(&o.Domain, "domain", "localhost", "the server's domain")
+	f.StringVar(&o.c2s, "c2s", "127.0.0.1:5222", "where clients connect; port 0 takes a free one")
+	f.StringVar(&o.component, "component", "127.0.0.1:5347", "where components (XEP-0114) connect, such as push services")
+	f.StringVar(&o.ComponentSecret, "component-secret", "", "what components log in with (made up and printed if empty)")
+	f.Var(&o.users, "user", "an account, as `NAME:PASSWORD`; may be given again (default juliet and romeo)")
+	f.StringVar(&o.data, "data", "", "a folder for what must survive a restart: the push registrations")
+	f.DurationVar(&o.AckDelay, "ack-delay", 30*time.Second, "how long a client may take to acknowledge before it is notified")
+	f.DurationVar(&o.ResumeTimeout, "resume-timeout", 10*time.Minute, "how long a session can be resumed")
+	f.DurationVar(&o.MaxResume, "max-resume", 72*time.Hour, "how long it can be if its device is asleep and can be woken by push")
+	f.IntVar(&o.MaxErrors, "max-errors", 16, "after how many errors in a row of its push service a registration is disabled")
+	f.BoolVar(&o.demo, "demo", false, "show it all, with scripted clients and a push service, on free ports; then go on serving")
+	f.BoolVar(&o.once, "once", false, "with -demo: end after the story, with exit code 1 if it went otherwise than told")
+	f.BoolVar(&o.verbose, "v", false, "log more")
+	if err := f.Parse(args); err != nil {
+		return nil, err
+	}
+	if f.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected argument %q", f.Arg(0))
+	}
+	if o.ComponentSecret == "" {
+		o.ComponentSecret = rand.Text()[:12]
+	}
+	if len(o.users) == 0 {
+		password := rand.Text()[:8]
+		o.users, o.madeUp = users{{"juliet", password}, {"romeo", password}}, true
+	}
+	return o, nil
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	o, err := parse(args, stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return 0
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "server:", err)
+		return 2
+	}
+	level := slog.LevelInfo
+	if o.verbose {
+		level = slog.LevelDebug
+	}
+	o.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+	if err := serve(ctx, o, stdout); err != nil {
+		fmt.Fprintln(stderr, "server:", err)
+		return 1
+	}
+	return 0
+}
+
+// serve runs the server until ctx is done.
+func serve(ctx context.Context, o *options, stdout io.Writer) error {
+	s, err := NewServer(o.Config)
+	if err != nil {
+		return err
+	}
+	for _, u := range o.users {
+		if err := s.AddAccount(u[0], u[1]); err != nil {
+			return err
+		}
+	}
+	if err := s.UseTLS(); err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := s.Close(ctx); err != nil {
+			o.Logger.Warn("closed", "err", err)
+		}
+	}()
+	clients, err := s.ListenClients(o.c2s)
+	if err != nil {
+		return err
+	}
+	components, err := s.ListenComponents(o.component)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "domain      %s\n", s.domain)
+	fmt.Fprintf(stdout, "clients     %s   STARTTLS with a self-signed certificate; without TLS from this machine only\n", clients)
+	fmt.Fprintf(stdout, "components  %s   secret %s\n", components, o.ComponentSecret)
+	for _, u := range o.users {
+		if o.madeUp {
+			fmt.Fprintf(stdout, "account     %s@%s   password %s\n", u[0], s.domain, u[1])
+		} else {
+			fmt.Fprintf(stdout, "account     %s@%s\n", u[0], s.domain)
+		}
+	}
+	<-ctx.Done()
+	return nil
+}
