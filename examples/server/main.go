@@ -71,6 +71,16 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
+	if o.demo {
+		given := map[string]bool{}
+		f.Visit(func(f *flag.Flag) { given[f.Name] = true })
+		if !given["c2s"] {
+			o.c2s = "127.0.0.1:0"
+		}
+		if !given["component"] {
+			o.component = "127.0.0.1:0"
+		}
+	}
 	if f.NArg() > 0 {
 		return nil, fmt.Errorf("unexpected argument %q", f.Arg(0))
 	}
@@ -98,6 +108,19 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		level = slog.LevelDebug
 	}
 	o.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+	if o.demo {
+		if err := demo(ctx, stdout); err != nil || o.once {
+			if err == nil {
+				return 0
+			}
+			fmt.Fprintln(stderr, "server:", err)
+			if o.once {
+				return 1
+			}
+		}
+		fmt.Fprint(stdout, "\nNow it is your turn: connect clients and push services; what happens is shown here. Interrupt (Ctrl-C) to end.\n\n")
+		o.Observer = newTimeline(stdout).observer()
+	}
 	if err := serve(ctx, o, stdout); err != nil {
 		fmt.Fprintln(stderr, "server:", err)
 		return 1

@@ -33,22 +33,19 @@ type pushHost struct {
 func newPushHost(s *Server) (*pushHost, error) {
 	p := &pushHost{srv: s, sessions: make(map[push.SessionID]*session)}
 	p.router = &push.Router{Host: s.domain, Send: p.send}
+	policy := s.cfg.Policy
+	policy.MaxResume, policy.MaxErrors = s.cfg.MaxResume, s.cfg.MaxErrors
 	var err error
 	p.engine, err = push.New(push.Config{
 		Host:       s.domain,
 		Publisher:  p.router,
 		Store:      s.cfg.Store,
-		Policy:     s.cfg.policy(),
+		Policy:     policy,
 		Resumption: p,
 		Logger:     s.log,
 		Observer:   s.cfg.Observer,
 	})
 	return p, err
-}
-
-// policy is the push policy that the server's flags ask for.
-func (c *Config) policy() push.Policy {
-	return push.Policy{MaxResume: c.MaxResume, MaxErrors: c.MaxErrors}
 }
 
 // Stanzas for the engine, and from it.

@@ -32,9 +32,11 @@ type Config struct {
 	ResumeTimeout, MaxResume time.Duration
 	// MaxErrors disables a registration.
 	MaxErrors int
-	Store     push.Store
-	Observer  *push.Observer
-	Logger    *slog.Logger
+	// Policy is the rest of the push policy.
+	Policy   push.Policy
+	Store    push.Store
+	Observer *push.Observer
+	Logger   *slog.Logger
 }
 
 // Server is a small XMPP server: clients, components, and no other servers. What it knows is in memory, registrations excepted.

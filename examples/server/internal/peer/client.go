@@ -236,14 +236,14 @@ func (c *Client) Chat(to, body string) (string, error) {
 	return id, c.Send(element.New("", "message", "type", "chat", "id", id, "to", to).Add(element.New("", "body").Add(body)))
 }
 
-// Receive returns the next stanza for which ok says so. Others are dropped.
+// Receive waits for a stanza for which ok says so, takes it out of those that came, and returns it.
 func (c *Client) Receive(ctx context.Context, ok func(*element.Element) bool) (*element.Element, error) {
+	seen := 0
 	for {
 		c.mu.Lock()
-		for len(c.inbox) > 0 {
-			e := c.inbox[0]
-			c.inbox = c.inbox[1:]
-			if ok(e) {
+		for ; seen < len(c.inbox); seen++ {
+			if e := c.inbox[seen]; ok(e) {
+				c.inbox = append(c.inbox[:seen:seen], c.inbox[seen+1:]...)
 				c.mu.Unlock()
 				return e, nil
 			}
@@ -253,9 +253,9 @@ func (c *Client) Receive(ctx context.Context, ok func(*element.Element) bool) (*
 		case <-c.news:
 		case <-c.done:
 			c.mu.Lock()
-			left := len(c.inbox)
+			more := seen < len(c.inbox)
 			c.mu.Unlock()
-			if left == 0 {
+			if !more {
 				return nil, ErrGone
 			}
 		case <-ctx.Done():
