@@ -274,6 +274,7 @@ func (e *Engine) turn(ctx context.Context, s *shard, name string, opens bool) (*
 			en := &entry{Account: NewAccount(name, e.policy, rs), busy: true}
 			s.accounts[en.name] = en
 			s.mu.Unlock()
+			e.read(en.Account)
 			return en, nil
 		}
 	}
@@ -455,7 +456,9 @@ func (e *Engine) storeRemove(ctx context.Context, a *Account, keys []Key, reason
 			for _, done := range keys[:i] {
 				a.Remove(done, reason, &eff)
 			}
-			e.deliver(a.name, e.now(), &eff)
+			now := e.now()
+			e.deliver(a.name, now, &eff)
+			e.affected(a.name, now, &eff)
 			return false, err
 		}
 	}
@@ -469,6 +472,14 @@ func (e *Engine) reload(ctx context.Context, a *Account, eff *Effects) {
 		return
 	}
 	a.Reload(rs, eff)
+	e.read(a)
+}
+
+// read reports what was read from the Store, in the account's turn.
+func (e *Engine) read(a *Account) {
+	if e.obs.Read != nil {
+		e.obs.Read(a.name, e.now(), a.Registrations())
+	}
 }
 
 // Refresh reads an account's registrations again because another node of the host has changed them. It costs nothing if the account is
@@ -501,6 +512,7 @@ func (e *Engine) Refresh(ctx context.Context, account string) error {
 	var eff Effects
 	now := e.now()
 	en.Reload(rs, &eff)
+	e.read(en.Account)
 	e.deliver(account, now, &eff)
 	e.affected(account, now, &eff)
 	e.release(s, en)

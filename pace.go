@@ -276,7 +276,8 @@ func (p *pacer) again(now time.Time, wait time.Duration, policy *Policy) {
 }
 
 // backoff returns the wait before try number n (from 1), with up to half of it random so that registrations which failed together do not
-// come back together. The randomness is drawn from the registration and the try: the same input gives the same output.
+// come back together. The randomness is drawn from the registration and the try: the same input gives the same output. It is in whole
+// milliseconds where it can be, because traces are: a reply that came within the millisecond of a retry is then after it in a replay too.
 func (p *Policy) backoff(account string, k Key, n int) time.Duration {
 	wait := p.RetryMax
 	if n = max(n, 1); n-1 < bits.LeadingZeros64(uint64(p.RetryMin))-1 {
@@ -293,7 +294,11 @@ func (p *Policy) backoff(account string, k Key, n int) time.Duration {
 	if half == 0 {
 		return wait
 	}
-	return time.Duration(half + h.Sum64()%half)
+	wait = time.Duration(half + h.Sum64()%half)
+	if wait < time.Millisecond {
+		return wait
+	}
+	return wait.Truncate(time.Millisecond)
 }
 
 // Service is the pure gate in front of one push service: how many publishes it may have in flight, and whether it is broken. A service that does not

@@ -94,6 +94,9 @@ type Vetoer interface {
 // the Engine, so they must not block or call it, and must not keep what they are given beyond the call. Those for one account come in
 // their order, from any goroutine.
 type Observer struct {
+	// Read: the account's registrations were read from the Store, because an event concerns it or another node changed them; rs are what the
+	// Engine now has. What it does to them later is in the other functions.
+	Read func(account string, at time.Time, rs []Registration)
 	// Decided: an event was handled. number is what notifications name as their cause; took is how long deciding it took, without the Store.
 	Decided func(number uint64, at time.Time, ev Event, d *Decision, took time.Duration)
 	// Affected: something changed outside of an event: a notification was dropped, a registration disabled.
@@ -178,6 +181,7 @@ func Observers(os ...*Observer) *Observer {
 			continue
 		}
 		all = &Observer{
+			Read:     both3(all.Read, o.Read),
 			Decided:  both5(all.Decided, o.Decided),
 			Affected: both3(all.Affected, o.Affected),
 			Sent:     both2(all.Sent, o.Sent),

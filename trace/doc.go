@@ -13,4 +13,12 @@
 //
 // With replies "ok" every publish succeeds at once, with "trace" the replies are the trace's publish-result and publish-error lines. The
 // xml of a stanza may be left out once its ID was seen. A ping may name one registration (service, node) or several ("registrations":[…]).
+// Lines of a session may name its account too (user), for sessions that were not opened in the trace and IDs that are not unique in it; with
+// it push-enable and push-disable need no session. What was there before the trace began is said by
+//
+//	{"at":t,"type":"account","user":"juliet@example.com",
+//	 "registrations":[{"service":…,"node":…,"client":…,"enabled":t,"errors":0,"refusals":0,"succeeded":t,"disabled":t,"cause":…}],
+//	 "sessions":[{"session":"s1","client":…,"service":…,"node":…,"hibernated":true}]}
+//
+// A [Recorder] writes traces of a live Engine.
 package trace

@@ -43,6 +43,7 @@ type Record struct {
 	Event    push.Event
 	Reply    *Reply
 	Observed *Observed
+	Account  *push.AccountStatus
 }
 
 // Time returns At as a time.
@@ -106,15 +107,18 @@ type line struct {
 	Queue     json.RawMessage `json:"queue"`
 	Stanza    json.RawMessage `json:"stanza"`
 	Targets   []target        `json:"registrations"`
+	Sessions  []sessionState  `json:"sessions"`
 	ErrorType string          `json:"error_type"`
 	Condition string          `json:"condition"`
 	Important bool            `json:"important"`
 	Config
 }
 
+// target is a registration that a ping names or, with the rest, that an account line describes.
 type target struct {
 	Service string `json:"service"`
 	Node    string `json:"node"`
+	registrationState
 }
 
 type stanza struct {
@@ -199,6 +203,8 @@ func (r *Reader) parse(data []byte) (*Record, error) {
 		rec.Reply, err = r.reply(&l)
 	case "observed-push":
 		rec.Observed, err = r.observed(&l)
+	case "account":
+		rec.Account, err = r.account(&l)
 	default:
 		rec.Event, err = r.event(&l)
 		r.number++
@@ -264,11 +270,17 @@ func (r *Reader) event(l *line) (push.Event, error) {
 }
 
 func (r *Reader) sessionEvent(l *line) (push.Event, error) {
-	if l.Session == "" {
+	// A recording may start in the middle of a session. If the line does not name its account either, the decision says so.
+	s := push.SessionID{Account: r.sessions[l.Session], ID: l.Session}
+	if l.User != "" {
+		var err error
+		if s.Account, err = bareJID("user", l.User); err != nil {
+			return nil, err
+		}
+	}
+	if l.Session == "" && (l.User == "" || l.Type != "push-enable" && l.Type != "push-disable") {
 		return nil, errors.New("session is missing")
 	}
-	// A recording may start in the middle of a session. Its account is not known then, and the decision says so.
-	s := push.SessionID{Account: r.sessions[l.Session], ID: l.Session}
 	switch l.Type {
 	case "session-close":
 		delete(r.sessions, l.Session)
@@ -317,7 +329,7 @@ func (r *Reader) accountEvent(l *line) (push.Event, error) {
 	case "ping":
 		e := push.Ping{Account: user}
 		for _, t := range l.Targets {
-			e.Registrations = append(e.Registrations, push.Key(t))
+			e.Registrations = append(e.Registrations, push.Key{Service: t.Service, Node: t.Node})
 		}
 		if l.Service != "" {
 			e.Registrations = append(e.Registrations, push.Key{Service: l.Service, Node: l.Node})

@@ -118,6 +118,8 @@ func (r *Replay) Step(rec *Record) error {
 		r.event(rec, now)
 	case rec.Reply != nil && r.live:
 		r.reply(rec.Reply, now)
+	case rec.Account != nil:
+		r.known(rec.Account, now)
 	}
 	return nil
 }
@@ -186,20 +188,16 @@ func (r *Replay) event(rec *Record, now time.Time) {
 		return
 	}
 	a := r.account(name)
+	if now.Sub(a.pruned) > time.Minute {
+		a.Prune(now)
+		a.pruned = now
+	}
 	a.Handle(rec.Event, push.Facts{Now: now, Number: uint64(rec.Number)}, &r.d)
 	r.decision(a, rec, session)
 	r.effects(a, &r.d.Effects, now)
 	if _, gone := rec.Event.(push.AccountRemoved); gone {
-		for k := range a.flights {
-			r.service(k.Service).gate.Done(now, true)
-		}
-		r.queue.Set(&a.node, time.Time{})
-		delete(r.accounts, name)
+		r.forget(a, now)
 		return
-	}
-	if now.Sub(a.pruned) > time.Minute {
-		a.Prune(now)
-		a.pruned = now
 	}
 	r.settle(a, now)
 }

@@ -1,0 +1,135 @@
+package trace
+
+import (
+	"slices"
+	"time"
+
+	"github.com/xmpp-push/push"
+)
+
+// shadow is what a Recorder knows of an account, for the account line that a file needs before the account's first event in it. It follows
+// what the Engine tells of sessions and registrations.
+type shadow struct {
+	sessions []shadowSession // in the order in which they were opened
+	regs     []push.Registration
+	// file is the number of the file that has an account line of it; touched is the time of its last event.
+	file    int
+	touched time.Time
+}
+
+type shadowSession struct {
+	id, client          string
+	bound               push.Key
+	isBound, hibernated bool
+}
+
+func (s *shadow) empty() bool { return len(s.sessions) == 0 && len(s.regs) == 0 }
+
+// clone returns a copy that does not change any more.
+func (s *shadow) clone() *shadow {
+	return &shadow{sessions: slices.Clone(s.sessions), regs: slices.Clone(s.regs)}
+}
+
+func (s *shadow) reg(k push.Key) *push.Registration {
+	for i := range s.regs {
+		if s.regs[i].Key == k {
+			return &s.regs[i]
+		}
+	}
+	return nil
+}
+
+func (s *shadow) session(id string) *shadowSession {
+	for i := range s.sessions {
+		if s.sessions[i].id == id {
+			return &s.sessions[i]
+		}
+	}
+	return nil
+}
+
+// read takes the registrations that were read from the Store, and tells whether that was news.
+func (s *shadow) read(rs []push.Registration) bool {
+	same := slices.EqualFunc(s.regs, rs, func(x, y push.Registration) bool {
+		return x.Key == y.Key && x.Client == y.Client && x.Enabled.UnixMilli() == y.Enabled.UnixMilli() && x.Health == y.Health
+	})
+	s.regs = slices.Clone(rs)
+	for i := range s.regs {
+		s.regs[i].Options = nil
+		if !s.regs[i].Health.Disabled.IsZero() {
+			s.unbind(s.regs[i].Key)
+		}
+	}
+	return !same
+}
+
+func (s *shadow) unbind(k push.Key) {
+	for i := range s.sessions {
+		if s.sessions[i].bound == k {
+			s.sessions[i].bound, s.sessions[i].isBound = push.Key{}, false
+		}
+	}
+}
+
+// event takes an event that was decided.
+func (s *shadow) event(at time.Time, ev push.Event, d *push.Decision) {
+	switch e := ev.(type) {
+	case push.SessionOpen:
+		if old := s.session(e.Session.ID); old != nil {
+			old.client = e.Client
+		} else {
+			s.sessions = append(s.sessions, shadowSession{id: e.Session.ID, client: e.Client})
+		}
+	case push.SessionClose:
+		s.sessions = slices.DeleteFunc(s.sessions, func(o shadowSession) bool { return o.id == e.Session.ID })
+	case push.HibernationStart, push.HibernationEnd:
+		if o := s.session(ev.Subject().ID); o != nil {
+			_, o.hibernated = ev.(push.HibernationStart)
+		}
+	case push.PushEnable:
+		r := push.Registration{Account: e.Session.Account, Key: e.Key, Enabled: at.Truncate(time.Millisecond)}
+		if o := s.session(e.Session.ID); o != nil {
+			r.Client = o.client
+			o.bound, o.isBound = e.Key, true
+		}
+		i, found := slices.BinarySearchFunc(s.regs, e.Key, func(r push.Registration, k push.Key) int { return r.Key.Compare(k) })
+		if found {
+			s.regs[i] = r
+		} else {
+			s.regs = slices.Insert(s.regs, i, r)
+		}
+	case push.AccountRemoved:
+		s.sessions = nil
+	}
+	s.effects(at, &d.Effects)
+	if e, ok := ev.(push.SessionOpen); ok {
+		for _, c := range d.Changes {
+			if o := s.session(e.Session.ID); c.Kind == push.Bound && o != nil {
+				o.bound, o.isBound = c.Key, true
+			}
+		}
+	}
+}
+
+func (s *shadow) effects(at time.Time, e *push.Effects) {
+	for i := range e.Changes {
+		c := &e.Changes[i]
+		switch c.Kind {
+		case push.Removed:
+			s.unbind(c.Key)
+			s.regs = slices.DeleteFunc(s.regs, func(r push.Registration) bool { return r.Key == c.Key })
+		case push.Disabled:
+			s.unbind(c.Key)
+			if r := s.reg(c.Key); r != nil && r.Health.Disabled.IsZero() {
+				r.Health.Disabled, r.Health.Cause = at, c.Detail
+			}
+		}
+	}
+}
+
+// replied takes what a reply taught.
+func (s *shadow) replied(k push.Key, res *push.Result) {
+	if r := s.reg(k); r != nil && res.Store {
+		r.Health = res.Update.Apply(r.Health)
+	}
+}

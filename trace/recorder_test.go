@@ -1,0 +1,482 @@
+package trace_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/trace"
+)
+
+// tape holds the files of a recording in memory.
+type tape struct {
+	mu    sync.Mutex
+	files []*bytes.Buffer
+	fail  error
+}
+
+type tapeFile struct {
+	t *tape
+	b *bytes.Buffer
+}
+
+func (f tapeFile) Write(p []byte) (int, error) {
+	f.t.mu.Lock()
+	defer f.t.mu.Unlock()
+	if f.t.fail != nil {
+		return 0, f.t.fail
+	}
+	return f.b.Write(p)
+}
+
+func (tapeFile) Close() error { return nil }
+
+func (t *tape) create(string) (io.WriteCloser, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.files = append(t.files, new(bytes.Buffer))
+	return tapeFile{t, t.files[len(t.files)-1]}, nil
+}
+
+func (t *tape) joined() io.Reader {
+	var rs []io.Reader
+	for _, f := range t.files {
+		rs = append(rs, bytes.NewReader(f.Bytes()))
+	}
+	return trace.Join(rs...)
+}
+
+func (t *tape) String() string {
+	b, _ := io.ReadAll(t.joined())
+	return string(b)
+}
+
+const (
+	theBody   = "the text that nobody may read"
+	theSecret = "the secret of the push service"
+)
+
+// step is an event at a time from the start.
+type step struct {
+	at time.Duration
+	ev push.Event
+}
+
+// randomLoad makes a load of n events: few accounts, sessions and stanzas, so that they meet.
+func randomLoad(seed uint64, n int) []step {
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	accounts := []string{"juliet@example.com", "romeo@example.com", "nurse@example.com", "stranger@example.com"}
+	services := []string{"push.example.net", "push.example.org"}
+	var steps []step
+	var at time.Duration
+	opened, made := 0, 0
+	live := map[string][]string{}
+	for range n {
+		if rnd.IntN(4) > 0 {
+			at += time.Duration(rnd.IntN(40)) * 50 * time.Millisecond
+		}
+		a := accounts[rnd.IntN(len(accounts))]
+		id := "unknown"
+		if l := live[a]; len(l) > 0 && rnd.IntN(20) > 0 {
+			id = l[rnd.IntN(len(l))]
+		}
+		s := push.SessionID{Account: a, ID: id}
+		k := push.Key{Service: services[rnd.IntN(2)], Node: fmt.Sprint("n", rnd.IntN(3))}
+		stanza := func() push.Stanza {
+			if made == 0 || rnd.IntN(3) > 0 {
+				made++
+			}
+			st := push.Stanza{
+				ID: fmt.Sprint("m", max(1, made-rnd.IntN(4))), From: "friend@example.net/x", To: a,
+				Class: push.Class(rnd.IntN(3)), Kind: push.Kind(rnd.IntN(4)), Held: rnd.IntN(10) == 0,
+			}
+			switch rnd.IntN(4) {
+			case 0:
+				st.Body = theBody
+			case 1:
+				st.From, st.To = a+"/phone", "friend@example.net"
+			case 2:
+				st.To = ""
+			}
+			if rnd.IntN(20) == 0 {
+				st.ID = ""
+			}
+			return st
+		}
+		queue := func() (q []push.Stanza) {
+			for range rnd.IntN(4) {
+				q = append(q, stanza())
+			}
+			return q
+		}
+		var ev push.Event
+		switch rnd.IntN(20) {
+		case 0, 1:
+			opened++
+			s.ID = fmt.Sprint("s", opened)
+			live[a] = append(live[a], s.ID)
+			client := ""
+			if rnd.IntN(2) == 0 {
+				client = fmt.Sprint("client", rnd.IntN(3))
+			}
+			ev = push.SessionOpen{Session: s, JID: a + "/phone", Client: client}
+		case 2:
+			ev = push.SessionClose{Session: s}
+			for i, o := range live[a] {
+				if o == id {
+					live[a] = append(live[a][:i:i], live[a][i+1:]...)
+					break
+				}
+			}
+		case 3, 4, 5:
+			if rnd.IntN(10) == 0 {
+				s.ID = ""
+			}
+			ev = push.PushEnable{Session: s, Key: k, Options: []push.Field{{Var: "secret", Values: []string{theSecret}}}}
+		case 6:
+			if rnd.IntN(2) == 0 {
+				k.Node = ""
+			}
+			ev = push.PushDisable{Session: s, Key: k}
+		case 7, 8:
+			ev = push.AckDelayed{Session: s, Stanzas: queue()}
+		case 9, 10:
+			ev = push.HibernationStart{Session: s, Stanzas: queue()}
+		case 11, 12:
+			ev = push.StanzaQueued{Session: s, Stanza: stanza()}
+		case 13, 14:
+			ev = push.HibernationEnd{Session: s}
+		case 15, 16:
+			ev = push.ArchiveAdded{Account: a, Stanza: stanza()}
+		case 17:
+			ev = push.Offline{Account: a, Stanza: stanza()}
+		case 18:
+			if rnd.IntN(2) == 0 {
+				ev = push.Groupchat{Account: a, Stanza: stanza()}
+			} else {
+				ev = push.AffiliationNone{Account: a, Key: k}
+			}
+		case 19:
+			switch rnd.IntN(6) {
+			case 0:
+				ev, live[a] = push.AccountRemoved{Account: a}, nil
+			case 1, 2:
+				ev = push.Ping{Account: a, Registrations: []push.Key{k}}
+			default:
+				ev = push.Ping{Account: a}
+			}
+		}
+		steps = append(steps, step{at, ev})
+	}
+	return steps
+}
+
+// flaky answers each registration's publishes one after another in its own way: well, badly, late, and not at all.
+type flaky struct {
+	mu    sync.Mutex
+	count map[string]int
+	well  bool
+}
+
+func (f *flaky) Publish(ctx context.Context, n *push.Notification) error {
+	f.mu.Lock()
+	id := n.Account + n.Service + n.Node
+	f.count[id]++
+	h := fnv.New64a()
+	fmt.Fprint(h, id, f.count[id])
+	f.mu.Unlock()
+	x := h.Sum64() >> 7
+	if f.well {
+		time.Sleep(time.Millisecond)
+		return nil
+	}
+	time.Sleep(time.Duration(1+x%900) * time.Millisecond)
+	switch x / 1000 % 12 {
+	case 0:
+		return &push.ReplyError{Type: "wait", Condition: "resource-constraint"}
+	case 1:
+		return &push.ReplyError{Type: "cancel", Condition: "item-not-found"}
+	case 2, 3:
+		return &push.ReplyError{Type: "modify", Condition: "bad-request"}
+	case 4:
+		return &push.ReplyError{Type: "auth", Condition: "forbidden"}
+	case 5:
+		<-ctx.Done()
+		return ctx.Err()
+	case 6:
+		return errors.New("connection refused")
+	case 7:
+		return &push.ReplyError{Type: "modify", Condition: "not-acceptable"}
+	}
+	return nil
+}
+
+// run drives an engine with a load and returns what was decided. It has to be called in a bubble.
+func run(t *testing.T, steps []step, well bool, cfg trace.RecorderConfig) (decided []string, stats trace.RecorderStats) {
+	cfg.Host = "example.com"
+	cfg.Policy = push.Policy{MinInterval: 2 * time.Second, RetryMin: time.Second}
+	rec, err := trace.NewRecorder(cfg)
+	require.NoError(t, err)
+	store := push.NewMemoryStore()
+	for _, r := range []push.Registration{
+		{Account: "juliet@example.com", Key: push.Key{Service: "push.example.net", Node: "n0"}, Client: "client0"},
+		{Account: "juliet@example.com", Key: push.Key{Service: "push.example.net", Node: "n2"}, Health: push.Health{Errors: 2}},
+		{
+			Account: "nurse@example.com", Key: push.Key{Service: "push.example.org", Node: "n1"},
+			Health: push.Health{Disabled: time.Now(), Cause: "gone"},
+		},
+	} {
+		r.Enabled = time.Now().Add(-time.Hour)
+		_, err := store.Enable(t.Context(), r, 5)
+		require.NoError(t, err)
+	}
+	watch := &push.Observer{Decided: func(_ uint64, _ time.Time, ev push.Event, d *push.Decision, _ time.Duration) {
+		if d.Reason != push.ReasonNone && mayNotify(ev.Name()) {
+			decided = append(decided, fmt.Sprint(ev.Name(), " ", d.Account, " false ", d.Reason))
+		}
+		for _, v := range d.Verdicts {
+			decided = append(decided, fmt.Sprint(ev.Name(), " ", d.Account, " ", v.Service, " ", v.Node, " ", v.Notify, " ", v.Class, " ", v.Rule, " ", v.Reason, " ", v.Stanzas))
+		}
+	}}
+	e, err := push.New(push.Config{
+		Host: "example.com", Store: store, Policy: cfg.Policy, Publisher: &flaky{count: map[string]int{}, well: well},
+		Observer: push.Observers(rec.Observer(), watch),
+	})
+	require.NoError(t, err)
+	start := time.Now()
+	for i, s := range steps {
+		// The few nanoseconds keep an event from coming at the very time at which something of an earlier one is due.
+		time.Sleep(time.Until(start.Add(s.at + time.Duration(i))))
+		synctest.Wait()
+		_, err := e.Handle(t.Context(), s.ev)
+		require.NoError(t, err)
+		synctest.Wait()
+	}
+	time.Sleep(time.Hour)
+	require.NoError(t, e.Close(t.Context()))
+	require.NoError(t, rec.Close())
+	return decided, rec.Stats()
+}
+
+// mayNotify leaves out the events for which a reason without a verdict says only that nothing was there to be changed.
+func mayNotify(name string) bool {
+	return name != "push-disable" && name != "affiliation-none" && name != "account-removed" && name != "session-close"
+}
+
+func replayed(t *testing.T, r io.Reader) (decided []string) {
+	t.Helper()
+	replay := trace.NewReplay(func(l *trace.Line) {
+		switch {
+		case l.Kind != "decision":
+		case l.Node != nil:
+			decided = append(decided, fmt.Sprint(l.Type, " ", l.User, " ", l.Service, " ", *l.Node, " ", *l.Notify, " ", l.Class, " ", l.Rule, " ", l.Reason, " ", l.Stanzas))
+		case mayNotify(l.Type):
+			decided = append(decided, fmt.Sprint(l.Type, " ", l.User, " false ", l.Reason))
+		}
+	})
+	require.ErrorIs(t, replay.Run(trace.NewReader(r)), io.EOF)
+	replay.Finish()
+	return decided
+}
+
+// A recording of a live engine replays to the same decisions, and recording its events again gives the same recording.
+func TestRecorderReplaysTheSame(t *testing.T) {
+	for seed := range uint64(60) {
+		var first tape
+		steps := randomLoad(seed, 300)
+		synctest.Test(t, func(t *testing.T) {
+			decided, stats := run(t, steps, false, trace.RecorderConfig{Create: first.create})
+			assert.Zero(t, stats.Dropped)
+			sameLines(t, decided, replayed(t, first.joined()), seed)
+		})
+		require.NotContains(t, first.String(), theBody)
+		require.NotContains(t, first.String(), theSecret)
+
+		again := readSteps(t, first.joined())
+		var second tape
+		synctest.Test(t, func(t *testing.T) {
+			run(t, again, false, trace.RecorderConfig{Create: second.create})
+		})
+		sameLines(t, lines(&first), lines(&second), seed)
+	}
+}
+
+// lines returns the lines of a recording. Replies that came at the same time are in no order of their own, so they are sorted.
+func lines(t *tape) []string {
+	all := strings.Split(t.String(), "\n")
+	time := func(l string) string {
+		at, what, _ := strings.Cut(l, ",")
+		if !strings.HasPrefix(what, `"type":"publish-`) {
+			return ""
+		}
+		return at
+	}
+	for i := 0; i < len(all); i++ {
+		n := 1
+		for time(all[i]) != "" && i+n < len(all) && time(all[i+n]) == time(all[i]) {
+			n++
+		}
+		slices.Sort(all[i : i+n])
+		i += n - 1
+	}
+	return all
+}
+
+// sameLines is require.Equal that shows the first difference alone.
+func sameLines(t *testing.T, want, got []string, seed uint64) {
+	t.Helper()
+	for i := range min(len(want), len(got)) {
+		require.Equal(t, want[i], got[i], "line %d, seed %d", i, seed)
+	}
+	require.Equal(t, len(want), len(got), "seed %d", seed)
+}
+
+// readSteps returns the events of a recording that begins at the time at which bubbles begin.
+func readSteps(t *testing.T, in io.Reader) (steps []step) {
+	start := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli()
+	r := trace.NewReader(in)
+	for {
+		rec, err := r.Next()
+		if err == io.EOF {
+			return steps
+		}
+		require.NoError(t, err)
+		if rec.Event != nil {
+			steps = append(steps, step{time.Duration(rec.At-start) * time.Millisecond, rec.Event})
+		}
+	}
+}
+
+func TestRecorderRotates(t *testing.T) {
+	for seed := range uint64(20) {
+		synctest.Test(t, func(t *testing.T) {
+			var files tape
+			decided, stats := run(t, randomLoad(seed, 400), true, trace.RecorderConfig{Create: files.create, MaxBytes: 8 << 10})
+			require.Greater(t, stats.Files, uint64(3))
+			sameLines(t, decided, replayed(t, files.joined()), seed)
+
+			// File by file it is the same but for the memory of what was notified before the file began.
+			var single []string
+			for _, f := range files.files {
+				single = append(single, replayed(t, f)...)
+			}
+			require.Len(t, single, len(decided))
+			for i := range decided {
+				queue := strings.HasPrefix(decided[i], "ack-delayed") || strings.HasPrefix(decided[i], "hibernation-start")
+				if !queue && !strings.Contains(decided[i], push.ReasonSeen.String()) {
+					require.Equal(t, decided[i], single[i])
+				}
+			}
+		})
+	}
+}
+
+func TestRecorderDropsAndRecovers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var files tape
+		_, stats := run(t, randomLoad(1, 300), false, trace.RecorderConfig{Create: files.create, QueueLines: 1})
+		assert.NotZero(t, stats.Dropped)
+		assert.NotZero(t, stats.Lines)
+		replayed(t, files.joined())
+	})
+	synctest.Test(t, func(t *testing.T) {
+		files := tape{fail: errors.New("disk full")}
+		rec, err := trace.NewRecorder(trace.RecorderConfig{Host: "example.com", Create: files.create})
+		require.NoError(t, err)
+		event := func() {
+			ev := push.Ping{Account: "juliet@example.com"}
+			rec.Observer().Decided(1, time.Now(), ev, &push.Decision{Account: ev.Account}, 0)
+			synctest.Wait()
+		}
+		event()
+		files.mu.Lock()
+		files.fail = nil
+		files.mu.Unlock()
+		event()
+		event()
+		assert.ErrorContains(t, rec.Close(), "disk full")
+		assert.Len(t, files.files, 2)
+		assert.Contains(t, files.files[1].String(), `"ping"`)
+	})
+}
+
+// Whatever a host hands to the engine as a JID, the recording stays readable.
+func TestRecorderKeepsItsFilesReadable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var files tape
+		rec, err := trace.NewRecorder(trace.RecorderConfig{Host: "example.com", Create: files.create, Bodies: true, Options: true})
+		require.NoError(t, err)
+		o := rec.Observer()
+		n := 0
+		for _, j := range []string{"", "@", "a@b@c", "<x>@example.com", "Ü@example.com", "a/b/c", "juliet@example.com", "\xff", "a@-b", "x y", "juliet@example.com/\x00"} {
+			id := push.SessionID{Account: j, ID: j}
+			st := push.Stanza{ID: j, From: j, To: j, Body: "]]>&<\x00\xff" + j, Class: push.Important}
+			k := push.Key{Service: j, Node: j}
+			for _, ev := range []push.Event{
+				push.SessionOpen{Session: id, JID: j + "/\x00"}, push.PushEnable{Session: id, Key: k, Options: []push.Field{{Var: j, Values: []string{j, ""}}}},
+				push.ArchiveAdded{Account: j, Stanza: st}, push.Ping{Account: j, Registrations: []push.Key{k}}, push.StanzaQueued{Session: id, Stanza: st},
+				push.ArchiveAdded{Account: "juliet@example.com", Stanza: st}, push.AffiliationNone{Account: "juliet@example.com", Key: k},
+				push.PushDisable{Session: push.SessionID{Account: "juliet@example.com"}, Key: k}, push.SessionClose{Session: id},
+			} {
+				n++
+				o.Decided(1, time.Now(), ev, &push.Decision{Account: ev.Subject().Account}, 0)
+			}
+			o.Read(j, time.Now(), []push.Registration{{Account: j, Key: k, Client: j}})
+			o.Replied(time.Now(), &push.Notification{Account: j, Key: k}, push.Reply{Type: j, Condition: j + "x"}, push.Result{}, 0)
+		}
+		require.NoError(t, rec.Close())
+		replayed(t, files.joined())
+		st := rec.Stats()
+		assert.NotZero(t, st.Unreadable)
+		assert.Greater(t, st.Lines, uint64(20))
+	})
+}
+
+func TestRecorderFiles(t *testing.T) {
+	dir := t.TempDir()
+	rec, err := trace.NewRecorder(trace.RecorderConfig{Host: "example.com", Dir: dir + "/traces"})
+	require.NoError(t, err)
+	ev := push.Ping{Account: "juliet@example.com"}
+	rec.Observer().Decided(1, time.Now(), ev, &push.Decision{Account: ev.Account}, 0)
+	require.NoError(t, rec.Close())
+	assert.Equal(t, uint64(1), rec.Stats().Lines)
+	_, err = trace.NewRecorder(trace.RecorderConfig{})
+	assert.Error(t, err)
+}
+
+// What a Recorder costs the Engine: the hook of one event, with the writer keeping up or dropping.
+func BenchmarkRecorder(b *testing.B) {
+	rec, err := trace.NewRecorder(trace.RecorderConfig{Host: "example.com", Create: func(string) (io.WriteCloser, error) { return nowhere{}, nil }})
+	require.NoError(b, err)
+	o := rec.Observer()
+	ev := push.ArchiveAdded{Account: "juliet@example.com", Stanza: push.Stanza{ID: "m1", From: "romeo@example.net/x", To: "juliet@example.com", Class: push.Important}}
+	var e push.Event = ev
+	d := &push.Decision{Account: ev.Account, Verdicts: []push.Verdict{{Key: push.Key{Service: "push.example.net", Node: "n"}}}}
+	now := time.Now()
+	b.ReportAllocs()
+	for b.Loop() {
+		o.Decided(1, now, e, d, 0)
+	}
+	b.StopTimer()
+	rec.Close()
+	b.ReportMetric(float64(rec.Stats().Dropped)/float64(b.N), "dropped/op")
+}
+
+type nowhere struct{}
+
+func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
+func (nowhere) Close() error                { return nil }

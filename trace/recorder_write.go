@@ -1,0 +1,301 @@
+package trace
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/xml"
+	"strings"
+	"time"
+
+	"github.com/xmpp-push/push"
+	"mellium.im/xmpp/jid"
+)
+
+// How a line is written. What would not be read back is not written at all: a host may hand any text to the Engine as a JID, and one bad line
+// would spoil the rest of the file.
+
+// written is a line to be written, all types in one.
+type written struct {
+	At        int64            `json:"at"`
+	Type      string           `json:"type"`
+	User      string           `json:"user,omitempty"`
+	Session   string           `json:"session,omitempty"`
+	JID       string           `json:"jid,omitempty"`
+	Client    string           `json:"client,omitempty"`
+	Service   string           `json:"service,omitempty"`
+	Node      string           `json:"node,omitempty"`
+	Options   json.RawMessage  `json:"options,omitempty"`
+	Queue     *[]writtenStanza `json:"queue,omitempty"`
+	Stanza    *writtenStanza   `json:"stanza,omitempty"`
+	Targets   []target         `json:"registrations,omitempty"`
+	Sessions  []sessionState   `json:"sessions,omitempty"`
+	ErrorType string           `json:"error_type,omitempty"`
+	Condition string           `json:"condition,omitempty"`
+}
+
+type writtenStanza struct {
+	ID   string `json:"id"`
+	XML  string `json:"xml"`
+	Held bool   `json:"held,omitempty"`
+}
+
+// writer makes lines.
+type writer struct {
+	bodies, options bool
+	buf             bytes.Buffer
+	enc             *json.Encoder
+}
+
+func newWriter(bodies, options bool) *writer {
+	w := &writer{bodies: bodies, options: options}
+	w.enc = json.NewEncoder(&w.buf)
+	w.enc.SetEscapeHTML(false)
+	return w
+}
+
+// line returns v as a line. It is valid until the next call.
+func (w *writer) line(v any) []byte {
+	w.buf.Reset()
+	if err := w.enc.Encode(v); err != nil {
+		return nil
+	}
+	return w.buf.Bytes()
+}
+
+func (w *writer) config(host string, p push.Policy) []byte {
+	return w.line(struct {
+		Type    string `json:"type"`
+		Host    string `json:"host"`
+		Replies string `json:"replies"`
+		Policy  Policy `json:"policy"`
+	}{"config", host, "trace", FromPolicy(inMillis(p))})
+}
+
+// inMillis makes durations that milliseconds cannot tell from zero, which means the default, the shortest that they can.
+func inMillis(p push.Policy) push.Policy {
+	for _, d := range []*time.Duration{
+		&p.Delay, &p.MinInterval, &p.Expire, &p.ExpireUrgent, &p.RetryMin, &p.RetryMax, &p.ReplyTimeout, &p.RememberFor, &p.MaxResume,
+		&p.WakeBefore, &p.RetryDisabled, &p.ProbeEvery,
+	} {
+		if 0 < *d && *d < time.Millisecond {
+			*d = time.Millisecond
+		} else if -time.Millisecond < *d && *d < 0 {
+			*d = -time.Millisecond
+		}
+	}
+	return p
+}
+
+// event makes the line of an event, or nil if it cannot be read back.
+func (w *writer) event(at int64, ev push.Event) []byte {
+	l := written{At: at, Type: ev.Name()}
+	s := ev.Subject()
+	if !readable(s.Account) || strings.Contains(s.Account, "/") {
+		return nil
+	}
+	l.User, l.Session = s.Account, s.ID
+	switch e := ev.(type) {
+	case push.SessionOpen:
+		l.User = ""
+		l.JID, l.Client = e.JID, e.Client
+		if account, _, _ := strings.Cut(e.JID, "/"); account != s.Account || !readable(e.JID) {
+			l.JID = s.Account
+		}
+	case push.PushEnable:
+		l.Service, l.Node, l.Options = e.Service, e.Node, w.fields(e.Options)
+	case push.PushDisable:
+		l.Service, l.Node = e.Service, e.Node
+	case push.AckDelayed:
+		l.Queue = w.queue(e.Stanzas)
+	case push.HibernationStart:
+		l.Queue = w.queue(e.Stanzas)
+	case push.StanzaQueued:
+		l.Stanza = w.stanza(&e.Stanza)
+	case push.ArchiveAdded:
+		l.Stanza = w.stanza(&e.Stanza)
+	case push.Offline:
+		l.Stanza = w.stanza(&e.Stanza)
+	case push.Groupchat:
+		l.Stanza = w.stanza(&e.Stanza)
+	case push.Ping:
+		for _, k := range e.Registrations {
+			l.Targets = append(l.Targets, target{Service: k.Service, Node: k.Node})
+		}
+	case push.AffiliationNone:
+		l.Service, l.Node = e.Service, e.Node
+	}
+	switch ev.(type) {
+	case push.PushEnable, push.PushDisable, push.AffiliationNone:
+		if !readable(l.Service) {
+			return nil
+		}
+	case push.Ping, push.ArchiveAdded, push.Offline, push.Groupchat, push.AccountRemoved:
+	default:
+		if l.Session == "" {
+			return nil
+		}
+	}
+	return w.line(&l)
+}
+
+// reply makes the line of a publish's end. A publish that nobody answered is written as the error that means the same.
+func (w *writer) reply(at int64, account string, k push.Key, r push.Reply) []byte {
+	if !readable(account) || !readable(k.Service) {
+		return nil
+	}
+	l := written{At: at, Type: "publish-result", User: account, Service: k.Service, Node: k.Node}
+	switch {
+	case r.Missing:
+		l.Type, l.ErrorType, l.Condition = "publish-error", "wait", "remote-server-timeout"
+	case r.Vetoed == "" && !r.OK():
+		l.Type, l.ErrorType, l.Condition = "publish-error", r.Type, r.Condition
+	}
+	return w.line(&l)
+}
+
+// account makes an account line.
+func (w *writer) account(at int64, name string, st *shadow) []byte {
+	if !readable(name) {
+		return nil
+	}
+	l := written{At: at, Type: "account", User: name}
+	for i := range st.regs {
+		r := &st.regs[i]
+		if !readable(r.Service) {
+			continue
+		}
+		h := &r.Health
+		l.Targets = append(l.Targets, target{r.Service, r.Node, registrationState{
+			Client: r.Client, Enabled: millis(r.Enabled), Errors: h.Errors, Refusals: h.Refusals,
+			Succeeded: millis(h.Succeeded), Disabled: millis(h.Disabled), Cause: h.Cause,
+		}})
+	}
+	for _, s := range st.sessions {
+		ss := sessionState{Session: s.id, Client: s.client, Hibernated: s.hibernated}
+		if s.isBound && readable(s.bound.Service) {
+			ss.Service, ss.Node = s.bound.Service, &s.bound.Node
+		}
+		l.Sessions = append(l.Sessions, ss)
+	}
+	return w.line(&l)
+}
+
+// fields makes the options object. Without leave it has the fields' names and how many values they have, and no value.
+func (w *writer) fields(fs []push.Field) json.RawMessage {
+	if fs == nil {
+		return nil
+	}
+	out := []byte{'{'}
+	for i, f := range fs {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		values := f.Values
+		if !w.options {
+			values = make([]string, len(f.Values))
+		}
+		name, _ := json.Marshal(f.Var)
+		var v []byte
+		if len(values) == 1 {
+			v, _ = json.Marshal(values[0])
+		} else {
+			v, _ = json.Marshal(append([]string{}, values...))
+		}
+		out = append(append(append(out, name...), ':'), v...)
+	}
+	return append(out, '}')
+}
+
+func (w *writer) queue(sts []push.Stanza) *[]writtenStanza {
+	q := make([]writtenStanza, len(sts))
+	for i := range sts {
+		q[i] = *w.stanza(&sts[i])
+	}
+	return &q
+}
+
+// stanza makes the smallest stanza that says the same to the rules: same addresses, same class, a body where there is one.
+func (w *writer) stanza(st *push.Stanza) *writtenStanza {
+	var b strings.Builder
+	name, inside := "message", ""
+	switch {
+	case st.Class == push.Plain && st.Kind == push.KindPresence:
+		name = "presence"
+	case st.Class == push.Plain && st.Kind == push.KindIQ:
+		name = "iq"
+	case st.Class == push.Plain && st.Kind == push.KindNonza:
+		name = `r xmlns="urn:xmpp:sm:3"`
+	}
+	b.WriteString("<" + name)
+	attr := func(name, v string) {
+		if v == "" {
+			return
+		}
+		if !readable(v) {
+			v = "invalid.invalid"
+		}
+		b.WriteString(" " + name + `="`)
+		xml.EscapeText(&b, []byte(v))
+		b.WriteByte('"')
+	}
+	attr("from", st.From)
+	attr("to", st.To)
+	body := w.body(st.Body)
+	if name == "message" {
+		switch {
+		case st.Class >= push.Urgent:
+			inside = `<propose xmlns="urn:xmpp:jingle-message:0"/>`
+		case st.Class == push.Important && body == "":
+			inside = `<x xmlns="jabber:x:encrypted"/>`
+		case st.Class == push.Plain && body != "":
+			b.WriteString(` type="headline"`)
+		}
+		if body != "" {
+			inside += "<body>" + body + "</body>"
+		}
+	}
+	if inside == "" {
+		b.WriteString("/>")
+	} else {
+		b.WriteString(">" + inside + "</" + name + ">")
+	}
+	return &writtenStanza{ID: strings.ToValidUTF8(st.ID, "\uFFFD"), XML: b.String(), Held: st.Held}
+}
+
+// body returns a body as XML text. Without leave it is text of the same class of length: up to 1, 4, 16, 64, 256, 1024 bytes, or more.
+func (w *writer) body(s string) string {
+	if s == "" {
+		return ""
+	}
+	if !w.bodies {
+		n := 1
+		for n < len(s) && n < 2048 {
+			n *= 4
+		}
+		return strings.Repeat("x", min(n, 2048))
+	}
+	var b strings.Builder
+	xml.EscapeText(&b, []byte(s))
+	return b.String()
+}
+
+// readable tells whether a JID will be read back as it is. Plain lower-case ASCII is quick to tell.
+func readable(s string) bool {
+	plain := s != "" && len(s) < 256
+	for i := 0; plain && i < len(s); i++ {
+		c := s[i]
+		plain = 'a' <= c && c <= 'z' || '0' <= c && c <= '9'
+		if (c == '@' || c == '.' || c == '/') && i > 0 && i < len(s)-1 {
+			p := s[i-1]
+			plain = p != '.' && p != '/' && p != '@' && strings.Count(s, "@") < 2 && strings.Count(s, "/") < 2
+		}
+	}
+	if plain && strings.IndexByte(s, '/') >= 0 && strings.IndexByte(s, '@') > strings.IndexByte(s, '/') {
+		plain = false
+	}
+	if plain {
+		return true
+	}
+	j, err := jid.Parse(s)
+	return err == nil && j.String() == s
+}
