@@ -1,0 +1,152 @@
+package push
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// ErrNotPush is returned for a stanza that is not one of those that the function is for. The host goes on as if it had not asked.
+var ErrNotPush = errors.New("push: not a stanza of XEP-0357")
+
+const nsForm = "jabber:x:data"
+
+// element reads the one element of a stanza from tokens that a stranger wrote, within limits. Unlike scanner it is for the few stanzas
+// that are answered, not for all that pass by.
+type element struct {
+	r           xml.TokenReader
+	depth, size int
+	limit       int
+	end         error // came with the last token
+}
+
+// parseElement reads from the bytes of one whole stanza.
+func parseElement(data []byte) (*element, error) {
+	if len(data) > MaxStanzaBytes {
+		return nil, fmt.Errorf("%w: %d bytes, more than %d", ErrStanza, len(data), MaxStanzaBytes)
+	}
+	return newElement(xml.NewDecoder(bytes.NewReader(data))), nil
+}
+
+func newElement(r xml.TokenReader) *element { return &element{r: r, limit: MaxStanzaBytes} }
+
+// token returns the next token. It is an error if the tokens end, and if there is one that XMPP forbids.
+func (e *element) token() (xml.Token, error) {
+	for {
+		if e.end != nil {
+			return nil, e.broken(e.end)
+		}
+		tok, err := e.r.Token()
+		e.end = err
+		e.size++ // so that a reader of nothing ends too
+		switch t := tok.(type) {
+		case nil:
+		case xml.StartElement:
+			e.depth++
+			e.size += len(t.Name.Space) + len(t.Name.Local)
+			for _, a := range t.Attr {
+				e.size += len(a.Name.Local) + len(a.Value)
+			}
+		case xml.EndElement:
+			e.depth--
+		case xml.CharData:
+			e.size += len(t)
+		default:
+			return nil, fmt.Errorf("%w: comments, processing instructions and document types are forbidden in XMPP", ErrStanza)
+		}
+		switch {
+		case e.depth > MaxStanzaDepth:
+			return nil, fmt.Errorf("%w: elements nest deeper than %d", ErrStanza, MaxStanzaDepth)
+		case e.depth < 0:
+			return nil, fmt.Errorf("%w: an end without a start", ErrStanza)
+		case e.size > e.limit:
+			return nil, fmt.Errorf("%w: more than %d bytes", ErrStanza, e.limit)
+		case tok != nil:
+			return tok, nil
+		}
+	}
+}
+
+func (e *element) broken(err error) error {
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("%w: %w", ErrStanza, err)
+}
+
+// open reads the element's start.
+func (e *element) open() (xml.StartElement, error) {
+	for {
+		tok, err := e.token()
+		if err != nil {
+			return xml.StartElement{}, err
+		}
+		switch t := tok.(type) {
+		case xml.StartElement:
+			return t.Copy(), nil
+		case xml.CharData:
+			if len(bytes.TrimSpace(t)) == 0 {
+				continue
+			}
+		}
+		return xml.StartElement{}, fmt.Errorf("%w: it does not start with an element", ErrStanza)
+	}
+}
+
+// children reads to the end of the open element. It calls child after the start of each child element; what child leaves of it is
+// skipped. It hands text between the children to text, which may be nil.
+func (e *element) children(child func(xml.StartElement) error, text func(xml.CharData)) error {
+	level := e.depth
+	for {
+		tok, err := e.token()
+		if err != nil {
+			return err
+		}
+		switch t := tok.(type) {
+		case xml.StartElement:
+			if err := child(t.Copy()); err != nil {
+				return err
+			}
+			for e.depth > level {
+				if _, err := e.token(); err != nil {
+					return err
+				}
+			}
+		case xml.EndElement:
+			if e.depth < level {
+				return nil
+			}
+		case xml.CharData:
+			if text != nil {
+				text(t)
+			}
+		}
+	}
+}
+
+// close makes sure that nothing comes after the element.
+func (e *element) close() error {
+	for e.end == nil {
+		tok, err := e.r.Token()
+		e.end = err
+		if t, ok := tok.(xml.CharData); tok != nil && !(ok && len(bytes.TrimSpace(t)) == 0) {
+			return fmt.Errorf("%w: more than one element", ErrStanza)
+		}
+	}
+	if !errors.Is(e.end, io.EOF) {
+		return e.broken(e.end)
+	}
+	return nil
+}
+
+// attribute returns an attribute that has no prefix.
+func attribute(start xml.StartElement, name string) string {
+	for _, a := range start.Attr {
+		if a.Name.Space == "" && a.Name.Local == name {
+			return a.Value
+		}
+	}
+	return ""
+}

@@ -1,0 +1,432 @@
+package push
+
+import (
+	"context"
+	"encoding/xml"
+	"fmt"
+	"time"
+
+	"mellium.im/xmlstream"
+	"mellium.im/xmpp/disco/info"
+	"mellium.im/xmpp/jid"
+	"mellium.im/xmpp/mux"
+	"mellium.im/xmpp/stanza"
+)
+
+// Limits on what a client may register. More is refused with modify/not-acceptable.
+const (
+	// MaxNodeBytes bounds the length of a node. Device tokens, which some services use as the node, have some hundred bytes.
+	MaxNodeBytes = 1024
+	// MaxFormFields bounds the number of fields of a publish-options form.
+	MaxFormFields = 32
+	// MaxFormBytes bounds a publish-options form: the lengths of its names, types and values together, and 16 for each field and each value.
+	MaxFormBytes = 8192
+)
+
+// Feature is what an account that can enable push announces in the disco#info of its bare JID (XEP-0357 §4.1).
+var Feature = info.Feature{Var: NS}
+
+// EventHandler is what the handlers of stanzas need of an Engine, and an *Engine is one.
+type EventHandler interface {
+	Handle(ctx context.Context, ev Event) (Decision, error)
+}
+
+// Request is an IQ with which a client enables or disables push (XEP-0357 §5, §6), read and checked. ParseRequest and ReadRequest make it.
+type Request struct {
+	// Event is the PushEnable or PushDisable that it asks for. It is nil if the request is refused.
+	Event Event
+	// Refusal is why it is refused, or nil.
+	Refusal *stanza.Error
+
+	id, from, to string
+}
+
+// ParseRequest reads a request from the bytes of one stanza. session is the session that sent it, which the host knows from the
+// connection: it must be authenticated, and what the stanza says of its sender is only compared with it.
+//
+// A request is refused (with the error that RFC 6120 §8.3 has for it) as follows:
+//
+//   - it does not come from session's account, or is addressed neither to that account's bare JID, nor to the account's domain, nor to nobody:
+//     auth/forbidden, as for anybody else's roster (RFC 6121 §2.3.3);
+//   - its type is get: cancel/not-allowed;
+//   - it has no id, or more than one payload: modify/bad-request;
+//   - there is no jid, it is not a JID, or it is the account's own, bare or full: modify/bad-request;
+//   - the form is malformed, is of another type than submit or form, or is there twice: modify/bad-request;
+//   - node or form are over a limit: modify/not-acceptable.
+//
+// What else is in it is ignored, other extensions' elements included. An error wraps ErrNotPush if the stanza is not such an IQ, or
+// ErrStanza if it is not even a stanza.
+func ParseRequest(session SessionID, data []byte) (*Request, error) {
+	e, err := parseElement(data)
+	if err != nil {
+		return nil, err
+	}
+	q, err := readRequest(session, e)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.close(); err != nil {
+		return nil, err
+	}
+	return q, nil
+}
+
+// ReadRequest is ParseRequest for a token reader that is positioned before the start element of the stanza. It reads to the
+// stanza's end and no further.
+func ReadRequest(session SessionID, r xml.TokenReader) (*Request, error) {
+	return readRequest(session, newElement(r))
+}
+
+func readRequest(session SessionID, e *element) (*Request, error) {
+	start, err := e.open()
+	if err != nil {
+		return nil, err
+	}
+	typ := attribute(start, "type")
+	if kindOf(start.Name.Space, start.Name.Local) != KindIQ || typ != "set" && typ != "get" {
+		return nil, ErrNotPush
+	}
+	q := &Request{id: attribute(start, "id"), from: attribute(start, "from"), to: attribute(start, "to")}
+	payloads, ours := 0, false
+	var p payload
+	err = e.children(func(child xml.StartElement) error {
+		payloads++
+		if payloads > 1 {
+			return nil
+		}
+		if ours = isRequest(child.Name); !ours {
+			return ErrNotPush
+		}
+		p = payload{enable: child.Name.Local == "enable", service: attribute(child, "jid"), node: attribute(child, "node")}
+		if !p.enable || typ == "get" {
+			return nil
+		}
+		return p.read(e)
+	}, nil)
+	if err != nil {
+		return nil, err
+	}
+	if !ours {
+		return nil, ErrNotPush
+	}
+	q.judge(session, typ, payloads, &p)
+	return q, nil
+}
+
+func isRequest(n xml.Name) bool {
+	return n.Space == NS && (n.Local == "enable" || n.Local == "disable")
+}
+
+// judge sets Event or Refusal.
+func (q *Request) judge(session SessionID, typ string, payloads int, p *payload) {
+	refuse := func(typ stanza.ErrorType, c stanza.Condition, text string) {
+		q.Refusal = &stanza.Error{Type: typ, Condition: c, Text: map[string]string{"en": text}}
+	}
+	malformed := func(text string) { refuse(stanza.Modify, stanza.BadRequest, text) }
+	if !q.isFrom(session.Account) {
+		q.from = "" // the reply goes to who really sent it, not to a third party
+		refuse(stanza.Auth, stanza.Forbidden, "this is for the account itself")
+		return
+	}
+	if to, err := prepared(q.to); err != nil || to != "" && to != session.Account && to != domain(session.Account) {
+		refuse(stanza.Auth, stanza.Forbidden, "this is for the account itself")
+		return
+	}
+	switch {
+	case checkText(q.id) != nil || q.id == "":
+		q.id = ""
+		malformed("an IQ needs an id")
+		return
+	case typ == "get":
+		refuse(stanza.Cancel, stanza.NotAllowed, "push is enabled and disabled by an IQ of type set")
+		return
+	case payloads > 1:
+		malformed("an IQ has one payload")
+		return
+	case p.service == "":
+		malformed("jid is missing")
+		return
+	}
+	service, err := jid.Parse(p.service)
+	switch {
+	case err != nil:
+		malformed("jid is not a JID")
+		return
+	case service.Bare().String() == session.Account:
+		malformed("jid is the account itself")
+		return
+	case len(p.node) > MaxNodeBytes:
+		refuse(stanza.Modify, stanza.NotAcceptable, fmt.Sprintf("node is longer than %d bytes", MaxNodeBytes))
+		return
+	case checkText(p.node) != nil:
+		malformed("node is not text")
+		return
+	case p.malformed != "":
+		malformed(p.malformed)
+		return
+	case p.tooBig != "":
+		refuse(stanza.Modify, stanza.NotAcceptable, p.tooBig)
+		return
+	}
+	k := Key{Service: service.String(), Node: p.node}
+	if p.enable {
+		q.Event = PushEnable{Session: session, Key: k, Options: p.options}
+	} else {
+		q.Event = PushDisable{Session: session, Key: k}
+	}
+}
+
+// isFrom tells whether the stanza's own word on its sender, if it has one, agrees.
+func (q *Request) isFrom(account string) bool {
+	from, err := prepared(q.from)
+	return err == nil && account != "" && (from == "" || bare(from) == account)
+}
+
+// domain returns the domain of a bare JID.
+func domain(account string) string {
+	for i := range len(account) {
+		if account[i] == '@' {
+			return account[i+1:]
+		}
+	}
+	return account
+}
+
+// payload is an <enable/> or <disable/> as it was sent.
+type payload struct {
+	enable        bool
+	service, node string
+	options       []Field
+	// malformed and tooBig say what is wrong with the form.
+	malformed, tooBig string
+
+	hasForm bool
+	size    int
+}
+
+// read reads the children of an <enable/>.
+func (p *payload) read(e *element) error {
+	return e.children(func(child xml.StartElement) error {
+		if child.Name != (xml.Name{Space: nsForm, Local: "x"}) {
+			return nil
+		}
+		if p.hasForm {
+			p.bad("there is more than one form")
+			return nil
+		}
+		p.hasForm = true
+		switch attribute(child, "type") {
+		case "submit", "form", "":
+			// XEP-0004 wants submit; clients were seen to send form, and the examples of XEP-0357 nothing.
+		default:
+			p.bad("the form's type is not submit")
+		}
+		return e.children(func(child xml.StartElement) error {
+			if child.Name != (xml.Name{Space: nsForm, Local: "field"}) {
+				return nil
+			}
+			return p.field(e, child)
+		}, nil)
+	}, nil)
+}
+
+// field reads a <field/> of the form. A form without any field is as none.
+func (p *payload) field(e *element, start xml.StartElement) error {
+	f := Field{Var: attribute(start, "var"), Type: attribute(start, "type")}
+	if len(p.options) == MaxFormFields {
+		p.tooBig = fmt.Sprintf("the form has more than %d fields", MaxFormFields)
+	}
+	p.count(f.Var, f.Type)
+	if p.unusable() {
+		return nil
+	}
+	err := e.children(func(child xml.StartElement) error {
+		if child.Name != (xml.Name{Space: nsForm, Local: "value"}) {
+			return nil
+		}
+		var text []byte
+		err := e.children(func(xml.StartElement) error {
+			p.bad("a value of the form has elements in it")
+			return nil
+		}, func(t xml.CharData) {
+			if len(text) <= MaxFormBytes {
+				text = append(text, t...)
+			}
+		})
+		if err != nil {
+			return err
+		}
+		v := string(text)
+		if p.count(v); !p.unusable() {
+			f.Values = append(f.Values, v)
+		}
+		return nil
+	}, nil)
+	p.options = append(p.options, f)
+	return err
+}
+
+func (p *payload) unusable() bool { return p.malformed != "" || p.tooBig != "" }
+
+func (p *payload) bad(text string) {
+	if p.malformed == "" {
+		p.malformed = text
+	}
+}
+
+// count counts the texts of a field or of a value.
+func (p *payload) count(texts ...string) {
+	p.size += 16
+	for _, s := range texts {
+		p.size += len(s)
+		if len(s) <= MaxFormBytes && checkText(s) != nil {
+			p.bad("the form holds what is not text")
+		}
+	}
+	if p.size > MaxFormBytes && p.tooBig == "" {
+		p.tooBig = fmt.Sprintf("the form is larger than %d bytes", MaxFormBytes)
+	}
+}
+
+// Answer puts the request to an Engine, unless it is refused already, and returns the reply to the client. It may take as long as the Store
+// does. An Engine that fails is wait/internal-server-error to the client, and nothing has changed.
+func (q *Request) Answer(ctx context.Context, h EventHandler) *Answer {
+	a := &Answer{Refusal: q.Refusal, id: q.id, from: q.to, to: q.from}
+	if q.Event == nil {
+		return a
+	}
+	if _, a.Err = h.Handle(ctx, q.Event); a.Err != nil {
+		a.Refusal = &stanza.Error{Type: stanza.Wait, Condition: stanza.InternalServerError}
+	}
+	return a
+}
+
+// Answer is the reply to a Request. It is to be sent on the session that the request came from.
+type Answer struct {
+	// Refusal is the error to the client. Nil means an IQ result.
+	Refusal *stanza.Error
+	// Err is what the Engine failed with, for the host's log. The client is not told.
+	Err error
+
+	id, from, to string
+}
+
+// start is the reply's start element, with the addresses of the request swapped.
+func (a *Answer) start() xml.StartElement {
+	start := xml.StartElement{Name: xml.Name{Local: "iq"}, Attr: make([]xml.Attr, 0, 4)}
+	add := func(name, value string) {
+		if value != "" {
+			start.Attr = append(start.Attr, xml.Attr{Name: xml.Name{Local: name}, Value: value})
+		}
+	}
+	typ := stanza.ResultIQ
+	if a.Refusal != nil {
+		typ = stanza.ErrorIQ
+	}
+	add("type", string(typ))
+	add("to", a.to)
+	add("from", a.from)
+	add("id", a.id)
+	return start
+}
+
+// AppendXML appends the reply's bytes. Like all stanzas it has the stream's namespace by default.
+func (a *Answer) AppendXML(dst []byte) []byte {
+	dst = append(dst, `<iq`...)
+	for _, at := range a.start().Attr {
+		dst = append(dst, ' ')
+		dst = append(dst, at.Name.Local...)
+		dst = append(dst, `="`...)
+		dst = appendEscaped(dst, at.Value)
+		dst = append(dst, '"')
+	}
+	if a.Refusal == nil {
+		return append(dst, `/>`...)
+	}
+	dst = append(dst, `><error type="`...)
+	dst = appendEscaped(dst, string(a.Refusal.Type))
+	dst = append(dst, `"><`...)
+	dst = append(dst, a.Refusal.Condition...)
+	dst = append(dst, ` xmlns="`+stanza.NSError+`"/>`...)
+	if text := a.Refusal.Text["en"]; text != "" {
+		dst = append(dst, `<text xmlns="`+stanza.NSError+`" xml:lang="en">`...)
+		dst = appendEscaped(dst, text)
+		dst = append(dst, `</text>`...)
+	}
+	return append(dst, `</error></iq>`...)
+}
+
+// TokenReader implements xmlstream.Marshaler.
+func (a *Answer) TokenReader() xml.TokenReader {
+	if a.Refusal == nil {
+		return xmlstream.Wrap(nil, a.start())
+	}
+	return xmlstream.Wrap(a.Refusal.TokenReader(), a.start())
+}
+
+// WriteXML implements xmlstream.WriterTo.
+func (a *Answer) WriteXML(w xmlstream.TokenWriter) (int, error) {
+	return xmlstream.Copy(w, a.TokenReader())
+}
+
+// MarshalXML implements xml.Marshaler.
+func (a *Answer) MarshalXML(e *xml.Encoder, _ xml.StartElement) error {
+	_, err := a.WriteXML(e)
+	return err
+}
+
+// Handler answers enable and disable on the streams of clients. It is safe for simultaneous use.
+type Handler struct {
+	// Engine takes the events. Required.
+	Engine EventHandler
+	// Session names the session that an IQ came from, or returns false if that is no session of a local account; then the request is
+	// refused. Required. mellium's handlers are not told the connection: a host has a mux for each connection, whose Session returns
+	// what authentication and binding said, or stamps each stanza with the full JID it was bound to and looks that up. It must not believe
+	// a from that a client wrote. It is called on the goroutine that reads the stream.
+	Session func(iq stanza.IQ) (SessionID, bool)
+	// Timeout bounds how long the Engine may take, during which nothing else is read from the stream. Default 30 s.
+	Timeout time.Duration
+}
+
+// Handle returns an option that registers a handler of clients' requests. It panics if h lacks a required field, as mux does.
+//
+// With disco.Handle on the same mux the feature is announced too. XEP-0357 §4.1 wants it on the account's bare JID; a host that answers
+// the disco#info of accounts in another way adds Feature there.
+func Handle(h Handler) mux.Option {
+	if h.Engine == nil || h.Session == nil {
+		panic("push: Handler needs an Engine and a Session")
+	}
+	return func(m *mux.ServeMux) {
+		for _, typ := range []stanza.IQType{stanza.SetIQ, stanza.GetIQ} {
+			mux.IQ(typ, xml.Name{Space: NS, Local: "enable"}, h)(m)
+			mux.IQ(typ, xml.Name{Space: NS, Local: "disable"}, h)(m)
+		}
+	}
+}
+
+// HandleIQ implements mux.IQHandler. It returns an error only if the stream is broken or the stanza over the limits of all stanzas.
+func (h Handler) HandleIQ(iq stanza.IQ, t xmlstream.TokenReadEncoder, start *xml.StartElement) error {
+	if !isRequest(start.Name) || iq.Type != stanza.SetIQ && iq.Type != stanza.GetIQ {
+		return nil
+	}
+	session, ok := h.Session(iq)
+	if !ok {
+		session = SessionID{}
+	}
+	q, err := ReadRequest(session, iq.Wrap(xmlstream.MultiReader(xmlstream.Token(*start), t)))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), orDefault(h.Timeout, 30*time.Second))
+	defer cancel()
+	_, err = q.Answer(ctx, h.Engine).WriteXML(t)
+	return err
+}
+
+// ForFeatures implements info.FeatureIter.
+func (h Handler) ForFeatures(node string, f func(info.Feature) error) error {
+	if node != "" {
+		return nil
+	}
+	return f(Feature)
+}

@@ -1,0 +1,54 @@
+package push
+
+import (
+	"cmp"
+	"encoding/xml"
+
+	"mellium.im/xmpp/stanza"
+)
+
+// readReplyError reads the rest of an IQ of type error (RFC 6120 §8.3). It gives what the sender may have echoed of the publish to nobody.
+func readReplyError(e *element) (*ReplyError, error) {
+	re := &ReplyError{}
+	err := e.children(func(child xml.StartElement) error {
+		if child.Name.Local != "error" || !isStanzaNS(child.Name.Space) || *re != (ReplyError{}) {
+			return nil
+		}
+		re.Type = attribute(child, "type")
+		special := ""
+		err := e.children(func(child xml.StartElement) error {
+			switch child.Name.Space {
+			case stanza.NSError:
+				if child.Name.Local != "text" && re.Condition == "" {
+					re.Condition = child.Name.Local
+				}
+			case nsPubsub + "#errors":
+				special = child.Name.Local
+			}
+			return nil
+		}, nil)
+		if special == "payload-too-big" {
+			re.Condition = special
+		}
+		return err
+	}, nil)
+	return re.sane(), err
+}
+
+// sane returns e with what every error reply has, and without what only a broken or hostile service sends: the condition is stored
+// and shown.
+func (e *ReplyError) sane() *ReplyError {
+	s := ReplyError{Type: e.Type, Condition: cmp.Or(e.Condition, "undefined-condition")}
+	switch stanza.ErrorType(s.Type) {
+	case stanza.Cancel, stanza.Modify, stanza.Auth, stanza.Wait, stanza.Continue:
+	default:
+		s.Type = "cancel"
+	}
+	for i := range len(s.Condition) {
+		if b := s.Condition[i]; i == 64 || b != '-' && (b < 'a' || b > 'z') {
+			s.Condition = "undefined-condition"
+			break
+		}
+	}
+	return &s
+}

@@ -1,0 +1,180 @@
+package push
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// ErrTooManyOpen: more publishes wait for their replies than Router.Limit allows; this one was not sent.
+var ErrTooManyOpen = errors.New("push: too many publishes wait for a reply")
+
+// errNoReply is what a publish ends with if there is no reply in time.
+var errNoReply = errors.New("push: no reply from the push service")
+
+// Router is a Publisher for servers that route stanzas and meet the reply later, in the handler of whatever stream it comes in by. Host and
+// Send are set before first use and not changed after it. It is safe for simultaneous use.
+//
+// The server gives every IQ of type result or error that is addressed to Host to HandleReply, ReadReply or Reply. A reply counts only if
+// both its ID, which cannot be guessed, and its from are those of a publish that waits; others are none of ours.
+type Router struct {
+	// Host is the server's domain, which publishes come from.
+	Host string
+	// Send routes the IQ to the JID to. It may be called from several goroutines at once. It should not wait for more than the
+	// stanza's way into a queue; ctx ends when the publish has no more time. iq is valid until it returns. An error means that the
+	// stanza was not sent.
+	Send func(ctx context.Context, to string, iq []byte) error
+	// Limit is how many publishes may wait for a reply at once. Default 16384.
+	Limit int
+
+	mu   sync.Mutex
+	open map[string]*sent // by ID
+	free sync.Pool        // of *sent
+}
+
+// sent is a publish that waits for its reply.
+type sent struct {
+	service string
+	iq      []byte
+	// reply has room for one, which is sent by whoever takes the publish out of Router.open.
+	reply chan *ReplyError
+}
+
+// Publish implements Publisher.
+func (r *Router) Publish(ctx context.Context, n *Notification) error {
+	s, _ := r.free.Get().(*sent)
+	if s == nil {
+		s = &sent{reply: make(chan *ReplyError, 1)}
+	}
+	defer r.free.Put(s)
+	s.service = n.Service
+	id := rand.Text()
+	if !r.add(id, s) {
+		return ErrTooManyOpen
+	}
+	s.iq = n.AppendIQ(s.iq[:0], r.Host, id)
+	if err := r.Send(ctx, n.Service, s.iq); err != nil {
+		if r.take(id, n.Service) == nil {
+			<-s.reply
+		}
+		return fmt.Errorf("push: publish not sent: %w", err)
+	}
+	select {
+	case re := <-s.reply:
+		return asError(re)
+	case <-ctx.Done():
+		if r.take(id, n.Service) == nil {
+			return asError(<-s.reply) // it came at the last moment
+		}
+		return fmt.Errorf("%w: %w", errNoReply, context.Cause(ctx))
+	}
+}
+
+func asError(re *ReplyError) error {
+	if re == nil {
+		return nil // and not an error that holds a nil pointer
+	}
+	return re
+}
+
+func (r *Router) add(id string, s *sent) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.open == nil {
+		r.open = make(map[string]*sent)
+	}
+	if len(r.open) >= orDefault(r.Limit, 16384) {
+		return false
+	}
+	r.open[id] = s
+	return true
+}
+
+// take takes the publish out, if it still waits and went to that service. The caller then owns its reply channel's one place.
+func (r *Router) take(id, service string) *sent {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.open[id]
+	if s == nil || s.service != service {
+		return nil
+	}
+	delete(r.open, id)
+	return s
+}
+
+// waits tells whether a reply with this ID and from is one of ours, and returns from in prepared form.
+func (r *Router) waits(from, id string) (string, bool) {
+	r.mu.Lock()
+	s := r.open[id]
+	var service string
+	if s != nil {
+		service = s.service
+	}
+	r.mu.Unlock()
+	if s == nil {
+		return "", false
+	}
+	if from == service {
+		return service, true
+	}
+	p, err := prepared(from)
+	return service, err == nil && p == service
+}
+
+// Reply ends the publish with that ID to that service: e is nil for a result, else the error. It returns false if none waits; the
+// stanza then is not ours. It is for servers that have parsed the stanza already.
+func (r *Router) Reply(from, id string, e *ReplyError) bool {
+	service, ok := r.waits(from, id)
+	if !ok {
+		return false
+	}
+	s := r.take(id, service)
+	if s == nil {
+		return false
+	}
+	if e != nil {
+		e = e.sane()
+	}
+	s.reply <- e
+	return true
+}
+
+// HandleReply is Reply for the bytes of one stanza. It returns false for every stanza that is not a reply to one of our publishes, and an
+// error, which wraps ErrStanza, for what is not a stanza.
+func (r *Router) HandleReply(iq []byte) (bool, error) {
+	e, err := parseElement(iq)
+	if err != nil {
+		return false, err
+	}
+	return r.readReply(e)
+}
+
+// ReadReply is Reply for a token reader that is positioned before the stanza's start element. It may not read to the stanza's end.
+func (r *Router) ReadReply(t xml.TokenReader) (bool, error) {
+	return r.readReply(newElement(t))
+}
+
+func (r *Router) readReply(e *element) (bool, error) {
+	start, err := e.open()
+	if err != nil {
+		return false, err
+	}
+	typ := attribute(start, "type")
+	if kindOf(start.Name.Space, start.Name.Local) != KindIQ || typ != "result" && typ != "error" {
+		return false, nil
+	}
+	from, id := attribute(start, "from"), attribute(start, "id")
+	if _, ok := r.waits(from, id); !ok {
+		return false, nil
+	}
+	var re *ReplyError
+	if typ == "error" {
+		if re, err = readReplyError(e); err != nil {
+			return false, err
+		}
+	}
+	return r.Reply(from, id, re), nil
+}
