@@ -5,7 +5,7 @@ go 1.25.0
 replace github.com/xmpp-push/push => ../..
 
 require (
-	github.com/xmpp-push/push v0.0.0-00010101000000-000000000000
+	github.com/xmpp-push/push v0.0.0
 	mellium.im/sasl v0.3.2
 	mellium.im/xmpp v0.22.0
 )

@@ -13,11 +13,15 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/trace"
 )
 
 func main() {
@@ -44,11 +48,11 @@ func (u *users) Set(s string) error {
 // options is the command line.
 type options struct {
 	Config
-	c2s, component, data string
-	verbose              bool
-	users                users
-	madeUp               bool // the accounts' password
-	demo, once           bool
+	c2s, component, data, record string
+	verbose                      bool
+	users                        users
+	madeUp                       bool // the accounts' password
+	demo, once                   bool
 }
 
 func parse(args []string, stderr io.Writer) (*options, error) {
@@ -61,6 +65,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.StringVar(&o.ComponentSecret, "component-secret", "", "what components log in with (made up and printed if empty)")
 	f.Var(&o.users, "user", "an account, as `NAME:PASSWORD`; may be given again (default juliet and romeo)")
 	f.StringVar(&o.data, "data", "", "a folder for what must survive a restart: the push registrations")
+	f.StringVar(&o.record, "record", "", "a `FILE` for a trace of all that the push engine is told, which cmd/pushreplay can replay")
 	f.DurationVar(&o.AckDelay, "ack-delay", 30*time.Second, "how long a client may take to acknowledge before it is notified")
 	f.DurationVar(&o.ResumeTimeout, "resume-timeout", 10*time.Minute, "how long a session can be resumed")
 	f.DurationVar(&o.MaxResume, "max-resume", 72*time.Hour, "how long it can be if its device is asleep and can be woken by push")
@@ -128,8 +133,36 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
+// record starts a recording of the push engine. Texts of messages and secrets of push services are left out.
+func record(o *options) (*trace.Recorder, error) {
+	file, err := os.Create(o.record)
+	if err != nil {
+		return nil, err
+	}
+	recorder, err := trace.NewRecorder(trace.RecorderConfig{
+		Host: o.Domain, Policy: o.pushPolicy(), MaxBytes: math.MaxInt64,
+		Create: func(string) (io.WriteCloser, error) { return file, nil },
+	})
+	if err != nil {
+		return nil, err
+	}
+	o.Observer = push.Observers(o.Observer, recorder.Observer())
+	return recorder, nil
+}
+
 // serve runs the server until ctx is done.
 func serve(ctx context.Context, o *options, stdout io.Writer) error {
+	if o.record != "" {
+		recorder, err := record(o)
+		if err != nil {
+			return err
+		}
+		defer func() {
+			if err := recorder.Close(); err != nil {
+				o.Logger.Error("recording failed", "file", o.record, "err", err)
+			}
+		}()
+	}
 	s, err := NewServer(o.Config)
 	if err != nil {
 		return err

@@ -33,19 +33,24 @@ type pushHost struct {
 func newPushHost(s *Server) (*pushHost, error) {
 	p := &pushHost{srv: s, sessions: make(map[push.SessionID]*session)}
 	p.router = &push.Router{Host: s.domain, Send: p.send}
-	policy := s.cfg.Policy
-	policy.MaxResume, policy.MaxErrors = s.cfg.MaxResume, s.cfg.MaxErrors
 	var err error
 	p.engine, err = push.New(push.Config{
 		Host:       s.domain,
 		Publisher:  p.router,
 		Store:      s.cfg.Store,
-		Policy:     policy,
+		Policy:     s.cfg.pushPolicy(),
 		Resumption: p,
 		Logger:     s.log,
 		Observer:   s.cfg.Observer,
 	})
 	return p, err
+}
+
+// pushPolicy is the push policy that the flags ask for.
+func (c *Config) pushPolicy() push.Policy {
+	p := c.Policy
+	p.MaxResume, p.MaxErrors = c.MaxResume, c.MaxErrors
+	return p
 }
 
 // Stanzas for the engine, and from it.
