@@ -19,8 +19,8 @@ type Account struct {
 	policy   *Policy
 	regs     []*registration // in the order of their keys
 	sessions []*session
-	// touched is when something was remembered last.
-	touched time.Time
+	// touched is when something was remembered last, or a session ended since. left is when a session ended last.
+	touched, left time.Time
 }
 
 // registration is a Registration with what the rules and the pacing know about it.
@@ -88,17 +88,31 @@ func (a *Account) Reload(rs []Registration, e *Effects) {
 }
 
 // Idle tells whether nothing would be lost if the account were forgotten, its registrations being stored: no session, nothing
-// waiting or in flight, nothing notified lately.
+// waiting or in flight, nothing that has to be remembered.
 func (a *Account) Idle(now time.Time) bool {
-	if len(a.sessions) > 0 || !a.touched.IsZero() && now.Sub(a.touched) < a.policy.RememberFor {
-		return false
+	at, ok := a.idleAt()
+	return ok && !now.Before(at)
+}
+
+// idleAt returns when the account will be Idle if nothing happens. It returns false if something has to happen first.
+func (a *Account) idleAt() (time.Time, bool) {
+	if len(a.sessions) > 0 {
+		return time.Time{}, false
+	}
+	var at time.Time
+	if !a.touched.IsZero() {
+		at = a.touched.Add(a.policy.RememberFor)
 	}
 	for _, r := range a.regs {
-		if p := &r.pace; p.queued || p.inFlight || len(p.waiting) > 0 || now.Before(p.notBefore) {
-			return false
+		p := &r.pace
+		if p.queued || p.inFlight || len(p.waiting) > 0 {
+			return time.Time{}, false
+		}
+		if p.notBefore.After(at) {
+			at = p.notBefore
 		}
 	}
-	return true
+	return at, true
 }
 
 func (a *Account) find(k Key) *registration {
@@ -134,10 +148,9 @@ func (a *Account) Handle(ev Event, f Facts, d *Decision) {
 	case SessionOpen:
 		a.open(e, d)
 	case SessionClose:
-		if a.session(e.Session.ID) == nil {
+		if !a.close(e.Session.ID, f.Now) {
 			d.Reason = ReasonUnknownSession
 		}
-		a.close(e.Session.ID)
 	case PushEnable:
 		a.enable(e, f.Now, d)
 	case PushDisable:
@@ -151,6 +164,7 @@ func (a *Account) Handle(ev Event, f Facts, d *Decision) {
 			a.hibernate(s, f.Now, d)
 		}
 		a.judgeSession(onHibernationStart, e.Session.ID, e.Stanzas, &f, d)
+		a.alerted(e.Session.ID, d)
 	case StanzaQueued:
 		a.judgeSession(onStanzaQueued, e.Session.ID, []Stanza{e.Stanza}, &f, d)
 	case HibernationEnd:
@@ -299,6 +313,7 @@ func (a *Account) judge(q question, r *registration, from *session, stanzas []St
 	first := len(d.ids)
 	q.disabled = !r.Health.Disabled.IsZero() && !a.mayRetry(r, f.Now)
 	if len(stanzas) == 0 {
+		q.skipPlain = false
 		if v.Rule, v.Reason = decide(q); v.Reason.Notifies() {
 			v.Reason = ReasonNothing
 		}
@@ -445,7 +460,7 @@ func (a *Account) Flush(now time.Time) {
 // Abandon drops everything that waits or is in flight.
 func (a *Account) Abandon(reason Reason, e *Effects) {
 	for _, r := range a.regs {
-		r.drop(append(r.pace.flight, r.pace.takeAll()...), reason, "", e)
+		r.drop(r.pace.takeAll(), reason, "", e)
 	}
 }
 
@@ -473,24 +488,11 @@ func (a *Account) Status(now time.Time) AccountStatus {
 	return st
 }
 
-// idleAt returns when an account without sessions will be Idle if nothing happens; zero if it has sessions.
-func (a *Account) idleAt() time.Time {
-	if len(a.sessions) > 0 || a.touched.IsZero() {
-		return time.Time{}
-	}
-	at := a.touched.Add(a.policy.RememberFor)
-	for _, r := range a.regs {
-		if r.pace.notBefore.After(at) {
-			at = r.pace.notBefore
-		}
-	}
-	return at
-}
-
-// Prune forgets what was notified too long ago to be met again, and returns whether the account is Idle.
+// Prune forgets what was notified too long ago to be met again, and returns whether the account is Idle. Stanzas of a hibernated session
+// can come back, as offline messages, until some time after the session has ended.
 func (a *Account) Prune(now time.Time) bool {
 	age := a.policy.RememberFor
-	if len(a.sessions) > 0 {
+	if len(a.sessions) > 0 || now.Sub(a.left) < a.policy.RememberFor { // else no stanza of a session can still come by another way
 		age += a.policy.MaxResume
 	}
 	for _, r := range a.regs {

@@ -343,7 +343,7 @@ func (s *shard) settle(e *Engine, en *entry, now time.Time) {
 		return
 	}
 	next := en.Next()
-	if idle := en.idleAt(); next.IsZero() || !idle.IsZero() && idle.Before(next) {
+	if idle, ok := en.idleAt(); ok && (next.IsZero() || idle.Before(next)) {
 		next = idle
 	}
 	if s.closed {

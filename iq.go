@@ -31,6 +31,8 @@ type EventHandler interface {
 	Handle(ctx context.Context, ev Event) (Decision, error)
 }
 
+var _ EventHandler = (*Engine)(nil)
+
 // Request is an IQ with which a client enables or disables push (XEP-0357 §5, §6), read and checked. ParseRequest and ReadRequest make it.
 type Request struct {
 	// Event is the PushEnable or PushDisable that it asks for. It is nil if the request is refused.

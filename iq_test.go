@@ -388,6 +388,73 @@ func TestRequestWithoutSession(t *testing.T) {
 	assert.Equal(t, refusal("auth", "forbidden", "this is for the account itself"), string(q.Answer(t.Context(), nil).AppendXML(nil)))
 }
 
+// TestRequestsToEngine goes from the client's bytes to the push service's, with a Store that fails once.
+func TestRequestsToEngine(t *testing.T) {
+	var published []string
+	router := &push.Router{Host: "example.com"}
+	router.Send = func(_ context.Context, to string, iq []byte) error {
+		published = append(published, to)
+		go router.Reply(to, idOf.FindStringSubmatch(string(iq))[1], nil)
+		return nil
+	}
+	store := &failingStore{Store: push.NewMemoryStore()}
+	e, err := push.New(push.Config{Host: "example.com", Publisher: router, Store: store})
+	require.NoError(t, err)
+	ask := func(iq string) string {
+		q, err := push.ParseRequest(device, []byte(iq))
+		require.NoError(t, err)
+		return string(q.Answer(t.Context(), e).AppendXML(nil))
+	}
+	registered := func() int {
+		rs, err := store.List(t.Context(), device.Account)
+		require.NoError(t, err)
+		return len(rs)
+	}
+	enable := set(enableNS + `jid='push.example.net' node='n1'/>`)
+	store.err = errors.New("disk on fire")
+	assert.Equal(t, refusal("wait", "internal-server-error", ""), ask(enable))
+	store.err = nil
+	assert.Zero(t, registered())
+	assert.Equal(t, resultX, ask(enable))
+	assert.Equal(t, 1, registered())
+	_, err = e.Handle(t.Context(), push.Ping{Account: device.Account})
+	require.NoError(t, err)
+	require.NoError(t, e.Close(t.Context()))
+	assert.Equal(t, []string{"push.example.net"}, published)
+
+	e, err = push.New(push.Config{Host: "example.com", Publisher: router, Store: store})
+	require.NoError(t, err)
+	disable := set(`<disable xmlns='urn:xmpp:push:0' jid='push.example.net'/>`)
+	store.err = errors.New("disk on fire")
+	assert.Equal(t, refusal("wait", "internal-server-error", ""), ask(disable))
+	store.err = nil
+	assert.Equal(t, 1, registered())
+	assert.Equal(t, resultX, ask(disable))
+	assert.Zero(t, registered())
+	assert.Equal(t, resultX, ask(disable), "what is not known is a plain result")
+	require.NoError(t, e.Close(t.Context()))
+}
+
+// failingStore fails to write while err is set.
+type failingStore struct {
+	push.Store
+	err error
+}
+
+func (s *failingStore) Enable(ctx context.Context, r push.Registration, limit int) ([]push.Key, error) {
+	if s.err != nil {
+		return nil, s.err
+	}
+	return s.Store.Enable(ctx, r, limit)
+}
+
+func (s *failingStore) Update(ctx context.Context, account string, k push.Key, u push.Update) error {
+	if s.err != nil {
+		return s.err
+	}
+	return s.Store.Update(ctx, account, k, u)
+}
+
 // FuzzParseRequest checks that nothing panics, that what is accepted keeps to the limits, and that every reply is well-formed and says the same in both
 // encodings.
 func FuzzParseRequest(f *testing.F) {

@@ -38,6 +38,8 @@ type part struct {
 	sender, body string
 	events       []uint64
 	hashes       []uint64 // of the stanzas, to be forgotten if they are dropped
+	// resumed: its session was resumed while it was in flight, so that it is not tried again.
+	resumed bool
 }
 
 // instant is a time in a third of the space: nanoseconds since 1970, plus one so that zero can mean none.
@@ -75,7 +77,9 @@ func (p *part) merge(o *part, policy *Policy) {
 	if o.newest >= p.newest {
 		p.newest, p.sender, p.body = o.newest, o.sender, o.body
 	}
-	p.events = newest(append(p.events, o.events...), policy.Causes)
+	p.events = append(p.events, o.events...)
+	sortUnique(&p.events)
+	p.events = newest(p.events, policy.Causes)
 	p.hashes = newest(append(p.hashes, o.hashes...), policy.Remember)
 }
 
@@ -193,23 +197,40 @@ func (p *pacer) takeOld(now time.Time, policy *Policy) []part {
 }
 
 // takeSession removes what waits because of a session and returns it. What is in flight cannot be called back, but if its publish
-// fails it need not be tried again.
+// fails it is not tried again.
 func (p *pacer) takeSession(s *session) []part {
 	from := func(w part) bool { return w.from == s }
-	p.flight = slices.DeleteFunc(p.flight, from)
-	i := slices.IndexFunc(p.waiting, from)
-	if i < 0 {
-		return nil
+	if i := slices.IndexFunc(p.flight, from); i >= 0 && p.inFlight {
+		p.flight[i].resumed = true
 	}
-	gone := p.waiting[i]
-	p.waiting = slices.Delete(p.waiting, i, i+1)
+	gone := take(&p.waiting, from)
 	p.settle()
-	return []part{gone}
+	return gone
 }
 
-// takeAll removes everything that waits and returns it.
+// takeResumed removes from what is in flight what need not be tried again, and returns it.
+func (p *pacer) takeResumed() []part {
+	return take(&p.flight, func(w part) bool { return w.resumed })
+}
+
+// take removes the parts for which is says so, and returns them.
+func take(parts *[]part, is func(part) bool) (gone []part) {
+	*parts = slices.DeleteFunc(*parts, func(w part) bool {
+		if is(w) {
+			gone = append(gone, w)
+			return true
+		}
+		return false
+	})
+	return gone
+}
+
+// takeAll removes everything that waits or is in flight and returns it.
 func (p *pacer) takeAll() []part {
 	gone := p.waiting
+	if p.inFlight {
+		gone = append(gone, p.flight...)
+	}
 	p.waiting, p.flight = nil, nil
 	p.settle()
 	return gone
@@ -228,7 +249,7 @@ func (p *pacer) orphan(s *session, policy *Policy) {
 }
 
 func adopt(parts []part, s *session, policy *Policy) []part {
-	i := slices.IndexFunc(parts, func(w part) bool { return w.from == s })
+	i := slices.IndexFunc(parts, func(w part) bool { return w.from == s && !w.resumed })
 	if i < 0 {
 		return parts
 	}
@@ -358,7 +379,7 @@ func (s *Service) Done(now time.Time, answered bool) {
 		return
 	}
 	s.failures++
-	if s.Broken() {
+	if s.Broken() && s.inFlight == 0 { // those that were in flight when it broke are no probes
 		s.probeAt = now.Add(s.policy.ProbeEvery * time.Duration(min(1<<min(s.probes, 4), 10)))
 		s.probes++
 	}

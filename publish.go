@@ -2,8 +2,8 @@ package push
 
 import (
 	"strconv"
-	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Notification is what is to be published to one registration.
@@ -192,13 +192,14 @@ func (a *Account) End(k Key, reply Reply, now time.Time, e *Effects) Result {
 		}
 		p.finish(now, a.policy)
 	case Transient:
+		r.drop(p.takeResumed(), ReasonResumed, "", e)
 		wait := a.policy.backoff(a.name, k, p.tries)
 		p.again(now, wait, a.policy)
 		if len(p.waiting) > 0 {
 			res.RetryAt = p.notBefore
 		}
 	case TooBig:
-		p.stripped = true
+		r.drop(p.takeResumed(), ReasonResumed, "", e)
 		p.again(now, 0, a.policy)
 		p.stripped = len(p.waiting) > 0
 		if p.stripped {
@@ -327,41 +328,33 @@ func (n *Notification) AppendIQ(dst []byte, from, id string) []byte {
 // written as a reference.
 func appendEscaped(dst []byte, s string) []byte {
 	plain := 0
-	for i, r := range s {
-		esc := ""
-		n := 1
-		switch {
-		case r == '<':
-			esc = "&lt;"
-		case r == '>':
-			esc = "&gt;"
-		case r == '&':
-			esc = "&amp;"
-		case r == '"':
-			esc = "&#34;"
-		case r == '\'':
-			esc = "&#39;"
-		case r == '\t':
-			esc = "&#x9;"
-		case r == '\n':
-			esc = "&#xA;"
-		case r == '\r':
-			esc = "&#xD;"
-		case r < ' ':
-			esc = "\uFFFD"
-		case r == 0xfffe || r == 0xffff:
-			esc, n = "\uFFFD", 3
-		case r == 0xfffd:
-			if strings.HasPrefix(s[i:], "\uFFFD") {
-				continue
+	for i := 0; i < len(s); {
+		if b := s[i]; b < utf8.RuneSelf {
+			if esc := escapes[b]; esc != "" {
+				dst = append(dst, s[plain:i]...)
+				dst = append(dst, esc...)
+				plain = i + 1
 			}
-			esc = "\uFFFD" // not UTF-8
-		default:
+			i++
 			continue
 		}
-		dst = append(dst, s[plain:i]...)
-		dst = append(dst, esc...)
-		plain = i + n
+		r, n := utf8.DecodeRuneInString(s[i:])
+		if r == utf8.RuneError && n == 1 || r == 0xfffe || r == 0xffff {
+			dst = append(dst, s[plain:i]...)
+			dst = append(dst, "\uFFFD"...)
+			plain = i + n
+		}
+		i += n
 	}
 	return append(dst, s[plain:]...)
 }
+
+// escapes are the ASCII characters that are not written as they are.
+var escapes = func() (e [utf8.RuneSelf]string) {
+	for b := range byte(' ') {
+		e[b] = "\uFFFD"
+	}
+	e['<'], e['>'], e['&'], e['"'], e['\''] = "&lt;", "&gt;", "&amp;", "&#34;", "&#39;"
+	e['\t'], e['\n'], e['\r'] = "&#x9;", "&#xA;", "&#xD;"
+	return e
+}()

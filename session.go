@@ -58,17 +58,23 @@ func (s *session) bind(r *registration) {
 	r.unread = 0
 }
 
-// close ends a session. What waits because of it still goes out: its device has not come back.
-func (a *Account) close(id string) {
+// close ends a session, if there is one. What waits because of it still goes out: its device has not come back. What was notified is
+// remembered for a while longer, because the session's stanzas go to offline storage now.
+func (a *Account) close(id string, now time.Time) bool {
 	i := slices.IndexFunc(a.sessions, func(s *session) bool { return s.id == id })
 	if i < 0 {
-		return
+		return false
 	}
 	s := a.sessions[i]
 	a.sessions = slices.Delete(a.sessions, i, i+1)
+	a.left = now
+	if !a.touched.IsZero() {
+		a.touched = now
+	}
 	for _, r := range a.regs {
 		r.pace.orphan(s, a.policy)
 	}
+	return true
 }
 
 // hibernate marks the session and advises the host. A phone that is asleep does not come back by itself: it is woken by a notification that
@@ -85,6 +91,20 @@ func (a *Account) hibernate(s *session, now time.Time, d *Decision) {
 		s.wakeAt = now.Add(a.policy.MaxResume - a.policy.WakeBefore)
 	}
 	d.advise(a.name, s, a.policy.MaxResume, ReasonAsleep)
+}
+
+// alerted takes the advice back at once if what the session's user should see was sent before the connection was lost, because it was not
+// acknowledged: no later notification would end the longer time.
+func (a *Account) alerted(id string, d *Decision) {
+	s := a.session(id)
+	if s == nil || s.bound == nil || len(s.bound.pace.waiting) > 0 {
+		return
+	}
+	for _, v := range d.Verdicts {
+		if v.Key == s.bound.Key && v.Reason == ReasonSeen && v.Class >= Important {
+			a.shorten(s.bound, ReasonWoken, &d.Effects)
+		}
+	}
 }
 
 // resume drops what waits because of this session: it gets its stanzas itself now (rule R5).
