@@ -40,6 +40,21 @@ func (s *Server) account(j jid.JID) *account {
 	return s.accounts[j.Localpart()]
 }
 
+// sessions returns the full JIDs of an account's sessions, hibernated ones included.
+func (s *Server) sessions(localpart string) []string {
+	a := s.accounts[localpart]
+	if a == nil {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var jids []string
+	for _, x := range a.sessions {
+		jids = append(jids, x.jid.String())
+	}
+	return jids
+}
+
 // message is a message on its way to an account. Several sessions may hold a copy; the lock of the account covers it.
 type message struct {
 	// id is the stanza's identity for the account: its ID in the archive, if it is there.

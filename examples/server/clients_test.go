@@ -23,7 +23,7 @@ func missing(t *testing.T, what string) {
 }
 
 // listening runs a server with accounts juliet and romeo, and returns its ports.
-func listening(t *testing.T) (c2s, component string) {
+func listening(t *testing.T) (s *Server, c2s, component string) {
 	s, err := NewServer(Config{
 		Domain: "localhost", ComponentSecret: "component secret",
 		AckDelay: 3 * time.Second, ResumeTimeout: time.Minute, MaxResume: time.Hour, MaxErrors: 3,
@@ -52,7 +52,7 @@ func listening(t *testing.T) (c2s, component string) {
 		}
 		return fmt.Sprint(a.(*net.TCPAddr).Port)
 	}
-	return port(s.ListenClients("127.0.0.1:0")), port(s.ListenComponents("127.0.0.1:0"))
+	return s, port(s.ListenClients("127.0.0.1:0")), port(s.ListenComponents("127.0.0.1:0"))
 }
 
 // script runs a program that exits with 0 if all is well.
@@ -75,7 +75,7 @@ func TestSlixmpp(t *testing.T) {
 	if exec.Command(python, "-c", "import slixmpp").Run() != nil {
 		missing(t, "slixmpp; on Debian: apt-get install python3-slixmpp")
 	}
-	c2s, component := listening(t)
+	_, c2s, component := listening(t)
 	script(t, python, "testdata/slixmpp_life.py", c2s, component, "component secret", "pässword")
 }
 

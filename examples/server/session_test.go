@@ -3,16 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/xmpp-push/push/examples/server/internal/element"
 	"github.com/xmpp-push/push/examples/server/internal/peer"
 )
 
@@ -53,8 +49,6 @@ func (w testWriter) Write(b []byte) (int, error) {
 	w.t.Logf("%s", b)
 	return len(b), nil
 }
-
-var _ io.Writer = testWriter{}
 
 func user(i int) string { return [...]string{"juliet", "romeo", "nurse"}[i] }
 
@@ -233,7 +227,3 @@ func TestResumeRace(t *testing.T) {
 		})
 	}
 }
-
-var _ = rand.IntN
-var _ sync.Mutex
-var _ = element.New

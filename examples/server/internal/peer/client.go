@@ -27,6 +27,8 @@ type Login struct {
 	Domain, User, Password, Resource string
 	// Resumable turns stream management on.
 	Resumable bool
+	// Got, if not nil, is told of each stanza that comes.
+	Got func(*element.Element)
 }
 
 // Client is a client with stream management. Its methods may be called from any goroutine; Receive from one at a time.
@@ -170,6 +172,9 @@ func (c *Client) read() {
 		switch {
 		case e.Name.Space == "":
 			c.handled++
+			if c.login.Got != nil {
+				c.login.Got(e)
+			}
 			c.inbox = append(c.inbox, e)
 			c.poke()
 		case e.Is(nsSM, "r"):
