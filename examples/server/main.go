@@ -2,6 +2,7 @@
 // one's own. Begin with push.go in this folder, which is all that ties the two together.
 //
 //	go run ./examples/server -demo       the whole story in ten seconds
+//	go run ./examples/server -load       how fast it is, beside a real Prosody
 //	go run ./examples/server             accounts juliet and romeo, for real clients
 package main
 
@@ -53,6 +54,8 @@ type options struct {
 	users                        users
 	madeUp                       bool // the accounts' password
 	demo, once                   bool
+	load                         bool
+	clients, messages            int
 }
 
 func parse(args []string, stderr io.Writer) (*options, error) {
@@ -72,6 +75,9 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.IntVar(&o.MaxErrors, "max-errors", 16, "after how many errors in a row of its push service a registration is disabled")
 	f.BoolVar(&o.demo, "demo", false, "show it all, with scripted clients and a push service, on free ports; then go on serving")
 	f.BoolVar(&o.once, "once", false, "with -demo: end after the story, with exit code 1 if it went otherwise than told")
+	f.BoolVar(&o.load, "load", false, "measure publishes a second and latencies, of this server and of a Prosody if there is one, and end")
+	f.IntVar(&o.clients, "load-clients", 500, "with -load: the number of clients")
+	f.IntVar(&o.messages, "load-messages", 5000, "with -load: the number of messages to offline clients")
 	f.BoolVar(&o.verbose, "v", false, "log more")
 	if err := f.Parse(args); err != nil {
 		return nil, err
@@ -109,10 +115,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 	level := slog.LevelInfo
+	if o.demo {
+		level = slog.LevelWarn // the timeline tells the rest
+	}
 	if o.verbose {
 		level = slog.LevelDebug
 	}
 	o.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+	if o.load {
+		if err := load(ctx, stdout, o.clients, o.messages); err != nil {
+			fmt.Fprintln(stderr, "server:", err)
+			return 1
+		}
+		return 0
+	}
 	if o.demo {
 		if err := demo(ctx, stdout); err != nil || o.once {
 			if err == nil {

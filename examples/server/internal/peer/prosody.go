@@ -70,7 +70,7 @@ plugin_paths = { "/usr/lib/prosody/modules" }
 c2s_require_encryption = false
 allow_unencrypted_plain_auth = true
 authentication = "internal_plain"
-storage = "internal"
+storage = { accounts = "internal" }
 default_archive_policy = true
 %s
 VirtualHost "localhost"
