@@ -60,11 +60,26 @@ func TestRules(t *testing.T) {
 				require.NoError(t, os.WriteFile(file, []byte(got), 0o644))
 				return
 			}
-			assert.Equal(t, string(text), got)
+			compare(t, strings.Split(string(text), "\n"), strings.Split(got, "\n"))
 		})
 	}
 	if !t.Failed() {
 		t.Run("every rule and reason occurs", func(t *testing.T) { occurs(t, all.String()) })
+	}
+}
+
+// compare reports the first line that is not as it was.
+func compare(t *testing.T, want, got []string) {
+	for i := range max(len(want), len(got)) {
+		line := func(lines []string) string {
+			if i < len(lines) {
+				return lines[i]
+			}
+			return "(the end)"
+		}
+		if w, g := line(want), line(got); w != g {
+			t.Fatalf("line %d, after\n%s\nwas\n%s\nand is\n%s", i+1, strings.Join(want[max(i-4, 0):min(i, len(want))], "\n"), w, g)
+		}
 	}
 }
 

@@ -16,6 +16,7 @@ type sim struct {
 	accounts []*simAccount
 	services []*simService
 	flights  []*flight // in the order in which they were sent
+	d        Decision  // used again for each event
 
 	// facts may add to what the rules know.
 	facts func(f *Facts)
@@ -94,10 +95,9 @@ func (s *sim) event(ev Event) {
 	a := s.account(ev.Subject().Account)
 	f := Facts{Now: s.now, Number: s.number}
 	s.facts(&f)
-	var d Decision
-	a.Handle(ev, f, &d)
-	s.decided(a, ev, &d)
-	s.effects(a, &d.Effects)
+	a.Handle(ev, f, &s.d)
+	s.decided(a, ev, &s.d)
+	s.effects(a, &s.d.Effects)
 	s.settle(a)
 }
 

@@ -422,6 +422,7 @@ func (r *Reader) stanza(account string, data json.RawMessage) (push.Stanza, erro
 	if err != nil {
 		return push.Stanza{}, err
 	}
+	st.Body = "" // a replay decides without it
 	if s.ID != "" {
 		r.remember(account+"\x00"+s.ID, st)
 		r.remember("\x00"+s.ID, st)
