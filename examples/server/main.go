@@ -9,6 +9,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"database/sql"
 	"errors"
 	"flag"
 	"fmt"
@@ -17,11 +18,15 @@ import (
 	"math"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/xmpp-push/push"
+	sqlstore "github.com/xmpp-push/push/store/sql"
+	"github.com/xmpp-push/push/store/sql/postgres"
+	"github.com/xmpp-push/push/store/sql/sqlite"
 	"github.com/xmpp-push/push/trace"
 )
 
@@ -49,13 +54,15 @@ func (u *users) Set(s string) error {
 // options is the command line.
 type options struct {
 	Config
-	c2s, component, data, record string
-	verbose                      bool
-	users                        users
-	madeUp                       bool // the accounts' password
-	demo, once                   bool
-	load                         bool
-	clients, messages            int
+	c2s, component    string
+	data, database    string
+	record            string
+	verbose           bool
+	users             users
+	madeUp            bool // the accounts' password
+	demo, once        bool
+	load              bool
+	clients, messages int
 }
 
 func parse(args []string, stderr io.Writer) (*options, error) {
@@ -67,7 +74,8 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.StringVar(&o.component, "component", "127.0.0.1:5347", "where components (XEP-0114) connect, such as push services")
 	f.StringVar(&o.ComponentSecret, "component-secret", "", "what components log in with (made up and printed if empty)")
 	f.Var(&o.users, "user", "an account, as `NAME:PASSWORD`; may be given again (default juliet and romeo)")
-	f.StringVar(&o.data, "data", "", "a folder for what must survive a restart: the push registrations")
+	f.StringVar(&o.data, "data", "", "a `FOLDER` for what must survive a restart: the push registrations, in SQLite")
+	f.StringVar(&o.database, "database", "", "a PostgreSQL database for them instead, as `postgres://USER@HOST/NAME`")
 	f.StringVar(&o.record, "record", "", "a `FILE` for a trace of all that the push engine is told, which cmd/pushreplay can replay")
 	f.DurationVar(&o.AckDelay, "ack-delay", 30*time.Second, "how long a client may take to acknowledge before it is notified")
 	f.DurationVar(&o.ResumeTimeout, "resume-timeout", 10*time.Minute, "how long a session can be resumed")
@@ -166,6 +174,30 @@ func record(o *options) (*trace.Recorder, error) {
 	return recorder, nil
 }
 
+// openStore opens the database for registrations. Without one they are in memory.
+func openStore(ctx context.Context, o *options) (*sql.DB, error) {
+	dialect := sqlstore.Postgres
+	open := func() (*sql.DB, error) { return postgres.Open(o.database) }
+	if o.database == "" {
+		if err := os.MkdirAll(o.data, 0o700); err != nil {
+			return nil, err
+		}
+		dialect = sqlstore.SQLite
+		open = func() (*sql.DB, error) { return sqlite.Open(filepath.Join(o.data, "push.db")) }
+	}
+	db, err := open()
+	if err != nil {
+		return nil, err
+	}
+	store, err := sqlstore.Open(ctx, db, dialect, nil)
+	if err != nil {
+		db.Close()
+		return nil, err
+	}
+	o.Store = store
+	return db, nil
+}
+
 // serve runs the server until ctx is done.
 func serve(ctx context.Context, o *options, stdout io.Writer) error {
 	if o.record != "" {
@@ -178,6 +210,13 @@ func serve(ctx context.Context, o *options, stdout io.Writer) error {
 				o.Logger.Error("recording failed", "file", o.record, "err", err)
 			}
 		}()
+	}
+	if o.data != "" || o.database != "" {
+		db, err := openStore(ctx, o)
+		if err != nil {
+			return err
+		}
+		defer db.Close()
 	}
 	s, err := NewServer(o.Config)
 	if err != nil {
