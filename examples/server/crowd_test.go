@@ -21,8 +21,8 @@ func TestCrowd(t *testing.T) {
 	const (
 		clients  = 1000
 		senders  = 10
-		messages = 5 // to each client
-		day      = 24 * time.Hour
+		messages = 3 // to each client
+		day      = 26 * time.Hour
 		// in is how soon a message is notified, the ack delay and the batching second included.
 		in = 5 * time.Second
 	)
@@ -164,11 +164,11 @@ func (c *crowdClient) connect() *peer.Client {
 }
 
 // live connects and loses the connection again and again, in all the ways there are, and is there in the end.
-func (c *crowdClient) live(for_ time.Duration) {
-	end := time.Now().Add(for_ * 5 / 4)
+func (c *crowdClient) live(d time.Duration) {
+	end := time.Now().Add(d * 5 / 4)
 	p := c.connect()
 	for p != nil && time.Now().Before(end) {
-		time.Sleep(time.Duration(c.rand.Int64N(int64(4 * time.Hour))))
+		time.Sleep(time.Duration(c.rand.Int64N(int64(6 * time.Hour))))
 		away := time.Duration(c.rand.Int64N(int64(3 * time.Hour)))
 		switch c.rand.IntN(5) {
 		case 0: // it stops answering, and is back before the loss was noticed

@@ -90,7 +90,7 @@ func (p *pushHost) request(x *session, iq *element.Element) *element.Element {
 }
 
 // notice takes a message with which a push service revokes a node (XEP-0357 §8), and tells whether it was one. Who sent a stanza is known for
-// sure in this server: clients' are stamped, components' are checked.
+// sure in this server: clients' are stamped, components' are checked. From somebody who is no push service of the account it is a message like any other.
 func (p *pushHost) notice(a *account, st *element.Element) bool {
 	if st.Child("http://jabber.org/protocol/pubsub", "pubsub") == nil {
 		return false
@@ -99,8 +99,8 @@ func (p *pushHost) notice(a *account, st *element.Element) bool {
 	if err != nil || ev.Account != a.jid {
 		return false
 	}
-	p.tell(ev)
-	return true
+	d, err := p.engine.Handle(context.Background(), ev)
+	return err == nil && len(d.Changes) > 0
 }
 
 // ResumeTimeout implements push.Resumption: the engine wants a hibernated session to stay resumable for longer, or no longer.

@@ -41,15 +41,16 @@ type Client struct {
 	in    *element.Reader
 	done  chan struct{} // closed when reading has ended
 
-	mu       sync.Mutex
-	resumeID string
-	handled  uint32
-	sent     []*element.Element // not acknowledged by the server
-	acked    uint32
-	deaf     bool
-	inbox    []*element.Element
-	news     chan struct{}
-	asked    chan struct{} // for an acknowledgement
+	mu        sync.Mutex
+	resumeID  string
+	handled   uint32
+	sent      []*element.Element // not acknowledged by the server
+	acked     uint32
+	deaf      bool
+	abandoned bool
+	inbox     []*element.Element
+	news      chan struct{}
+	asked     chan struct{} // for an acknowledgement
 }
 
 // ErrGone: the connection has ended.
@@ -98,9 +99,14 @@ func newClient(conn net.Conn, l Login) *Client {
 // been acknowledged. An error says that the session is gone.
 func (c *Client) Resume(conn net.Conn) (*Client, error) {
 	<-c.done
+	return c.ResumeAs(conn, c.login)
+}
+
+// ResumeAs is Resume with another login.
+func (c *Client) ResumeAs(conn net.Conn, l Login) (*Client, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := newClient(conn, c.login)
+	n := newClient(conn, l)
 	n.JID, n.resumeID, n.handled, n.sent, n.acked, n.inbox = c.JID, c.resumeID, c.handled, c.sent, c.acked, c.inbox
 	if err := n.authenticate(); err != nil {
 		conn.Close()
@@ -161,15 +167,19 @@ func (c *Client) write(es ...*element.Element) error {
 }
 
 func (c *Client) read() {
-	defer close(c.done)
 	defer c.conn.Close()
 	for {
 		e, err := c.in.Next()
+		c.mu.Lock()
+		if err != nil && !c.abandoned {
+			close(c.done)
+		}
 		if err != nil {
+			c.mu.Unlock()
 			return
 		}
-		c.mu.Lock()
 		switch {
+		case c.abandoned:
 		case e.Name.Space == "":
 			c.handled++
 			if c.login.Got != nil {
@@ -331,6 +341,17 @@ func (c *Client) Deaf() {
 	defer c.mu.Unlock()
 	c.deaf = true
 }
+
+// Abandon forgets the connection, which the server does not notice.
+func (c *Client) Abandon() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.abandoned = true
+	close(c.done)
+}
+
+// Nonza sends what is not a stanza.
+func (c *Client) Nonza(e *element.Element) error { return c.write(e) }
 
 // Drop loses the connection without a word.
 func (c *Client) Drop() {

@@ -137,6 +137,12 @@ func (s *PushService) Next(ctx context.Context) (Publish, error) {
 	}
 }
 
+// Send sends a stanza.
+func (s *PushService) Send(st *element.Element) error {
+	_, err := s.conn.Write(st.Append(nil))
+	return err
+}
+
 // Close ends the connection.
 func (s *PushService) Close() {
 	s.conn.Close()
