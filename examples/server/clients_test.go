@@ -71,8 +71,13 @@ func script(t *testing.T, name string, args ...string) {
 }
 
 func TestSlixmpp(t *testing.T) {
-	const python = "/usr/bin/python3"
-	if exec.Command(python, "-c", "import slixmpp").Run() != nil {
+	python := ""
+	for _, name := range []string{"python3", "/usr/bin/python3"} { // the distribution's need not be the first
+		if exec.Command(name, "-c", "import slixmpp").Run() == nil {
+			python = name
+		}
+	}
+	if python == "" {
 		missing(t, "slixmpp; on Debian: apt-get install python3-slixmpp")
 	}
 	_, c2s, component := listening(t)

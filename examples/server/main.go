@@ -1,9 +1,20 @@
 // Command server is a small XMPP server with push notifications: the quick start of package push, and the template for putting it into a server of
-// one's own. Begin with push.go in this folder, which is all that ties the two together.
+// one's own.
 //
 //	go run ./examples/server -demo       the whole story in ten seconds
-//	go run ./examples/server -load       how fast it is, beside a real Prosody
 //	go run ./examples/server             accounts juliet and romeo, for real clients
+//	go run ./examples/server -load       how fast it is, beside a real Prosody
+//
+// It is for reading and trying, not for operating: one process, archive and offline storage in memory, no other servers. Where to read:
+//
+//   - push.go: all that ties the server to the library;
+//   - account.go, sm.go: sessions and how they end, hibernate and are resumed, where most events come from;
+//   - route.go, archive.go: where messages go, and the other events;
+//   - server.go, login.go, stream.go, component.go: connections of clients and components;
+//   - iq.go, presence.go: what else clients want of a server;
+//   - demo.go, timeline.go, load.go: what the flags -demo and -load do.
+//
+// stories_test.go plays the same stories on this server and on a real Prosody, and compares what the push service sees.
 package main
 
 import (
@@ -147,7 +158,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 				return 1
 			}
 		}
-		fmt.Fprint(stdout, "\nNow it is your turn: connect clients and push services; what happens is shown here. Interrupt (Ctrl-C) to end.\n\n")
+		fmt.Fprint(stdout, "\nNow it is your turn. Log in with an XMPP client that has push, or connect a push service as a component, for instance\n",
+			"push.localhost; what happens is shown here. Read push.go in examples/server next: it is all that a host has to write.\n",
+			"Interrupt (Ctrl-C) to end.\n\n")
 		o.Observer = newTimeline(stdout).observer()
 	}
 	if err := serve(ctx, o, stdout); err != nil {

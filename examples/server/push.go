@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -121,7 +122,7 @@ func (p *pushHost) ResumeTimeout(id push.SessionID, timeout time.Duration, _ pus
 
 // tell raises an event. What the engine decides it does by itself; an error is the store's.
 func (p *pushHost) tell(ev push.Event) {
-	if err := p.engine.HandleTo(context.Background(), ev, nil); err != nil {
+	if err := p.engine.HandleTo(context.Background(), ev, nil); err != nil && !errors.Is(err, push.ErrClosed) {
 		p.srv.log.Error("push event failed", "event", ev.Name(), "err", err)
 	}
 }

@@ -6,6 +6,7 @@ package element
 
 import (
 	"encoding/xml"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -174,16 +175,17 @@ func (e *Element) append(dst []byte, outer string) []byte {
 		}
 		dst = append(dst, '\'')
 	}
-	for _, a := range e.Attr {
+	for i, a := range e.Attr {
 		dst = append(dst, ' ')
 		switch a.Name.Space {
 		case "":
 		case nsXML:
 			dst = append(dst, "xml:"...)
 		default:
-			dst = append(dst, "xmlns:a='"...)
+			prefix := "a" + strconv.Itoa(i)
+			dst = append(dst, "xmlns:"+prefix+"='"...)
 			dst = Escape(dst, a.Name.Space)
-			dst = append(dst, "' a:"...)
+			dst = append(dst, "' "+prefix+":"...)
 		}
 		dst = append(dst, a.Name.Local...)
 		dst = append(dst, "='"...)

@@ -7,12 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Limits on what the other side may send before it is thrown out.
 const (
 	maxBytes = 256 << 10
 	maxDepth = 48
+	maxAttr  = 64 // of one element
 )
 
 // Errors of a Reader. io.EOF is a connection that ended without its stream having been closed.
@@ -99,6 +103,9 @@ func (r *Reader) Next() (*Element, error) {
 				return nil, fmt.Errorf("%w: elements nest deeper than %d", ErrXML, maxDepth)
 			}
 			e := r.start(t)
+			if !e.writable() {
+				return nil, fmt.Errorf("%w: names", ErrXML)
+			}
 			if len(open) > 0 {
 				open[len(open)-1].Add(e)
 			}
@@ -135,6 +142,24 @@ func (r *Reader) start(t xml.StartElement) *Element {
 		e.Attr = append(e.Attr, a)
 	}
 	return e
+}
+
+// writable tells whether the names are such that others can read them again: encoding/xml lets pass <a:0/> and <a b="" b=""/>, which would end
+// the streams of those who get them.
+func (e *Element) writable() bool {
+	ok := func(local string) bool {
+		r, _ := utf8.DecodeRuneInString(local)
+		return r == '_' || unicode.IsLetter(r)
+	}
+	if len(e.Attr) > maxAttr {
+		return false
+	}
+	for i, a := range e.Attr {
+		if !ok(a.Name.Local) || slices.ContainsFunc(e.Attr[:i], func(b xml.Attr) bool { return a.Name == b.Name }) {
+			return false
+		}
+	}
+	return ok(e.Name.Local)
 }
 
 func fault(err error) error {
