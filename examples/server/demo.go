@@ -15,6 +15,7 @@ import (
 // sockets. Its times are short: what takes the server seconds or minutes as a rule takes it a moment here. It returns an error if anything
 // went otherwise than told.
 func demo(ctx context.Context, w io.Writer) (err error) {
+	interrupted := ctx
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	t := newTimeline(w)
@@ -55,7 +56,9 @@ func demo(ctx context.Context, w io.Writer) (err error) {
 				panic(r)
 			}
 			err = f.error
-			t.print(t.paint(red, "\nThis should not have happened: ") + err.Error())
+			if interrupted.Err() == nil {
+				t.print(t.paint(red, "\nThis should not have happened: ") + err.Error())
+			}
 		}
 	}()
 	conn, err := net.Dial("tcp", components.String())

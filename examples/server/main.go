@@ -149,14 +149,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	if o.demo {
-		if err := demo(ctx, stdout); err != nil || o.once {
-			if err == nil {
-				return 0
-			}
-			fmt.Fprintln(stderr, "server:", err)
-			if o.once {
-				return 1
-			}
+		err := demo(ctx, stdout)
+		if ctx.Err() != nil {
+			return 1 // interrupted
+		}
+		code := 0
+		if err != nil {
+			fmt.Fprintln(stderr, "server: the demo went otherwise than told:", err)
+			code = 1
+		}
+		if o.once {
+			return code
 		}
 		fmt.Fprint(stdout, "\nNow it is your turn. Log in with an XMPP client that has push, or connect a push service as a component, for instance\n",
 			"push.localhost; what happens is shown here. Read push.go in examples/server next: it is all that a host has to write.\n",
