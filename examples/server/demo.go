@@ -7,24 +7,30 @@ import (
 	"net"
 	"time"
 
+	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/examples/server/internal/element"
 	"github.com/xmpp-push/push/examples/server/internal/peer"
+	"github.com/xmpp-push/push/pushhttp"
 )
 
 // demo tells the whole story of push notifications with a server of its own, two scripted people and a push service, over real
 // sockets. Its times are short: what takes the server seconds or minutes as a rule takes it a moment here. It returns an error if anything
-// went otherwise than told.
-func demo(ctx context.Context, w io.Writer) (err error) {
+// went otherwise than told. The history, if there is one, remembers it.
+func demo(ctx context.Context, w io.Writer, history *pushhttp.History) (err error) {
 	interrupted := ctx
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	t := newTimeline(w)
+	d := &story{ctx: ctx, t: t, events: make(chan string, 1000)} // more than the story has
 	cfg := Config{
 		Domain: "localhost", ComponentSecret: "demo",
 		AckDelay: 400 * time.Millisecond, ResumeTimeout: 800 * time.Millisecond, MaxResume: 72 * time.Hour, MaxErrors: 16,
-		Observer: t.observer(),
+		Observer: push.Observers(t.observer(), d.observer()),
 	}
-	cfg.Policy.Delay = 250 * time.Millisecond
+	if history != nil {
+		cfg.Observer = push.Observers(cfg.Observer, history.Observer())
+	}
+	cfg.Policy.Delay = 300 * time.Millisecond
 	cfg.Policy.RetryMin = 500 * time.Millisecond
 	s, err := NewServer(cfg)
 	if err != nil {
@@ -35,7 +41,6 @@ func demo(ctx context.Context, w io.Writer) (err error) {
 			return err
 		}
 	}
-	d := &story{ctx: ctx, t: t}
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
@@ -79,6 +84,20 @@ type story struct {
 	t       *timeline
 	clients net.Addr
 	service *peer.PushService
+	// events are the names of juliet's events, and "reply" for each reply to a publish.
+	events chan string
+}
+
+// observer tells of events.
+func (d *story) observer() *push.Observer {
+	return &push.Observer{
+		Decided: func(_ uint64, _ time.Time, ev push.Event, _ *push.Decision, _ time.Duration) {
+			if ev.Subject().Account == "juliet@localhost" {
+				d.events <- ev.Name()
+			}
+		},
+		Replied: func(time.Time, *push.Notification, push.Reply, push.Result, time.Duration) { d.events <- "reply" },
+	}
 }
 
 // failure is something that went otherwise than told.
@@ -102,7 +121,7 @@ func (d *story) connect(user, resource string) *peer.Client {
 	d.must(err)
 	d.must(c.EnableCarbons(d.ctx))
 	d.must(c.Available())
-	d.settle()
+	d.must(c.Settle(d.ctx))
 	return c
 }
 
@@ -113,8 +132,30 @@ func (d *story) resume(c *peer.Client) *peer.Client {
 	return n
 }
 
-// settle gives acknowledgements that are on their way a moment to arrive.
-func (d *story) settle() { time.Sleep(50 * time.Millisecond) }
+// lose lets a client lose its connection, and waits until the server has noticed; leave lets it end its session.
+func (d *story) lose(c *peer.Client) {
+	c.Drop()
+	d.until("hibernation-start")
+}
+
+func (d *story) leave(c *peer.Client) {
+	c.Close()
+	d.until("session-close")
+}
+
+// until waits for an event of juliet's.
+func (d *story) until(name string) {
+	for {
+		select {
+		case n := <-d.events:
+			if n == name {
+				return
+			}
+		case <-d.ctx.Done():
+			d.must(fmt.Errorf("no %s", name))
+		}
+	}
+}
 
 func (d *story) chat(from *peer.Client, who, to, text string) {
 	d.t.say(who, fmt.Sprintf("to %s: %q", to, text))
@@ -122,7 +163,7 @@ func (d *story) chat(from *peer.Client, who, to, text string) {
 	d.must(err)
 }
 
-// pushed waits for the next publish.
+// pushed waits for the next publish and its reply.
 func (d *story) pushed(node string, alert bool) {
 	p, err := d.service.Next(d.ctx)
 	if err != nil {
@@ -134,6 +175,7 @@ func (d *story) pushed(node string, alert bool) {
 	if p.From != "localhost" || p.Secret != "s3cret" {
 		d.must(fmt.Errorf("the publish came from %q with secret %q", p.From, p.Secret))
 	}
+	d.until("reply")
 }
 
 // quiet checks that nothing is published for a while.
@@ -149,7 +191,7 @@ func (d *story) quiet(wait time.Duration) {
 func (d *story) enable(c *peer.Client, node string) {
 	d.t.say(node, "enables push with push.localhost")
 	d.must(c.EnablePush(d.ctx, "push.localhost", node, "s3cret"))
-	d.settle()
+	d.must(c.Settle(d.ctx))
 }
 
 func (d *story) tell() {
@@ -169,8 +211,7 @@ func (d *story) tell() {
 	d.pushed("phone", true)
 
 	t.chapter("3. Its connection is lost. That message was notified already; two new ones make one publish.")
-	phone.Drop()
-	d.settle()
+	d.lose(phone)
 	d.chat(romeo, "romeo", "juliet", "Speak again,")
 	d.chat(romeo, "romeo", "juliet", "bright angel!")
 	d.pushed("phone", true)
@@ -184,7 +225,7 @@ func (d *story) tell() {
 	d.quiet(400 * time.Millisecond)
 
 	t.chapter("5. Asleep: the session may be resumed for days, until the user was alerted. Then it runs out,\n   and what it has not acknowledged goes to offline storage, unnotified, for it was before.")
-	phone.Drop()
+	d.lose(phone)
 	d.quiet(1200 * time.Millisecond) // longer than the normal time
 	d.chat(romeo, "romeo", "juliet", "Wilt thou not answer?")
 	d.pushed("phone", true)
@@ -201,13 +242,12 @@ func (d *story) tell() {
 	d.must(phone.Send(element.New("", "iq", "type", "set", "id", "q1").Add(page)))
 	d.must(phone.Body(ctx, "Wilt thou not answer?"))
 	d.must(phone.Body(ctx, "Good night, good night!"))
-	d.settle()
+	d.must(phone.Settle(ctx))
 
 	t.chapter("7. A second device. Both get the message: the laptop at once, the sleeping phone when it wakes.\n   What Juliet writes herself wakes the phone silently.")
 	laptop := d.connect("juliet", "laptop")
-	d.settle()
-	phone.Drop()
-	d.settle()
+	d.must(phone.Settle(ctx))
+	d.lose(phone)
 	d.chat(romeo, "romeo", "juliet", "Sleep dwell upon thine eyes")
 	d.must(laptop.Body(ctx, "Sleep dwell upon thine eyes"))
 	d.pushed("phone", true)
@@ -216,7 +256,7 @@ func (d *story) tell() {
 	d.pushed("phone", false)
 	phone = d.resume(phone)
 	d.must(phone.Body(ctx, "Three words, dear Romeo"))
-	d.settle()
+	d.must(phone.Settle(ctx))
 
 	t.chapter("8. A call cannot wait for a dead connection to be noticed: it goes to every registration at once, live sessions too.")
 	d.enable(laptop, "laptop")
@@ -229,17 +269,16 @@ func (d *story) tell() {
 		p, err := d.service.Next(ctx)
 		d.must(err)
 		rung[p.Node] = true
+		d.until("reply")
 	}
 	if !rung["phone"] || !rung["laptop"] {
 		d.must(fmt.Errorf("only %v rang", rung))
 	}
 	d.must(laptop.DisablePush(ctx, "push.localhost", "laptop"))
-	laptop.Close()
-	d.settle()
+	d.leave(laptop)
 
 	t.chapter("9. The push service is out of order: tried again. Then it knows the phone no longer: the registration is disabled\n   until the phone enables it again.")
-	phone.Close()
-	d.settle()
+	d.leave(phone)
 	tries := 0
 	d.service.Answer(func(peer.Publish) (string, string) {
 		if tries++; tries == 1 {
@@ -250,24 +289,21 @@ func (d *story) tell() {
 	d.chat(romeo, "romeo", "juliet", "Parting is such sweet sorrow")
 	d.pushed("phone", true)
 	d.pushed("phone", true)
-	d.settle()
 	d.service.Answer(func(peer.Publish) (string, string) { return "cancel", "item-not-found" })
 	d.chat(romeo, "romeo", "juliet", "that I shall say good night")
 	d.pushed("phone", true)
-	d.settle()
 	d.chat(romeo, "romeo", "juliet", "till it be morrow.")
 	d.quiet(300 * time.Millisecond)
 	d.service.Answer(nil)
 	phone = d.connect("juliet", "phone")
 	d.enable(phone, "phone")
 	d.must(phone.Body(ctx, "till it be morrow."))
-	d.settle()
+	d.must(phone.Settle(ctx))
 
 	t.chapter("10. The phone disables push: nothing more is published.")
 	t.say("phone", "disables push")
 	d.must(phone.DisablePush(ctx, "push.localhost", "phone"))
-	phone.Close()
-	d.settle()
+	d.leave(phone)
 	d.chat(romeo, "romeo", "juliet", "Farewell!")
 	d.quiet(300 * time.Millisecond)
 	romeo.Close()

@@ -27,6 +27,8 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -35,6 +37,7 @@ import (
 	"time"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/pushhttp"
 	sqlstore "github.com/xmpp-push/push/store/sql"
 	"github.com/xmpp-push/push/store/sql/postgres"
 	"github.com/xmpp-push/push/store/sql/sqlite"
@@ -67,7 +70,8 @@ type options struct {
 	Config
 	c2s, component    string
 	data, database    string
-	record            string
+	record, inspect   string
+	history           *pushhttp.History
 	verbose           bool
 	users             users
 	madeUp            bool // the accounts' password
@@ -88,6 +92,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.StringVar(&o.data, "data", "", "a `FOLDER` for what must survive a restart: the push registrations, in SQLite")
 	f.StringVar(&o.database, "database", "", "a PostgreSQL database for them instead, as `postgres://USER@HOST/NAME`")
 	f.StringVar(&o.record, "record", "", "a `FILE` for a trace of all that the push engine is told, which cmd/pushreplay can replay")
+	f.StringVar(&o.inspect, "inspect", "", "an address of this machine for pages that tell why a phone did not ring (with -demo a free port)")
 	f.DurationVar(&o.AckDelay, "ack-delay", 30*time.Second, "how long a client may take to acknowledge before it is notified")
 	f.DurationVar(&o.ResumeTimeout, "resume-timeout", 10*time.Minute, "how long a session can be resumed")
 	f.DurationVar(&o.MaxResume, "max-resume", 72*time.Hour, "how long it can be if its device is asleep and can be woken by push")
@@ -109,6 +114,9 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		}
 		if !given["component"] {
 			o.component = "127.0.0.1:0"
+		}
+		if !given["inspect"] {
+			o.inspect = "127.0.0.1:0"
 		}
 	}
 	if f.NArg() > 0 {
@@ -148,8 +156,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		return 0
 	}
+	if o.inspect != "" {
+		o.history = pushhttp.NewHistory(pushhttp.HistoryConfig{})
+	}
 	if o.demo {
-		err := demo(ctx, stdout)
+		err := demo(ctx, stdout, o.history)
 		if ctx.Err() != nil {
 			return 1 // interrupted
 		}
@@ -188,6 +199,24 @@ func record(o *options) (*trace.Recorder, error) {
 	}
 	o.Observer = push.Observers(o.Observer, recorder.Observer())
 	return recorder, nil
+}
+
+// inspect serves the pages of package pushhttp, to this machine only: they show who talks to whom.
+func inspect(s *Server, o *options) (*http.Server, error) {
+	pages, err := pushhttp.New(pushhttp.Config{
+		Engine: s.push.engine, History: o.history, LoopbackDevelopment: true, Logger: o.Logger, Host: s.domain, Policy: o.pushPolicy(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", o.inspect)
+	if err != nil {
+		return nil, err
+	}
+	h := &http.Server{Addr: l.Addr().String(), Handler: pages, ReadHeaderTimeout: 10 * time.Second}
+	h.RegisterOnShutdown(pages.Close)
+	go h.Serve(l)
+	return h, nil
 }
 
 // openStore opens the database for registrations. Without one they are in memory.
@@ -234,6 +263,9 @@ func serve(ctx context.Context, o *options, stdout io.Writer) error {
 		}
 		defer db.Close()
 	}
+	if o.history != nil {
+		o.Observer = push.Observers(o.Observer, o.history.Observer())
+	}
 	s, err := NewServer(o.Config)
 	if err != nil {
 		return err
@@ -260,6 +292,14 @@ func serve(ctx context.Context, o *options, stdout io.Writer) error {
 	components, err := s.ListenComponents(o.component)
 	if err != nil {
 		return err
+	}
+	if o.inspect != "" {
+		pages, err := inspect(s, o)
+		if err != nil {
+			return err
+		}
+		defer pages.Close()
+		fmt.Fprintf(stdout, "inspector   http://%s/   why a phone did not ring: look up juliet@%s (on this machine)\n", pages.Addr, s.domain)
 	}
 	fmt.Fprintf(stdout, "domain      %s\n", s.domain)
 	fmt.Fprintf(stdout, "clients     %s   STARTTLS with a self-signed certificate; without TLS from this machine only\n", clients)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -111,6 +112,22 @@ func TestRestart(t *testing.T) {
 		if !seen[want] {
 			t.Errorf("the recording has no %s: %v", want, seen)
 		}
+	}
+}
+
+// TestInspector looks at the pages.
+func TestInspector(t *testing.T) {
+	told, stop := started(t, "-inspect", "127.0.0.1:0", "-user", "juliet:pw")
+	defer stop()
+	url, _, _ := strings.Cut(told["inspector"], " ")
+	reply, err := http.Get(url + "account?jid=juliet@localhost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reply.Body.Close()
+	page, _ := io.ReadAll(reply.Body)
+	if reply.StatusCode != http.StatusOK || !strings.Contains(string(page), "juliet@localhost") {
+		t.Errorf("%s: %s", reply.Status, page)
 	}
 }
 

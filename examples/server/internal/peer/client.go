@@ -48,6 +48,7 @@ type Client struct {
 	acked     uint32
 	deaf      bool
 	abandoned bool
+	answers   int // acknowledgements that came
 	inbox     []*element.Element
 	news      chan struct{}
 	asked     chan struct{} // for an acknowledgement
@@ -196,6 +197,8 @@ func (c *Client) read() {
 			}
 		case e.Is(nsSM, "a"):
 			c.acknowledged(e.Get("h"))
+			c.answers++
+			c.poke()
 		}
 		c.mu.Unlock()
 	}
@@ -311,6 +314,35 @@ func (c *Client) Request(ctx context.Context, typ, to string, payload *element.E
 		err = fmt.Errorf("refused: %s", reply.Child("", "error"))
 	}
 	return reply, err
+}
+
+// Settle waits until nothing is on its way: the client has what the server sent, and the server knows it.
+func (c *Client) Settle(ctx context.Context) error {
+	if _, err := c.Request(ctx, "get", c.login.Domain, element.New("urn:xmpp:ping", "ping")); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	before := c.answers
+	h := strconv.FormatUint(uint64(c.handled), 10)
+	c.mu.Unlock()
+	if err := c.write(element.New(nsSM, "a", "h", h), element.New(nsSM, "r")); err != nil {
+		return err
+	}
+	for {
+		c.mu.Lock()
+		after := c.answers
+		c.mu.Unlock()
+		if after > before {
+			return nil
+		}
+		select {
+		case <-c.news:
+		case <-c.done:
+			return ErrGone
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // EnablePush registers the client with a push service.
