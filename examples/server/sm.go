@@ -103,6 +103,9 @@ func (x *session) acknowledge(h string) bool {
 		return false
 	}
 	done := uint32(n) - x.sm.acked
+	if int32(done) < 0 {
+		return true // an older count, overtaken by a newer
+	}
 	if int64(done) > int64(len(x.sm.queue)) {
 		return false
 	}

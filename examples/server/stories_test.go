@@ -81,7 +81,6 @@ var wireStories = []wireStory{
 	{name: "two-devices", want: []string{"n1 alert"}, run: func(s *stage) {
 		s.phone("phone", "n1").Close()
 		desktop := s.connect("desktop")
-		s.wait(200)
 		s.chat("one")
 		s.must(desktop.Body(s.ctx, "one"))
 	}},
@@ -227,6 +226,7 @@ func (s *stage) login(account, resource string) *peer.Client {
 	c, err := peer.Connect(s.dial(), peer.Login{Domain: "localhost", User: user, Password: "pw", Resource: resource, Resumable: true})
 	s.must(err)
 	s.must(c.Available())
+	s.must(c.Settle(s.ctx))
 	return c
 }
 
@@ -236,14 +236,15 @@ func (s *stage) connect(resource string) *peer.Client { return s.login(s.account
 func (s *stage) phone(resource, node string) *peer.Client {
 	c := s.connect(resource)
 	s.must(c.EnablePush(s.ctx, s.service, s.node(node), "s3"))
-	s.wait(200)
+	s.must(c.Settle(s.ctx))
 	return c
 }
 
+// drop loses a client's connection, and gives the server time to notice.
 func (s *stage) drop(c *peer.Client) {
-	s.wait(200)
+	s.must(c.Settle(s.ctx))
 	c.Drop()
-	s.wait(200)
+	s.wait(500)
 }
 
 func (s *stage) resume(c *peer.Client) *peer.Client {

@@ -41,6 +41,7 @@ type Client struct {
 	in    *element.Reader
 	done  chan struct{} // closed when reading has ended
 
+	counting  sync.Mutex // held while a count is sent
 	mu        sync.Mutex
 	resumeID  string
 	handled   uint32
@@ -209,14 +210,21 @@ func (c *Client) acknowledge() {
 	for {
 		select {
 		case <-c.asked:
-			c.mu.Lock()
-			h := strconv.FormatUint(uint64(c.handled), 10)
-			c.mu.Unlock()
-			c.write(element.New(nsSM, "a", "h", h))
+			c.acknowledgeNow()
 		case <-c.done:
 			return
 		}
 	}
+}
+
+// acknowledgeNow sends the count, and whatever is to come after it. The counts are sent in their order.
+func (c *Client) acknowledgeNow(then ...*element.Element) error {
+	c.counting.Lock()
+	defer c.counting.Unlock()
+	c.mu.Lock()
+	h := strconv.FormatUint(uint64(c.handled), 10)
+	c.mu.Unlock()
+	return c.write(append([]*element.Element{element.New(nsSM, "a", "h", h)}, then...)...)
 }
 
 func (c *Client) poke() {
@@ -323,9 +331,8 @@ func (c *Client) Settle(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	before := c.answers
-	h := strconv.FormatUint(uint64(c.handled), 10)
 	c.mu.Unlock()
-	if err := c.write(element.New(nsSM, "a", "h", h), element.New(nsSM, "r")); err != nil {
+	if err := c.acknowledgeNow(element.New(nsSM, "r")); err != nil {
 		return err
 	}
 	for {
