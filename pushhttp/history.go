@@ -372,6 +372,7 @@ func stanzas(ev push.Event) []push.Stanza {
 		return []push.Stanza{e.Stanza}
 	case push.Groupchat:
 		return []push.Stanza{e.Stanza}
+	case push.SessionOpen, push.SessionClose, push.PushEnable, push.PushDisable, push.HibernationEnd, push.Ping, push.AffiliationNone, push.AccountRemoved:
 	}
 	return nil
 }
@@ -424,6 +425,7 @@ func withoutText(ev push.Event) push.Event {
 		}
 		e.Options = names
 		return e
+	case push.SessionOpen, push.SessionClose, push.PushDisable, push.HibernationEnd, push.AffiliationNone, push.AccountRemoved: // no text in them
 	}
 	return ev
 }

@@ -272,6 +272,8 @@ func kept(ev push.Event) push.Event {
 			e.Options[i].Values = slices.Clone(e.Options[i].Values)
 		}
 		return e
+	case push.SessionOpen, push.SessionClose, push.PushDisable, push.StanzaQueued, push.HibernationEnd, push.ArchiveAdded, push.Offline,
+		push.Groupchat, push.AffiliationNone, push.AccountRemoved: // values without slices
 	}
 	return ev
 }
@@ -306,6 +308,7 @@ func size(ev push.Event) int {
 				n += 16 + len(v)
 			}
 		}
+	case push.SessionOpen, push.SessionClose, push.PushDisable, push.HibernationEnd, push.AffiliationNone, push.AccountRemoved:
 	}
 	return n
 }

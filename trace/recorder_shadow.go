@@ -98,6 +98,8 @@ func (s *shadow) event(at time.Time, ev push.Event, d *push.Decision) {
 		}
 	case push.AccountRemoved:
 		s.sessions = nil
+	case push.PushDisable, push.AffiliationNone: // its effects tell what became of registrations
+	case push.AckDelayed, push.StanzaQueued, push.ArchiveAdded, push.Offline, push.Groupchat, push.Ping:
 	}
 	s.effects(at, &d.Effects)
 	if e, ok := ev.(push.SessionOpen); ok {

@@ -127,6 +127,7 @@ func (w *Writer) Event(at time.Time, ev push.Event) []byte {
 		}
 	case push.AffiliationNone:
 		l.Service, l.Node = e.Service, e.Node
+	case push.SessionClose, push.HibernationEnd, push.AccountRemoved: // the subject says it all
 	}
 	switch ev.(type) {
 	case push.PushEnable, push.PushDisable, push.AffiliationNone:

@@ -268,7 +268,11 @@ func (t *Telemetry) traceSent(at time.Time, n *push.Notification) {
 			attribute.String("push.service", t.services.Name(n.Service)), attribute.String("push.class", n.Class.String()),
 			attribute.Int("push.stanzas", n.Count), attribute.Int("push.try", n.Try),
 		))
-	t.flights[flight{n.Account, n.Key}] = span
+	f := flight{n.Account, n.Key}
+	if old := t.flights[f]; old != nil {
+		old.End(trace.WithTimestamp(at)) // of a registration that was removed meanwhile
+	}
+	t.flights[f] = span
 }
 
 func (t *Telemetry) traceReplied(at time.Time, n *push.Notification, reply push.Reply, res push.Result, _ time.Duration) {

@@ -268,6 +268,8 @@ func TestBrowser(t *testing.T) {
 		s.see("notified: the push service accepted it after")
 		s.see("not notified: session active")
 		s.shot("story")
+		s.do(chromedp.EmulateViewport(920, 560))
+		s.shot("readme")
 		assert.NotContains(t, s.text(), "It is the east")
 		assert.NotContains(t, s.text(), "eruhglwkm")
 		s.quiet()

@@ -114,8 +114,8 @@ func (s *Store) nextPage(ctx context.Context, query string, args []any) (n int, 
 	return n, p, rows.Err()
 }
 
-// All returns the registrations that f chooses, in the order of account, service and node, past the cache. It reads page by page; what changes
-// meanwhile may be seen or not. Rows that cannot be read go to Options.Corrupt. An error ends it.
+// All returns the registrations that f chooses, in the order of account, service and node, past the cache and without their Options, which are
+// none of an operator's business, and whose key may not be here. It reads page by page; what changes meanwhile may be seen or not. An error ends it.
 func (s *Store) All(ctx context.Context, f Filter) iter.Seq2[push.Registration, error] {
 	return func(yield func(push.Registration, error) bool) {
 		where, args := f.where(6)
@@ -123,7 +123,7 @@ func (s *Store) All(ctx context.Context, f Filter) iter.Seq2[push.Registration, 
 			var rs []push.Registration
 			if err == nil {
 				err = s.retry(ctx, func() (err error) {
-					rs, err = s.query(ctx, "WHERE "+inSpan+" AND "+where+" ORDER BY account, service, node", p.args(args...)...)
+					rs, err = s.query(ctx, "NULL, ''", inSpan+" AND "+where+" ORDER BY account, service, node", p.args(args...)...)
 					return err
 				})
 			}

@@ -60,7 +60,7 @@ func TestAllAndPurge(t *testing.T) {
 		"nothing": {sqlstore.Filter{Account: "nobody@example.com"}, func(push.Registration) bool { return false }},
 	}
 	backends(t, func(t *testing.T, d database) {
-		s := d.open(t, nil)
+		s := d.fast().open(t, nil)
 		populate(t, s, n)
 		whole := all(t, s, sqlstore.Filter{})
 		if len(whole) != n || !slices.IsSortedFunc(whole, func(a, b push.Registration) int { return cmp.Compare(a.Account, b.Account) }) {
@@ -71,6 +71,9 @@ func TestAllAndPurge(t *testing.T) {
 			if got := all(t, s, c.filter); fmt.Sprint(got) != fmt.Sprint(want) {
 				t.Errorf("%s: All returned %d registrations, want %d", name, len(got), len(want))
 			}
+		}
+		if whole[0].Options != nil || whole[0].Client == "" {
+			t.Errorf("All returned %+v", whole[0])
 		}
 		for _, err := range s.All(ctx, sqlstore.Filter{}) { // a caller that has seen enough
 			if err != nil {
@@ -111,7 +114,7 @@ func TestAllAndPurge(t *testing.T) {
 func TestPurgeWhileInUse(t *testing.T) {
 	backends(t, func(t *testing.T, d database) {
 		const n = 600
-		s := d.open(t, nil)
+		s := d.fast().open(t, nil)
 		populate(t, s, n)
 		var wg sync.WaitGroup
 		for g := range 2 {
@@ -123,7 +126,7 @@ func TestPurgeWhileInUse(t *testing.T) {
 				}
 			})
 		}
-		other := d.open(t, nil) // as another process
+		other := d.fast().open(t, nil) // as another process
 		if _, err := other.Purge(ctx, sqlstore.Filter{Before: start.Add(50_000 * time.Hour)}); err != nil {
 			t.Error(err)
 		}

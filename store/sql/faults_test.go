@@ -26,6 +26,7 @@ func newServer(t *testing.T) database {
 }
 
 func TestServerStopAndStart(t *testing.T) {
+	t.Parallel()
 	d := newServer(t)
 	s := d.open(t, nil)
 	kept := registration(account(0), "n1", 0)
@@ -57,6 +58,7 @@ func TestServerStopAndStart(t *testing.T) {
 }
 
 func TestCacheAnswersWithoutServer(t *testing.T) {
+	t.Parallel()
 	d := newServer(t)
 	s := d.open(t, nil)
 	mustEnable(t, s, registration(account(0), "n1", 0), 5)
@@ -73,6 +75,7 @@ func TestCacheAnswersWithoutServer(t *testing.T) {
 
 // TestServerCrash ends the server while enables are under way: each that was answered is there after.
 func TestServerCrash(t *testing.T) {
+	t.Parallel()
 	d := newServer(t)
 	s := d.open(t, &sqlstore.Options{CacheSize: -1})
 	var answered sync.Map
@@ -222,7 +225,8 @@ func TestCorruptRow(t *testing.T) {
 					mustEnable(t, s, registration(account(0), fmt.Sprint("n", i), time.Duration(i)), 5)
 				}
 				db := d.handle(t)
-				for _, data := range []string{"", "[", "{}", "null", `[{"var":1}]`, "[] []", "\x00\xff"} {
+				for _, data := range []string{"", "[", "{}", "null", `[{"var":1}]`, "[] []", "\x00\xff",
+					`[{"var":"secret","values":["` + plainSecret + `"]}`} {
 					if _, err := db.Exec("UPDATE "+d.table()+" SET options = $1 WHERE node = 'n1'", []byte(data)); err != nil {
 						t.Fatal(err)
 					}
@@ -232,8 +236,14 @@ func TestCorruptRow(t *testing.T) {
 					if len(rs) != 2 || rs[0].Node != "n0" || rs[1].Node != "n2" {
 						t.Errorf("options %q: the account's other registrations are %+v", data, rs)
 					}
-					if len(told) != 1 || told[0].Account != account(0) || told[0].Node != "n1" || !errors.Is(told[0], sqlstore.ErrCorrupt) {
+					if len(told) != 1 {
+						t.Fatalf("options %q: reported %v", data, told)
+					}
+					if told[0].Account != account(0) || told[0].Node != "n1" || !errors.Is(told[0], sqlstore.ErrCorrupt) {
 						t.Errorf("options %q: reported %v", data, told)
+					}
+					if strings.Contains(told[0].Error(), plainSecret) {
+						t.Errorf("the report has the secret: %v", told[0])
 					}
 				}
 				// Its other uses go on, and a new enable mends it.
@@ -285,6 +295,7 @@ func TestEndOfContext(t *testing.T) {
 				t.Error(err)
 			}
 		})
+		time.Sleep(300 * time.Millisecond) // longer than SQLite itself waits
 		if err := tx.Commit(); err != nil {
 			t.Fatal(err)
 		}
@@ -305,6 +316,26 @@ func TestSQLiteFileIsPrivate(t *testing.T) {
 		}
 		if info.Mode().Perm()&0o077 != 0 {
 			t.Errorf("others may read the file%s: %v", suffix, info.Mode())
+		}
+	}
+}
+
+// TestSQLiteSettings asks for what no test can do here: switch the power off.
+func TestSQLiteSettings(t *testing.T) {
+	db := newSQLite(t).handle(t)
+	for pragma, want := range map[string]string{"synchronous": "2", "journal_mode": "wal", "secure_delete": "1"} {
+		for range 2 { // connections
+			conn, err := db.Conn(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got string
+			if err := conn.QueryRowContext(ctx, "PRAGMA "+pragma).Scan(&got); err != nil || got != want {
+				t.Errorf("%s is %s, %v, want %s", pragma, got, err, want)
+			}
+			if err := conn.Close(); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }

@@ -97,6 +97,7 @@ func TestListener(t *testing.T) {
 
 // TestListenerOutage changes an account while the connection is down: after it, the change is seen.
 func TestListenerOutage(t *testing.T) {
+	t.Parallel()
 	d := newServer(t)
 	o := &sqlstore.Options{CacheFor: -1}
 	here := d.open(t, o)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log"
 	"math/rand/v2"
+	"net/url"
 	"os"
 	"path/filepath"
 	"testing"
@@ -55,6 +56,16 @@ func newSQLite(tb testing.TB) database {
 func newPostgres(tb testing.TB) database {
 	s := pgtest.Shared(tb)
 	return database{sqlstore.Postgres, s.URL, fmt.Sprintf("t%x_", rand.Uint64()), postgres.Open, s}
+}
+
+// fast returns d for tests that write a lot and do not ask what survives a loss of power.
+func (d database) fast() database {
+	if d.dialect == sqlstore.SQLite {
+		d.openHandle = func(file string) (*sql.DB, error) {
+			return sql.Open("sqlite", "file:"+(&url.URL{Path: file}).EscapedPath()+"?_pragma=busy_timeout(100)&_pragma=journal_mode(WAL)&_pragma=synchronous(OFF)")
+		}
+	}
+	return d
 }
 
 // handle opens a *sql.DB of its own, as another process would have.
@@ -178,5 +189,12 @@ func TestStore(t *testing.T) {
 				pushtest.Store(t, func(t *testing.T) push.Store { return s })
 			})
 		}
+	})
+	// A server may be set up to give transactions a snapshot from before they wait for their turn.
+	t.Run("postgres repeatable read", func(t *testing.T) {
+		d := newPostgres(t)
+		d.where += "&default_transaction_isolation=repeatable%20read"
+		s := d.open(t, nil)
+		pushtest.Store(t, func(t *testing.T) push.Store { return s })
 	})
 }

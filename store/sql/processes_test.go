@@ -172,6 +172,7 @@ func survivor(round string, i int) push.Registration {
 }
 
 func TestKill(t *testing.T) {
+	t.Parallel()
 	backends(t, func(t *testing.T, d database) {
 		kills := 100
 		if testing.Short() || d.dialect.Name() == "postgres" {
