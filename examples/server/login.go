@@ -15,6 +15,9 @@ import (
 	"mellium.im/xmpp/jid"
 )
 
+// The streams are this server's own, for stream management has to see and keep everything that goes out, and to move a session from one
+// connection to another; a Session of mellium.im/xmpp is one connection, and its server side knows SASL PLAIN only. JIDs and SASL are mellium's.
+
 const (
 	nsTLS  = "urn:ietf:params:xml:ns:xmpp-tls"
 	nsSASL = "urn:ietf:params:xml:ns:xmpp-sasl"

@@ -141,12 +141,13 @@ func (p *pushHost) closed(x *session) {
 	p.tell(push.SessionClose{Session: x.id})
 }
 
-func (p *pushHost) ackDelayed(x *session) {
-	p.tell(push.AckDelayed{Session: x.id, Stanzas: x.unacknowledged()})
+// ackDelayed is told of the stanzas in the queue from one on.
+func (p *pushHost) ackDelayed(x *session, from int) {
+	p.tell(push.AckDelayed{Session: x.id, Stanzas: x.unacknowledged(from)})
 }
 
 func (p *pushHost) hibernated(x *session) {
-	p.tell(push.HibernationStart{Session: x.id, Stanzas: x.unacknowledged()})
+	p.tell(push.HibernationStart{Session: x.id, Stanzas: x.unacknowledged(0)})
 }
 
 func (p *pushHost) queued(x *session, o outgoing) {
@@ -171,10 +172,11 @@ func (p *pushHost) groupchat(a *account, m *message) {
 
 // Stanzas as the library wants them: with an ID that is the same in every event, and judged once.
 
-func (x *session) unacknowledged() []push.Stanza {
-	sts := make([]push.Stanza, len(x.sm.queue))
-	for i := range x.sm.queue {
-		sts[i] = x.sm.queue[i].stanza()
+func (x *session) unacknowledged(from int) []push.Stanza {
+	queue := x.sm.queue[from:]
+	sts := make([]push.Stanza, len(queue))
+	for i := range queue {
+		sts[i] = queue[i].stanza()
 	}
 	return sts
 }

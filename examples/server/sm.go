@@ -66,12 +66,12 @@ func (x *session) enqueue(o outgoing) {
 	x.await()
 }
 
-// await waits for an acknowledgement that was just asked for. If the last one is overdue already, this stanza is late at once.
+// await waits for an acknowledgement of the newest stanza, which was just asked for. If an older one is overdue already, this one is late at once.
 func (x *session) await() {
 	switch {
 	case x.acct.srv.cfg.AckDelay <= 0:
 	case x.sm.late:
-		x.acct.srv.push.ackDelayed(x)
+		x.acct.srv.push.ackDelayed(x, len(x.sm.queue)-1)
 	case x.sm.waiting == nil:
 		sm := x.sm
 		var timer *time.Timer
@@ -81,7 +81,7 @@ func (x *session) await() {
 			if sm.waiting == timer {
 				sm.waiting = nil
 				sm.late = true
-				x.acct.srv.push.ackDelayed(x)
+				x.acct.srv.push.ackDelayed(x, 0)
 			}
 		})
 		sm.waiting = timer
