@@ -33,12 +33,15 @@ class PushService(ComponentXMPP):
 
 
 class Client(slixmpp.ClientXMPP):
-    def __init__(self, jid):
-        super().__init__(jid, PASSWORD)
+    def __init__(self, jid, tls=True):
+        super().__init__(jid, PASSWORD, sasl_mech=None if tls else "PLAIN")
+        self.tls = tls
         self.ssl_context.check_hostname = False  # the certificate is self-signed
         self.ssl_context.verify_mode = ssl.CERT_NONE
         for plugin in ("xep_0198", "xep_0313", "xep_0280", "xep_0030"):
             self.register_plugin(plugin)
+        if not tls:
+            self["feature_mechanisms"].unencrypted_plain = True
         self.bodies = asyncio.Queue()
         self.session = asyncio.Queue()
         self.add_event_handler("session_start", lambda _: self.session.put_nowait("started"))
@@ -46,7 +49,7 @@ class Client(slixmpp.ClientXMPP):
         self.add_event_handler("message", lambda m: self.bodies.put_nowait(m["body"]))
 
     def go(self):
-        self.connect(("127.0.0.1", C2S))
+        self.connect(("127.0.0.1", C2S), force_starttls=self.tls, disable_starttls=not self.tls)
 
     async def started(self, how):
         got = await asyncio.wait_for(self.session.get(), 10)
@@ -54,7 +57,7 @@ class Client(slixmpp.ClientXMPP):
         if how == "started":
             self.send_presence()
             await self.get_roster()
-            assert isinstance(self.socket, ssl.SSLObject) or self.transport.get_extra_info("ssl_object"), "no TLS"
+            assert (self.transport.get_extra_info("ssl_object") is not None) == self.tls
 
     async def body(self, want):
         while True:
@@ -83,7 +86,7 @@ async def main():
     service = PushService()
     service.connect()
     await asyncio.wait_for(service.wait_until("session_start"), 10)
-    juliet, romeo = Client("juliet@localhost/slix"), Client("romeo@localhost/slix")
+    juliet, romeo = Client("juliet@localhost/slix"), Client("romeo@localhost/slix", tls=False)
     for c in (juliet, romeo):
         c.go()
         await c.started("started")
@@ -91,7 +94,8 @@ async def main():
     assert mech == "SCRAM-SHA-256", mech
     info = await juliet["xep_0030"].get_info(jid="juliet@localhost")
     assert PUSH in info["disco_info"]["features"], "the account does not announce push"
-    print("connected with TLS and", mech)
+    assert romeo["feature_mechanisms"].mech.name == "PLAIN"
+    print("connected, with TLS and", mech, "and with neither")
 
     await enable(juliet)
     romeo.send_message("juliet@localhost", "online", mtype="chat")
