@@ -205,20 +205,11 @@ func (a *Account) Remove(k Key, reason Reason, e *Effects) bool {
 func (a *Account) matching(k Key) []*registration {
 	var rs []*registration
 	for _, r := range a.regs {
-		if r.Service == k.Service && (k.Node == "" || r.Node == k.Node) {
+		if r.matches(k) {
 			rs = append(rs, r)
 		}
 	}
 	return rs
-}
-
-// Matching returns the keys of the registrations that a PushDisable of k removes.
-func (a *Account) Matching(k Key) []Key {
-	var keys []Key
-	for _, r := range a.matching(k) {
-		keys = append(keys, r.Key)
-	}
-	return keys
 }
 
 // enable adds or replaces a registration and binds the session to it (rule R1).

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -439,22 +440,34 @@ func (e *Engine) store(ctx context.Context, a *Account, ev Event, now time.Time)
 		slices.SortFunc(evicted, Key.Compare)
 		return !slices.Equal(expect, evicted), nil
 	case PushDisable:
-		return e.storeRemove(ctx, a, a.Matching(ev.Key), ReasonDisabledByUser)
+		return e.storeRemove(ctx, a, ev.Key, false, ReasonDisabledByUser)
 	case AffiliationNone:
-		return e.storeRemove(ctx, a, []Key{ev.Key}, ReasonRevoked)
+		return e.remove(ctx, a, []Key{ev.Key}, ReasonRevoked)
 	case AccountRemoved:
-		var keys []Key
-		for _, r := range a.regs {
-			keys = append(keys, r.Key)
-		}
-		return e.storeRemove(ctx, a, keys, ReasonAccount)
+		return e.storeRemove(ctx, a, Key{}, true, ReasonAccount)
 	default:
 		return false, nil
 	}
 }
 
-// storeRemove removes registrations from the store. If it fails in the middle, the account loses those that are gone.
-func (e *Engine) storeRemove(ctx context.Context, a *Account, keys []Key, reason Reason) (bool, error) {
+// storeRemove removes the registrations that k names, or all, from the store, those that another node added included.
+func (e *Engine) storeRemove(ctx context.Context, a *Account, k Key, all bool, reason Reason) (bool, error) {
+	rs, err := e.cfg.Store.List(ctx, a.name)
+	if err != nil {
+		return false, err
+	}
+	var keys []Key
+	for _, r := range rs {
+		if r.Account == a.name && (all || r.Key.matches(k)) {
+			keys = append(keys, r.Key)
+		}
+	}
+	slices.SortFunc(keys, Key.Compare)
+	return e.remove(ctx, a, keys, reason)
+}
+
+// remove removes registrations from the store. If it fails in the middle, the account loses those that are gone.
+func (e *Engine) remove(ctx context.Context, a *Account, keys []Key, reason Reason) (bool, error) {
 	for i, k := range keys {
 		err := e.cfg.Store.Update(ctx, a.name, k, Update{Remove: true})
 		if err != nil && !errors.Is(err, ErrNotRegistered) {
@@ -462,9 +475,7 @@ func (e *Engine) storeRemove(ctx context.Context, a *Account, keys []Key, reason
 			for _, done := range keys[:i] {
 				a.Remove(done, reason, &eff)
 			}
-			now := e.now()
-			e.deliver(a.name, now, &eff)
-			e.affected(a.name, now, &eff)
+			e.deliver(a.name, e.now(), &eff)
 			return false, err
 		}
 	}
@@ -523,6 +534,25 @@ func (e *Engine) Refresh(ctx context.Context, account string) error {
 	e.affected(account, now, &eff)
 	e.release(s, en)
 	return nil
+}
+
+// RefreshAll is Refresh for every account that is kept in memory, for when it is not known which ones another node has changed. It returns the
+// errors of all of them.
+func (e *Engine) RefreshAll(ctx context.Context) error {
+	var errs []error
+	for i := range e.shards {
+		s := &e.shards[i]
+		s.mu.Lock()
+		s.changes++
+		names := slices.Collect(maps.Keys(s.accounts))
+		s.mu.Unlock()
+		for _, name := range names {
+			if err := e.Refresh(ctx, name); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // deliver gives advice to the host. It is called in the account's turn.
