@@ -295,7 +295,7 @@ func replayed(t *testing.T, r io.Reader) (decided []string) {
 
 // A recording of a live engine replays to the same decisions, and recording its events again gives the same recording.
 func TestRecorderReplaysTheSame(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range uint64(25) {
 		var first tape
 		steps := randomLoad(seed, 300)
 		synctest.Test(t, func(t *testing.T) {
@@ -370,7 +370,7 @@ func readSteps(t *testing.T, in io.Reader) (steps []step) {
 }
 
 func TestRecorderRotates(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(10) {
 		synctest.Test(t, func(t *testing.T) {
 			var files tape
 			decided, stats := run(t, randomLoad(seed, 400), true, trace.RecorderConfig{Create: files.create, MaxBytes: 8 << 10})
