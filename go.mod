@@ -18,4 +18,5 @@ require (
 	golang.org/x/text v0.18.0 // indirect
 	golang.org/x/tools v0.25.0 // indirect
 	mellium.im/reader v0.1.0 // indirect
+	pgregory.net/rapid v1.3.0 // indirect
 )
