@@ -321,12 +321,15 @@ func (a *Account) judge(q question, r *registration, from *session, stanzas []St
 	var w *part
 	for i := range stanzas {
 		st := &stanzas[i]
-		var h uint64
-		if st.ID != "" {
-			h = hashID(st.ID)
-		}
-		q.class, q.held, q.seen = st.Class, st.Held, st.ID != "" && r.mem.has(h)
+		q.class, q.held, q.seen = st.Class, st.Held, false
 		rule, reason := decide(q)
+		var h uint64
+		if reason.Notifies() && st.ID != "" { // only then it matters whether it was notified before
+			h = hashID(st.ID)
+			if q.seen = r.mem.has(h); q.seen {
+				rule, reason = decide(q)
+			}
+		}
 		detail := ""
 		if reason.Notifies() && f.Veto != nil {
 			if detail = f.Veto(&r.Registration, *st); detail != "" {

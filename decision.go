@@ -87,10 +87,11 @@ func (d *Decision) reset(account string) {
 	clear(d.Verdicts)
 	clear(d.ids)
 	*d = Decision{Account: account, Verdicts: d.Verdicts[:0], ids: d.ids[:0], Effects: d.Effects}
-	d.Effects.reset()
+	d.Effects.Reset()
 }
 
-func (e *Effects) reset() {
+// Reset empties e, to be used again.
+func (e *Effects) Reset() {
 	e.Changes, e.Advice, e.Drops = e.Changes[:0], e.Advice[:0], e.Drops[:0]
 }
 

@@ -170,7 +170,7 @@ func (e *Engine) publish(r ref) (sent, answered bool) {
 	s.mu.Lock()
 	_ = s.acquire(context.Background(), en)
 	s.mu.Unlock()
-	eff.reset()
+	eff.Reset()
 	var buf [4]Key
 	res := en.End(r.key, reply, done, &eff)
 	if res.Store {

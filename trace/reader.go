@@ -18,7 +18,7 @@ import (
 const MaxLine = 16 << 20
 
 // maxSeen bounds how many stanzas are remembered so that later lines can name them by their ID alone.
-const maxSeen = 1 << 17
+const maxSeen = 1 << 19
 
 // Error is a line that cannot be used.
 type Error struct {
@@ -80,16 +80,20 @@ type Reader struct {
 	number   int
 	last     int64
 	sessions map[string]string // ID to account
-	seen     map[string]push.Stanza
-	order    []string
+	seen     map[seenID]push.Stanza
+	latest   map[string]string // ID to the account that it was seen for last
+	order    []seenID          // oldest first, from oldest on, as a ring
 	oldest   int
 }
+
+// seenID is a stanza: its ID is unique in the account only.
+type seenID struct{ account, id string }
 
 // NewReader returns a Reader of r.
 func NewReader(r io.Reader) *Reader {
 	return &Reader{
 		r: bufio.NewReaderSize(r, 64<<10), last: -1 << 62,
-		sessions: make(map[string]string), seen: make(map[string]push.Stanza),
+		sessions: make(map[string]string), seen: make(map[seenID]push.Stanza), latest: make(map[string]string),
 	}
 }
 
@@ -408,9 +412,9 @@ func (r *Reader) stanza(account string, data json.RawMessage) (push.Stanza, erro
 		return push.Stanza{}, err
 	}
 	if s.XML == nil {
-		st, ok := r.seen[account+"\x00"+s.ID]
+		st, ok := r.seen[seenID{account, s.ID}]
 		if !ok {
-			st, ok = r.seen["\x00"+s.ID]
+			st, ok = r.seen[seenID{r.latest[s.ID], s.ID}]
 		}
 		if !ok || s.ID == "" {
 			return push.Stanza{}, fmt.Errorf("no xml, and the ID %q was not seen before", cut(s.ID))
@@ -424,25 +428,29 @@ func (r *Reader) stanza(account string, data json.RawMessage) (push.Stanza, erro
 	}
 	st.Body = "" // a replay decides without it
 	if s.ID != "" {
-		r.remember(account+"\x00"+s.ID, st)
-		r.remember("\x00"+s.ID, st)
+		r.remember(seenID{account, s.ID}, st)
 	}
 	st.Held = s.Held
 	return st, nil
 }
 
-func (r *Reader) remember(k string, st push.Stanza) {
+func (r *Reader) remember(k seenID, st push.Stanza) {
 	if _, ok := r.seen[k]; ok {
 		return
 	}
 	if len(r.order) < maxSeen {
 		r.order = append(r.order, k)
 	} else {
-		delete(r.seen, r.order[r.oldest])
+		old := r.order[r.oldest]
+		delete(r.seen, old)
+		if r.latest[old.id] == old.account {
+			delete(r.latest, old.id)
+		}
 		r.order[r.oldest] = k
 		r.oldest = (r.oldest + 1) % maxSeen
 	}
 	r.seen[k] = st
+	r.latest[k.id] = k.account
 }
 
 // options reads an object of field name to value, or to an array of values, in its order.

@@ -48,8 +48,12 @@ type Replay struct {
 	accounts map[string]*account
 	services map[string]*service
 	queue    deadline.Queue[*node]
-	d        push.Decision
-	keys     []push.Key
+	// Used again and again.
+	d            push.Decision
+	keys         []push.Key
+	l            Line
+	n            push.Notification
+	due, sent, e push.Effects
 }
 
 // node is an account or a service in the queue of deadlines.
@@ -216,11 +220,12 @@ func (r *Replay) decision(a *account, rec *Record, session string) {
 	}
 	for i := range d.Verdicts {
 		v := &d.Verdicts[i]
-		l := base
+		r.l = base
+		l := &r.l
 		l.Service, l.Node, l.Notify = v.Service, &v.Node, &v.Notify
 		l.Class, l.Rule, l.Reason, l.Detail = v.Class.String(), v.Rule.String(), v.Reason.String(), v.Detail
 		l.Stanzas = v.Stanzas
-		r.out(&l)
+		r.out(l)
 	}
 }
 
@@ -245,9 +250,9 @@ func (r *Replay) effects(a *account, e *push.Effects, now time.Time) {
 
 // settle hands out what is due for an account and notes when to look again.
 func (r *Replay) settle(a *account, now time.Time) {
-	var e push.Effects
-	r.keys = a.Due(now, r.keys[:0], &e)
-	r.effects(a, &e, now)
+	r.due.Reset()
+	r.keys = a.Due(now, r.keys[:0], &r.due)
+	r.effects(a, &r.due, now)
 	var first, more *service
 	for _, k := range r.keys {
 		s := r.service(k.Service)
@@ -300,13 +305,16 @@ func (r *Replay) pump(s *service, now time.Time) {
 		}
 		f := s.ready[0]
 		s.ready = s.ready[1:]
-		var e push.Effects
-		n, ok := f.a.Begin(f.k, now, &e)
+		e := &r.sent
+		e.Reset()
+		n, ok := f.a.Begin(f.k, now, e)
 		if ok {
-			r.out(&Line{Kind: "publish", At: now.UnixMilli(), User: n.Account, Service: n.Service, Node: &n.Node,
-				Class: n.Class.String(), Count: &n.Count, Events: n.Events, Try: again(n.Try)})
+			r.n = n
+			r.l = Line{Kind: "publish", At: now.UnixMilli(), User: n.Account, Service: n.Service, Node: &r.n.Node,
+				Class: n.Class.String(), Count: &r.n.Count, Events: n.Events, Try: again(n.Try)}
+			r.out(&r.l)
 		}
-		r.effects(f.a, &e, now)
+		r.effects(f.a, e, now)
 		switch {
 		case !ok:
 			s.gate.Cancel()
@@ -316,10 +324,10 @@ func (r *Replay) pump(s *service, now time.Time) {
 			}
 			f.a.flights[f.k] = now.Add(r.replyTimeout())
 		default:
-			e.Changes, e.Drops, e.Advice = nil, nil, nil
-			f.a.End(f.k, push.Reply{}, now, &e)
+			e.Reset()
+			f.a.End(f.k, push.Reply{}, now, e)
 			s.gate.Done(now, true)
-			r.effects(f.a, &e, now)
+			r.effects(f.a, e, now)
 		}
 		r.schedule(f.a)
 	}
@@ -353,8 +361,8 @@ func (r *Replay) reply(rep *Reply, now time.Time) {
 
 func (r *Replay) end(a *account, k push.Key, reply push.Reply, now time.Time) {
 	delete(a.flights, k)
-	var e push.Effects
-	res := a.End(k, reply, now, &e)
+	r.e.Reset()
+	res := a.End(k, reply, now, &r.e)
 	s := r.service(k.Service)
 	s.gate.Done(now, reply.Answered())
 	if !reply.OK() {
@@ -365,7 +373,7 @@ func (r *Replay) end(a *account, k push.Key, reply push.Reply, now time.Time) {
 		}
 		r.out(l)
 	}
-	r.effects(a, &e, now)
+	r.effects(a, &r.e, now)
 	r.pump(s, now)
 	r.schedule(a)
 }

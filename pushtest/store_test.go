@@ -1,0 +1,237 @@
+package pushtest_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/pushtest"
+)
+
+// faults are mistakes that a store can make, and the subtest that has to find each.
+var faults = map[string]string{
+	"":                      "",
+	"unknown is an error":   "an unknown account has no registrations",
+	"client is dropped":     "enable stores the registration whole",
+	"no form is empty":      "options are kept verbatim",
+	"empty values are lost": "options are kept verbatim",
+	"fields are sorted":     "options are kept verbatim",
+	"health is kept":        "enable replaces whole, health included",
+	"node is ignored":       "services and nodes are told apart",
+	"names are folded":      "accounts are told apart",
+	"seconds only":          "the limit evicts the one enabled longest ago",
+	"limit is one too many": "the limit evicts the one enabled longest ago",
+	"tombstones stay":       "the limit evicts tombstones first",
+	"the new one stays":     "the limit can evict several, and the new one",
+	"evicted is not told":   "the limit evicts the one enabled longest ago",
+	"zero is a limit":       "a limit below 1 is none",
+	"counters are set":      "update adds to the counters",
+	"success keeps errors":  "success resets and revives",
+	"removes the service":   "update removes one registration",
+	"unknown is no error":   "update of what is not there says so",
+	"keeps what is given":   "what is given stays the caller's",
+	"gives what is kept":    "what is returned is the caller's",
+	"changes, then fails":   "a call whose context is done does all or nothing",
+	"reads, then writes":    "simultaneous updates add up",
+	"evicts outside":        "simultaneous enables keep the limit and lose none",
+}
+
+func TestStoreFindsFaults(t *testing.T) {
+	for fault, subtest := range faults {
+		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
+			c := exec.Command(os.Args[0], "-test.run=^TestFaultyStore$")
+			c.Env = append(os.Environ(), "PUSHTEST_FAULT="+fault+".")
+			out, err := c.CombinedOutput()
+			switch {
+			case fault == "" && err != nil:
+				t.Errorf("a store without a fault fails: %v\n%s", err, out)
+			case fault != "" && err == nil:
+				t.Error("the suite does not find it")
+			case fault != "" && !strings.Contains(string(out), "--- FAIL: TestFaultyStore/"+strings.ReplaceAll(subtest, " ", "_")):
+				t.Errorf("the subtest %q does not find it:\n%s", subtest, out)
+			}
+		})
+	}
+}
+
+// TestFaultyStore is what TestStoreFindsFaults runs.
+func TestFaultyStore(t *testing.T) {
+	fault, ok := strings.CutSuffix(os.Getenv("PUSHTEST_FAULT"), ".")
+	if !ok {
+		t.Skip("TestStoreFindsFaults runs it")
+	}
+	pushtest.Store(t, func(t *testing.T) push.Store {
+		return &faulty{fault: fault, accounts: map[string][]push.Registration{}}
+	})
+}
+
+// faulty is a plain store with a fault.
+type faulty struct {
+	fault    string
+	mu       sync.Mutex
+	accounts map[string][]push.Registration
+}
+
+func (s *faulty) is(fault string) bool { return s.fault == fault }
+
+func (s *faulty) name(account string) string {
+	if s.is("names are folded") {
+		return strings.ToLower(account)
+	}
+	return account
+}
+
+// pause is where another call may come in between.
+func (s *faulty) pause() {
+	s.mu.Unlock()
+	for range 10 {
+		runtime.Gosched()
+	}
+	s.mu.Lock()
+}
+
+func clone(rs []push.Registration) []push.Registration {
+	rs = slices.Clone(rs)
+	for i := range rs {
+		rs[i].Options = slices.Clone(rs[i].Options)
+		for j := range rs[i].Options {
+			rs[i].Options[j].Values = slices.Clone(rs[i].Options[j].Values)
+		}
+	}
+	return rs
+}
+
+func (s *faulty) List(_ context.Context, account string) ([]push.Registration, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rs, ok := s.accounts[s.name(account)]
+	if !ok && s.is("unknown is an error") {
+		return nil, errors.New("no such account")
+	}
+	if s.is("gives what is kept") {
+		return rs, nil
+	}
+	return clone(rs), nil
+}
+
+func (s *faulty) index(rs []push.Registration, k push.Key) int {
+	return slices.IndexFunc(rs, func(r push.Registration) bool {
+		return r.Key == k || s.is("node is ignored") && r.Service == k.Service
+	})
+}
+
+func (s *faulty) Enable(ctx context.Context, r push.Registration, limit int) ([]push.Key, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r = s.spoiled(r)
+	rs := clone(s.accounts[s.name(r.Account)])
+	if i := s.index(rs, r.Key); i >= 0 {
+		if s.is("health is kept") {
+			r.Health = rs[i].Health
+		}
+		rs[i] = r
+	} else {
+		rs = append(rs, r)
+	}
+	s.accounts[s.name(r.Account)] = rs
+	if s.is("evicts outside") {
+		s.pause()
+		rs = clone(s.accounts[s.name(r.Account)])
+	}
+	evicted := push.Evict(s.judged(rs), s.limit(limit))
+	if s.is("the new one stays") {
+		evicted = slices.DeleteFunc(evicted, func(k push.Key) bool { return k == r.Key })
+	}
+	if s.is("evicts outside") {
+		s.pause()
+	}
+	s.accounts[s.name(r.Account)] = slices.DeleteFunc(rs, func(o push.Registration) bool { return slices.Contains(evicted, o.Key) })
+	if s.is("evicted is not told") {
+		return nil, nil
+	}
+	if s.is("changes, then fails") && ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return evicted, nil
+}
+
+// spoiled is what is kept of a registration.
+func (s *faulty) spoiled(r push.Registration) push.Registration {
+	if !s.is("keeps what is given") {
+		r = clone([]push.Registration{r})[0]
+	}
+	switch s.fault {
+	case "client is dropped":
+		r.Client = ""
+	case "no form is empty":
+		r.Options = append([]push.Field{}, r.Options...)
+	case "empty values are lost":
+		for i := range r.Options {
+			r.Options[i].Values = slices.DeleteFunc(r.Options[i].Values, func(v string) bool { return v == "" })
+		}
+	case "fields are sorted":
+		slices.SortFunc(r.Options, func(a, b push.Field) int { return strings.Compare(a.Var, b.Var) })
+	case "seconds only":
+		r.Enabled = r.Enabled.Truncate(time.Second)
+	}
+	return r
+}
+
+func (s *faulty) limit(limit int) int {
+	switch {
+	case s.is("limit is one too many") && limit > 0:
+		return limit + 1
+	case s.is("zero is a limit") && limit < 1:
+		return 1
+	}
+	return limit
+}
+
+// judged is what Evict is shown.
+func (s *faulty) judged(rs []push.Registration) []push.Registration {
+	rs = clone(rs)
+	if s.is("tombstones stay") {
+		for i := range rs {
+			rs[i].Health.Disabled = time.Time{}
+		}
+	}
+	return rs
+}
+
+func (s *faulty) Update(_ context.Context, account string, k push.Key, u push.Update) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	account = s.name(account)
+	rs := clone(s.accounts[account])
+	i := s.index(rs, k)
+	if s.is("reads, then writes") {
+		s.pause()
+	}
+	switch {
+	case i < 0 && s.is("unknown is no error"):
+		return nil
+	case i < 0:
+		return push.ErrNotRegistered
+	case u.Remove && s.is("removes the service"):
+		rs = slices.DeleteFunc(rs, func(r push.Registration) bool { return r.Service == k.Service })
+	case u.Remove:
+		rs = slices.Delete(rs, i, i+1)
+	case s.is("counters are set") && u.Errors+u.Refusals > 0:
+		rs[i].Health.Errors, rs[i].Health.Refusals = u.Errors, u.Refusals
+	case s.is("success keeps errors") && !u.Succeeded.IsZero():
+		rs[i].Health.Succeeded, rs[i].Health.Disabled, rs[i].Health.Cause = u.Succeeded, time.Time{}, ""
+	default:
+		rs[i].Health = u.Apply(rs[i].Health)
+	}
+	s.accounts[account] = rs
+	return nil
+}

@@ -1,0 +1,258 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+	"time"
+
+	"github.com/xmpp-push/push"
+)
+
+// ErrFilter: Purge was given an empty Filter, which would delete everything. Say which registrations have to go.
+var ErrFilter = errors.New("sqlstore: the filter is empty")
+
+// Filter chooses registrations: those that all its parts apply to. The zero value chooses all.
+type Filter struct {
+	// Account and Service, if not empty, have to be the same.
+	Account, Service string
+	// Before, if not zero, is later than the last sign of life: enabled, and published to with success, before then. A success is
+	// stored about once a day.
+	Before time.Time
+	// Disabled chooses tombstones only.
+	Disabled bool
+}
+
+// where returns conditions whose arguments are numbered from n+1 on.
+func (f Filter) where(n int) (string, []any) {
+	conditions, args := []string{"1 = 1"}, []any(nil)
+	add := func(condition string, arg any) {
+		args = append(args, arg)
+		conditions = append(conditions, fmt.Sprintf(condition, n+len(args)))
+	}
+	if f.Account != "" {
+		add("account = $%d", f.Account)
+	}
+	if f.Service != "" {
+		add("service = $%d", f.Service)
+	}
+	if !f.Before.IsZero() {
+		add("enabled < $%d", nanos(f.Before))
+		add("succeeded < $%d", nanos(f.Before))
+	}
+	if f.Disabled {
+		conditions = append(conditions, "disabled <> 0")
+	}
+	return strings.Join(conditions, " AND "), args
+}
+
+// page is how many rows an operator's call looks at in one statement, so that it holds nobody up on a live database.
+const page = 500
+
+// row names a row.
+type row struct {
+	account string
+	push.Key
+}
+
+// span is a page: the rows from first to last in the order of the primary key.
+type span struct{ first, last row }
+
+// inSpan has the arguments that args returns.
+const inSpan = "(account, service, node) >= ($1, $2, $3) AND (account, service, node) <= ($4, $5, $6)"
+
+func (p span) args(more ...any) []any {
+	return append([]any{p.first.account, p.first.Service, p.first.Node, p.last.account, p.last.Service, p.last.Node}, more...)
+}
+
+// pages goes through the table, or through the rows of one account, whatever is to be done with them: what a page costs is bounded even
+// if nothing in it is wanted.
+func (s *Store) pages(ctx context.Context, account string) iter.Seq2[span, error] {
+	query := `SELECT account, service, node FROM {registrations} WHERE (account, service, node) > ($1, $2, $3)`
+	if account != "" {
+		query += " AND account = $4"
+	}
+	query += fmt.Sprint(" ORDER BY account, service, node LIMIT ", page)
+	return func(yield func(span, error) bool) {
+		for n, p := page, (span{}); n == page; {
+			args := []any{p.last.account, p.last.Service, p.last.Node}
+			if account != "" {
+				args = append(args, account)
+			}
+			err := s.retry(ctx, func() (err error) {
+				n, p, err = s.nextPage(ctx, query, args)
+				return err
+			})
+			if err != nil {
+				yield(p, err)
+				return
+			}
+			if n == 0 || !yield(p, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (s *Store) nextPage(ctx context.Context, query string, args []any) (n int, p span, err error) {
+	rows, err := s.db.QueryContext(ctx, s.table(query), args...)
+	if err != nil {
+		return 0, p, err
+	}
+	defer rows.Close()
+	for ; rows.Next(); n++ {
+		if err := rows.Scan(&p.last.account, &p.last.Service, &p.last.Node); err != nil {
+			return 0, p, err
+		}
+		if n == 0 {
+			p.first = p.last
+		}
+	}
+	return n, p, rows.Err()
+}
+
+// All returns the registrations that f chooses, in the order of account, service and node, past the cache and without their Options, which are
+// none of an operator's business, and whose key may not be here. It reads page by page; what changes meanwhile may be seen or not. An error ends it.
+func (s *Store) All(ctx context.Context, f Filter) iter.Seq2[push.Registration, error] {
+	return func(yield func(push.Registration, error) bool) {
+		where, args := f.where(6)
+		for p, err := range s.pages(ctx, f.Account) {
+			var rs []push.Registration
+			if err == nil {
+				err = s.retry(ctx, func() (err error) {
+					rs, err = s.query(ctx, "NULL, ''", inSpan+" AND "+where+" ORDER BY account, service, node", p.args(args...)...)
+					return err
+				})
+			}
+			if err != nil {
+				yield(push.Registration{}, fmt.Errorf("sqlstore: list all: %w", err))
+				return
+			}
+			for _, r := range rs {
+				if !yield(r, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Purge deletes the registrations that f chooses and returns their number. It works on a live database: page by page, and one that was enabled again
+// meanwhile stays. Other nodes are told as with Update; Engines of this process are not, so Refresh those accounts that they may keep. If it fails,
+// the pages before are gone. An account that was removed from the server is Filter{Account: name}.
+func (s *Store) Purge(ctx context.Context, f Filter) (deleted int, err error) {
+	if f == (Filter{}) {
+		return 0, ErrFilter
+	}
+	where, args := f.where(6)
+	for p, err := range s.pages(ctx, f.Account) {
+		var accounts []string
+		if err == nil {
+			err = s.transact(ctx, func(tx *sql.Tx) (err error) {
+				accounts, err = s.change(ctx, tx, "DELETE FROM {registrations} WHERE "+inSpan+" AND "+where, p.args(args...)...)
+				return err
+			})
+		}
+		for _, account := range accounts {
+			s.cache.forget(account)
+		}
+		if err != nil {
+			return deleted, fmt.Errorf("sqlstore: purge: %w", err)
+		}
+		deleted += len(accounts)
+	}
+	return deleted, nil
+}
+
+// Reseal encrypts again whatever is not encrypted with the current key of Options.Keys, which completes a rotation, and returns how many rows that
+// were. It works on a live database. Rows that cannot be read go to Options.Corrupt and stay as they are, and it returns an error that wraps
+// ErrCorrupt after all others are done: keep the old keys until it returns none.
+//
+// What it replaces stays in the files until the database reuses the room: where the old rows were readable, run VACUUM on SQLite (the file
+// that sqlite.Open opens needs none, once its write-ahead log is gone) and VACUUM FULL on PostgreSQL, whose write-ahead log and backups keep it
+// for longer still.
+func (s *Store) Reseal(ctx context.Context) (resealed int, err error) {
+	unreadable := 0
+	for p, err := range s.pages(ctx, "") {
+		n, bad := 0, 0
+		if err == nil {
+			n, bad, err = s.resealPage(ctx, p)
+		}
+		if err != nil {
+			return resealed, fmt.Errorf("sqlstore: reseal: %w", err)
+		}
+		resealed += n
+		unreadable += bad
+	}
+	if unreadable > 0 {
+		return resealed, fmt.Errorf("%w: %d of them stay as they are", ErrCorrupt, unreadable)
+	}
+	return resealed, nil
+}
+
+// sealed is a row as it is stored.
+type sealed struct {
+	row
+	options sql.Null[[]byte]
+	keyID   string
+}
+
+func (s *Store) resealPage(ctx context.Context, p span) (resealed, unreadable int, err error) {
+	var olds []sealed
+	err = s.retry(ctx, func() (err error) {
+		olds, err = s.toReseal(ctx, p)
+		return err
+	})
+	if err != nil || len(olds) == 0 {
+		return 0, 0, err
+	}
+	err = s.transact(ctx, func(tx *sql.Tx) error {
+		resealed, unreadable = 0, 0
+		for _, old := range olds {
+			options, err := s.sealer.open(old.account, old.Key, old.options, old.keyID)
+			if err != nil {
+				s.options.Corrupt(&CorruptError{old.account, old.Key, err})
+				unreadable++
+				continue
+			}
+			data, keyID, err := s.sealer.seal(old.account, old.Key, options)
+			if err != nil {
+				return err
+			}
+			// Not if it was enabled again meanwhile.
+			result, err := tx.ExecContext(ctx, s.table(`UPDATE {registrations} SET options = $1, key_id = $2
+				WHERE account = $3 AND service = $4 AND node = $5 AND key_id = $6 AND options = $7`),
+				data, keyID, old.account, old.Service, old.Node, old.keyID, old.options.V)
+			if err != nil {
+				return err
+			}
+			n, err := result.RowsAffected()
+			if err != nil {
+				return err
+			}
+			resealed += int(n)
+		}
+		return nil
+	})
+	return resealed, unreadable, err
+}
+
+func (s *Store) toReseal(ctx context.Context, p span) (olds []sealed, err error) {
+	rows, err := s.db.QueryContext(ctx, s.table("SELECT account, service, node, options, key_id FROM {registrations} WHERE "+inSpan+
+		" AND key_id <> $7 AND options IS NOT NULL ORDER BY account, service, node"), p.args(s.sealer.current)...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var r sealed
+		if err := rows.Scan(&r.account, &r.Service, &r.Node, &r.options, &r.keyID); err != nil {
+			return nil, err
+		}
+		olds = append(olds, r)
+	}
+	return olds, rows.Err()
+}

@@ -1,0 +1,189 @@
+package sqlstore_test
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+
+	"github.com/xmpp-push/push/store/sql"
+)
+
+func init() {
+	roles["open"] = func() {
+		untilClosed()
+		_, s := roleDatabase()
+		if _, err := s.Enable(ctx, registration(account(1), os.Getenv("PUSH_TEST_NUMBER"), 0), 0); err != nil {
+			panic(err)
+		}
+	}
+}
+
+func version(t *testing.T, d database, db *sql.DB) (v, rows int) {
+	t.Helper()
+	if err := db.QueryRow("SELECT max(version), count(*) FROM "+d.prefix+"schema").Scan(&v, &rows); err != nil {
+		t.Fatal(err)
+	}
+	return v, rows
+}
+
+func TestOpenTogether(t *testing.T) {
+	backends(t, func(t *testing.T, d database) {
+		var wg sync.WaitGroup
+		for i := range 8 {
+			db := d.handle(t)
+			wg.Go(func() {
+				s, err := d.tryOpen(db, nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mustEnable(t, s, registration(account(0), fmt.Sprint(i), 0), 0)
+			})
+		}
+		wg.Wait()
+		if n := len(mustList(t, d.open(t, nil), account(0))); n != 8 {
+			t.Errorf("%d registrations, want 8", n)
+		}
+		if v, rows := version(t, d, d.handle(t)); v != 1 || rows != 1 {
+			t.Errorf("the schema is at version %d in %d rows", v, rows)
+		}
+	})
+}
+
+func TestOpenTogetherProcesses(t *testing.T) {
+	backends(t, func(t *testing.T, d database) {
+		runTogether(t, d, "open", 4)
+		if v, rows := version(t, d, d.handle(t)); v != 1 || rows != 1 {
+			t.Errorf("the schema is at version %d in %d rows", v, rows)
+		}
+	})
+}
+
+func TestNewerSchemaIsRefused(t *testing.T) {
+	backends(t, func(t *testing.T, d database) {
+		s := d.open(t, nil)
+		mustEnable(t, s, registration(account(0), "n1", 0), 0)
+		db := d.handle(t)
+		if _, err := db.Exec("UPDATE " + d.prefix + "schema SET version = 2"); err != nil {
+			t.Fatal(err)
+		}
+		_, err := d.tryOpen(db, nil)
+		if !errors.Is(err, sqlstore.ErrNewerSchema) || !strings.Contains(err.Error(), "at version 2") {
+			t.Errorf("got %v, want ErrNewerSchema with the version", err)
+		}
+		if v, _ := version(t, d, db); v != 2 {
+			t.Errorf("the version was set to %d", v)
+		}
+	})
+}
+
+// withStep returns the real migrations and one more.
+func withStep(t *testing.T, d database, statements string) fs.FS {
+	t.Helper()
+	name := "migrations/" + d.dialect.Name() + "/0001.sql"
+	first, err := fs.ReadFile(sqlstore.Migrations, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fstest.MapFS{
+		name:                                 {Data: first},
+		strings.Replace(name, "1.", "2.", 1): {Data: []byte(statements)},
+	}
+}
+
+func TestUpgrade(t *testing.T) {
+	backends(t, func(t *testing.T, d database) {
+		s := d.open(t, nil)
+		mustEnable(t, s, registration(account(0), "n1", 0), 0)
+		db := d.handle(t)
+
+		broken := withStep(t, d, "ALTER TABLE {prefix}registrations ADD COLUMN extra TEXT; CREATE TABLE {prefix}registrations (a TEXT);")
+		if err := sqlstore.Migrate(ctx, db, d.dialect, d.prefix, broken); err == nil || !strings.Contains(err.Error(), "0002.sql") {
+			t.Errorf("a migration that fails returned %v, without the file's name", err)
+		}
+		if _, err := db.Exec("SELECT extra FROM " + d.table()); err == nil {
+			t.Error("a migration that failed left a part of it")
+		}
+		if v, _ := version(t, d, db); v != 1 {
+			t.Errorf("a migration that failed left version %d", v)
+		}
+
+		next := withStep(t, d, "ALTER TABLE {prefix}registrations ADD COLUMN extra TEXT")
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				err := sqlstore.Migrate(ctx, db, d.dialect, d.prefix, next)
+				if err != nil && !strings.Contains(err.Error(), "database is locked") { // which Open would try again
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if v, _ := version(t, d, db); v != 2 {
+			t.Errorf("the schema is at version %d, want 2", v)
+		}
+		if n := len(mustList(t, s, account(0))); n != 1 {
+			t.Errorf("%d registrations after the upgrade, want 1", n)
+		}
+	})
+}
+
+func TestOpenWithoutRightToCreate(t *testing.T) {
+	d := newPostgres(t)
+	db := d.handle(t)
+	d.open(t, nil)
+	user := strings.TrimSuffix(d.prefix, "_")
+	for _, q := range []string{"CREATE ROLE " + user + " LOGIN", "GRANT SELECT, INSERT, UPDATE, DELETE ON " + d.table() + " TO " + user,
+		"GRANT SELECT ON " + d.prefix + "schema TO " + user} {
+		if _, err := db.Exec(q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.where = strings.Replace(d.where, "postgres@", user+"@", 1)
+	s := d.open(t, nil)
+	mustEnable(t, s, registration(account(0), "n1", 0), 5)
+	if err := s.Update(ctx, account(0), registration("", "n1", 0).Key, pushErrors(1)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	d := newSQLite(t)
+	db := d.handle(t)
+	for name, o := range map[string]*sqlstore.Options{
+		"prefix":         {Prefix: "push; DROP TABLE x; --"},
+		"long prefix":    {Prefix: strings.Repeat("p", 33)},
+		"missing key":    {Keys: sqlstore.Keyring{Current: "k"}},
+		"short key":      {Keys: sqlstore.Keyring{Keys: map[string][]byte{"k": make([]byte, 16)}}},
+		"key without ID": {Keys: sqlstore.Keyring{Keys: map[string][]byte{"": make([]byte, 32)}}},
+	} {
+		if _, err := sqlstore.Open(ctx, db, d.dialect, o); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	r := registration(account(0), strings.Repeat("n", sqlstore.MaxKey), 0)
+	if _, err := d.open(t, nil).Enable(ctx, r, 5); !errors.Is(err, sqlstore.ErrTooLong) {
+		t.Errorf("a node that is too long: got %v, want ErrTooLong", err)
+	}
+}
+
+func TestLongestKey(t *testing.T) {
+	backends(t, func(t *testing.T, d database) {
+		s := d.open(t, nil)
+		r := registration(account(0), "", 0)
+		// Something that does not compress, as PostgreSQL compresses long keys.
+		for i := 0; len(r.Account)+len(r.Service)+len(r.Node) < sqlstore.MaxKey; i++ {
+			r.Node += string(rune('!' + (i*i*7919+i*31)%90))
+		}
+		mustEnable(t, s, r, 5)
+		if rs := mustList(t, s, r.Account); len(rs) != 1 || rs[0].Node != r.Node {
+			t.Error("the longest key that is allowed was not kept")
+		}
+	})
+}
