@@ -19,6 +19,8 @@ type Account struct {
 	policy   *Policy
 	regs     []*registration // in the order of their keys
 	sessions []*session
+	// flying names removed registrations whose publish is still in flight.
+	flying []Key
 	// touched is when something was remembered last, or a session ended since. left is when a session ended last.
 	touched, left time.Time
 }
@@ -96,7 +98,7 @@ func (a *Account) Idle(now time.Time) bool {
 
 // idleAt returns when the account will be Idle if nothing happens. It returns false if something has to happen first.
 func (a *Account) idleAt() (time.Time, bool) {
-	if len(a.sessions) > 0 {
+	if len(a.sessions) > 0 || len(a.flying) > 0 {
 		return time.Time{}, false
 	}
 	var at time.Time
@@ -129,7 +131,10 @@ func (a *Account) put(n Registration) *registration {
 	if ok {
 		a.regs[i].Registration = n
 	} else {
-		a.regs = slices.Insert(a.regs, i, &registration{Registration: n})
+		r := &registration{Registration: n}
+		r.pace.inFlight = a.landed(n.Key)
+		r.pace.stale = r.pace.inFlight
+		a.regs = slices.Insert(a.regs, i, r)
 	}
 	return a.regs[i]
 }
@@ -137,8 +142,20 @@ func (a *Account) put(n Registration) *registration {
 func (a *Account) remove(r *registration, reason Reason, e *Effects) {
 	a.unbind(r, reason, e)
 	r.drop(r.pace.takeAll(), reason, "", e)
+	if r.pace.inFlight {
+		a.flying = append(a.flying, r.Key)
+	}
 	a.regs = slices.DeleteFunc(a.regs, func(o *registration) bool { return o == r })
 	e.change(r.Key, Removed, reason, "")
+}
+
+// landed takes a removed registration from those with a publish in flight, and reports whether it was among them.
+func (a *Account) landed(k Key) bool {
+	i := slices.Index(a.flying, k)
+	if i >= 0 {
+		a.flying = slices.Delete(a.flying, i, i+1)
+	}
+	return i >= 0
 }
 
 // Handle takes note of an event and answers it in d, which it resets. It copies what it keeps of the event.

@@ -171,10 +171,17 @@ const succeededEvery = 24 * time.Hour
 func (a *Account) End(k Key, reply Reply, now time.Time, e *Effects) Result {
 	res := Result{Outcome: reply.Classify()}
 	r := a.find(k)
-	if r == nil || !r.pace.inFlight {
+	if r == nil {
+		a.landed(k)
 		return res // removed meanwhile
 	}
 	p := &r.pace
+	if p.stale {
+		p.finish(now, a.policy)
+	}
+	if !p.inFlight {
+		return res
+	}
 	hadBody := !p.stripped && (a.policy.IncludeBody || a.policy.IncludeSender || a.policy.StandIn != "" && flightClass(p) >= Important)
 	if res.Outcome == TooBig && !hadBody {
 		res.Outcome = Failed
