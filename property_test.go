@@ -165,6 +165,7 @@ type book struct {
 	now        map[string]*pages // by account and key, those that exist
 	all        []*pages
 	of         map[*flight]*pages // nil for a flight whose registration went, or whose content was dropped
+	flying     map[string]bool    // by account and key: also those of registrations that went
 	left       map[string]time.Time
 	publishes  int
 	transcript strings.Builder
@@ -174,7 +175,6 @@ type book struct {
 type pages struct {
 	name     string
 	disabled bool
-	flying   bool
 	// Each stanza that is notified is counted once when it is decided, and once when its fate is known.
 	decided, accepted, dropped int
 	events                     map[uint64]*entry
@@ -197,7 +197,7 @@ type mark struct {
 }
 
 func newBook(t require.TestingT, s *sim, policy Policy) *book {
-	b := &book{t: t, s: s, policy: policy, now: map[string]*pages{}, of: map[*flight]*pages{}, left: map[string]time.Time{}}
+	b := &book{t: t, s: s, policy: policy, now: map[string]*pages{}, of: map[*flight]*pages{}, flying: map[string]bool{}, left: map[string]time.Time{}}
 	b.policy.Remember = cmp.Or(policy.Remember, 1024)
 	b.policy.RememberFor = cmp.Or(policy.RememberFor, 10*time.Minute)
 	b.policy.MaxResume = max(cmp.Or(policy.MaxResume, 72*time.Hour), 0)
@@ -325,8 +325,8 @@ func (b *book) sent(f *flight) {
 	r := b.now[id(n.Account, n.Key)]
 	require.NotNil(b.t, r, "R12: published to a registration that does not exist")
 	require.True(b.t, !r.disabled || b.policy.RetryDisabled > 0, "R12: published to a disabled registration")
-	require.False(b.t, r.flying, "two publishes in flight for %s", r.name)
-	r.flying = true
+	require.NotContains(b.t, b.flying, r.name, "two publishes in flight")
+	b.flying[r.name] = true
 	b.of[f] = r
 	var least, most Class
 	count := 0
@@ -351,9 +351,7 @@ func (b *book) replied(f *flight, res Result) {
 	b.note("reply %+v %+v", f.reply, res)
 	r := b.of[f]
 	delete(b.of, f)
-	if p := b.now[id(f.a.name, f.k)]; p != nil && (r == p || r == nil) {
-		p.flying = false
-	}
+	delete(b.flying, id(f.a.name, f.k))
 	if r == nil || res.Outcome != Accepted {
 		return
 	}
