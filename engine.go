@@ -25,8 +25,9 @@ type Engine struct {
 	policy *Policy
 	log    *slog.Logger
 	obs    Observer
-	// slow: something of the host has to be called for each event.
-	slow   bool
+	// slow: something of the host has to be called to decide an event. watched: somebody is told of each decision.
+	slow, watched bool
+
 	start  time.Time
 	shards [shardCount]shard
 
@@ -87,7 +88,8 @@ func New(cfg Config) (*Engine, error) {
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
-	e.slow = e.obs.Decided != nil || cfg.Veto != nil || cfg.Liveness != nil || e.log.Enabled(context.Background(), slog.LevelDebug)
+	e.slow = cfg.Veto != nil || cfg.Liveness != nil
+	e.watched = e.obs.Decided != nil || e.log.Enabled(context.Background(), slog.LevelDebug)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	for i := range e.shards {
 		e.shards[i].accounts = make(map[string]*entry)
@@ -134,23 +136,27 @@ func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
 		return ErrClosed
 	}
 	if en := s.accounts[name]; en != nil && !en.busy && !e.slow && !changesStore(ev) {
-		now := e.now()
-		en.Handle(ev, Facts{Now: now, Number: s.number()}, d)
+		now, number := e.now(), s.number()
+		en.Handle(ev, Facts{Now: now, Number: number}, d)
 		var buf [4]Key
 		keys := en.Due(now, buf[:0], &d.Effects)
-		if len(keys) == 0 && d.Effects.none() {
+		quiet := d.Effects.none() && !e.watched
+		if len(keys) == 0 && quiet {
 			s.settle(e, en, now)
 			s.mu.Unlock()
 			return nil
 		}
 		e.work.Add(1)
-		if d.Effects.none() {
+		if quiet {
 			s.settle(e, en, now)
 			s.mu.Unlock()
 		} else {
 			en.busy = true
 			s.mu.Unlock()
 			e.deliver(name, now, &d.Effects)
+			if e.watched {
+				e.decidedAs(number, now, own(ev), d, e.now().Sub(now))
+			}
 			e.release(s, en)
 		}
 		e.dispatch(name, keys)
@@ -193,7 +199,7 @@ func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event
 		if subject(ev).ID != "" {
 			d.Reason = ReasonUnknownSession
 		}
-		if e.slow {
+		if e.watched {
 			e.decided(s, own(ev), d)
 		}
 		return nil
@@ -230,7 +236,7 @@ func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event
 	}
 	keys := en.Due(now, buf[:0], &d.Effects)
 	e.deliver(name, now, &d.Effects)
-	if e.slow {
+	if e.watched {
 		e.decidedAs(f.Number, now, own(ev), d, e.now().Sub(now))
 	}
 	e.release(s, en)

@@ -78,7 +78,7 @@ type RecorderStats struct {
 type entry struct {
 	at      int64
 	name    string // the account
-	account *shadow
+	account *push.AccountStatus
 	event   push.Event
 	key     push.Key
 	reply   *push.Reply
@@ -213,7 +213,7 @@ func (r *Recorder) begin(account string, at time.Time) *shadow {
 		s.file = r.file
 		return s
 	}
-	if r.push(s, entry{at: at.UnixMilli(), name: account, account: s.clone(), size: 128 * (len(s.sessions) + len(s.regs))}) {
+	if r.push(s, entry{at: at.UnixMilli(), name: account, account: s.status(account), size: 128 * (len(s.sessions) + len(s.regs))}) {
 		s.file = r.file
 	}
 	return s
@@ -272,6 +272,8 @@ func kept(ev push.Event) push.Event {
 			e.Options[i].Values = slices.Clone(e.Options[i].Values)
 		}
 		return e
+	case push.SessionOpen, push.SessionClose, push.PushDisable, push.StanzaQueued, push.HibernationEnd, push.ArchiveAdded, push.Offline,
+		push.Groupchat, push.AffiliationNone, push.AccountRemoved: // values without slices
 	}
 	return ev
 }
@@ -306,6 +308,7 @@ func size(ev push.Event) int {
 				n += 16 + len(v)
 			}
 		}
+	case push.SessionOpen, push.SessionClose, push.PushDisable, push.HibernationEnd, push.AffiliationNone, push.AccountRemoved:
 	}
 	return n
 }
@@ -313,7 +316,7 @@ func size(ev push.Event) int {
 // write is the goroutine that writes the files.
 func (r *Recorder) write() {
 	defer close(r.done)
-	f := files{r: r, w: newWriter(r.cfg.Bodies, r.cfg.Options)}
+	f := files{r: r, w: NewWriter(r.cfg.Bodies, r.cfg.Options)}
 	var batch []entry
 	for {
 		<-r.wake
@@ -337,7 +340,7 @@ func (r *Recorder) write() {
 // files is what the writer has open.
 type files struct {
 	r      *Recorder
-	w      *writer
+	w      *Writer
 	c      io.WriteCloser
 	buf    *bufio.Writer
 	number int
@@ -355,15 +358,16 @@ func (f *files) put(e *entry) {
 	if f.c == nil && !f.failed {
 		f.open(e.at)
 	}
-	at := max(e.at, f.last)
+	ms := max(e.at, f.last)
+	at := time.UnixMilli(ms)
 	var line []byte
 	switch {
 	case e.account != nil:
-		line = f.w.account(at, e.name, e.account)
+		line = f.w.Account(at, e.account)
 	case e.reply != nil:
-		line = f.w.reply(at, e.name, e.key, *e.reply)
+		line = f.w.Reply(at, e.name, e.key, *e.reply)
 	default:
-		line = f.w.event(at, e.event)
+		line = f.w.Event(at, e.event)
 	}
 	if line == nil {
 		f.count(func(s *RecorderStats) { s.Unreadable++ })
@@ -373,7 +377,7 @@ func (f *files) put(e *entry) {
 		f.count(func(s *RecorderStats) { s.Dropped++ })
 		return
 	}
-	f.last = at
+	f.last = ms
 	f.count(func(s *RecorderStats) { s.Lines++ })
 }
 
@@ -398,7 +402,7 @@ func (f *files) open(at int64) {
 	}
 	f.c, f.buf, f.size, f.last, f.told = c, bufio.NewWriterSize(c, 64<<10), 0, at, false
 	f.count(func(s *RecorderStats) { s.Files++ })
-	f.writeLine(f.w.config(f.r.cfg.Host, f.r.cfg.Policy))
+	f.writeLine(f.w.Config(f.r.cfg.Host, f.r.cfg.Policy))
 }
 
 // fail gives the file up: the rest of it is left out, and another is begun.

@@ -10,24 +10,22 @@ import (
 // shadow is what a Recorder knows of an account, for the account line that a file needs before the account's first event in it. It follows
 // what the Engine tells of sessions and registrations.
 type shadow struct {
-	sessions []shadowSession // in the order in which they were opened
+	sessions []push.SessionStatus // in the order in which they were opened
 	regs     []push.Registration
 	// file is the number of the file that has an account line of it; touched is the time of its last event.
 	file    int
 	touched time.Time
 }
 
-type shadowSession struct {
-	id, client          string
-	bound               push.Key
-	isBound, hibernated bool
-}
-
 func (s *shadow) empty() bool { return len(s.sessions) == 0 && len(s.regs) == 0 }
 
-// clone returns a copy that does not change any more.
-func (s *shadow) clone() *shadow {
-	return &shadow{sessions: slices.Clone(s.sessions), regs: slices.Clone(s.regs)}
+// status returns a copy that does not change any more.
+func (s *shadow) status(account string) *push.AccountStatus {
+	st := &push.AccountStatus{Account: account, Sessions: slices.Clone(s.sessions)}
+	for _, r := range s.regs {
+		st.Registrations = append(st.Registrations, push.RegistrationStatus{Registration: r})
+	}
+	return st
 }
 
 func (s *shadow) reg(k push.Key) *push.Registration {
@@ -39,9 +37,9 @@ func (s *shadow) reg(k push.Key) *push.Registration {
 	return nil
 }
 
-func (s *shadow) session(id string) *shadowSession {
+func (s *shadow) session(id string) *push.SessionStatus {
 	for i := range s.sessions {
-		if s.sessions[i].id == id {
+		if s.sessions[i].ID == id {
 			return &s.sessions[i]
 		}
 	}
@@ -65,8 +63,8 @@ func (s *shadow) read(rs []push.Registration) bool {
 
 func (s *shadow) unbind(k push.Key) {
 	for i := range s.sessions {
-		if s.sessions[i].bound == k {
-			s.sessions[i].bound, s.sessions[i].isBound = push.Key{}, false
+		if s.sessions[i].Bound == k {
+			s.sessions[i].Bound, s.sessions[i].IsBound = push.Key{}, false
 		}
 	}
 }
@@ -76,21 +74,21 @@ func (s *shadow) event(at time.Time, ev push.Event, d *push.Decision) {
 	switch e := ev.(type) {
 	case push.SessionOpen:
 		if old := s.session(e.Session.ID); old != nil {
-			old.client = e.Client
+			old.Client = e.Client
 		} else {
-			s.sessions = append(s.sessions, shadowSession{id: e.Session.ID, client: e.Client})
+			s.sessions = append(s.sessions, push.SessionStatus{ID: e.Session.ID, Client: e.Client})
 		}
 	case push.SessionClose:
-		s.sessions = slices.DeleteFunc(s.sessions, func(o shadowSession) bool { return o.id == e.Session.ID })
+		s.sessions = slices.DeleteFunc(s.sessions, func(o push.SessionStatus) bool { return o.ID == e.Session.ID })
 	case push.HibernationStart, push.HibernationEnd:
 		if o := s.session(ev.Subject().ID); o != nil {
-			_, o.hibernated = ev.(push.HibernationStart)
+			_, o.Hibernated = ev.(push.HibernationStart)
 		}
 	case push.PushEnable:
 		r := push.Registration{Account: e.Session.Account, Key: e.Key, Enabled: at.Truncate(time.Millisecond)}
 		if o := s.session(e.Session.ID); o != nil {
-			r.Client = o.client
-			o.bound, o.isBound = e.Key, true
+			r.Client = o.Client
+			o.Bound, o.IsBound = e.Key, true
 		}
 		i, found := slices.BinarySearchFunc(s.regs, e.Key, func(r push.Registration, k push.Key) int { return r.Key.Compare(k) })
 		if found {
@@ -100,12 +98,14 @@ func (s *shadow) event(at time.Time, ev push.Event, d *push.Decision) {
 		}
 	case push.AccountRemoved:
 		s.sessions = nil
+	case push.PushDisable, push.AffiliationNone: // its effects tell what became of registrations
+	case push.AckDelayed, push.StanzaQueued, push.ArchiveAdded, push.Offline, push.Groupchat, push.Ping:
 	}
 	s.effects(at, &d.Effects)
 	if e, ok := ev.(push.SessionOpen); ok {
 		for _, c := range d.Changes {
 			if o := s.session(e.Session.ID); c.Kind == push.Bound && o != nil {
-				o.bound, o.isBound = c.Key, true
+				o.Bound, o.IsBound = c.Key, true
 			}
 		}
 	}

@@ -306,13 +306,21 @@ func TestRecorderReplaysTheSame(t *testing.T) {
 		require.NotContains(t, first.String(), theBody)
 		require.NotContains(t, first.String(), theSecret)
 
-		again := readSteps(t, first.joined())
-		var second tape
-		synctest.Test(t, func(t *testing.T) {
-			run(t, again, false, trace.RecorderConfig{Create: second.create})
-		})
-		sameLines(t, lines(&first), lines(&second), seed)
+		// What a Reader reads has no text any more, so it takes a second round until nothing changes.
+		var second, third tape
+		record(t, &first, &second)
+		record(t, &second, &third)
+		sameLines(t, lines(&second), lines(&third), seed)
+		sameLines(t, replayed(t, first.joined()), replayed(t, third.joined()), seed)
 	}
+}
+
+// record lets a live engine see the events of a recording, and records it.
+func record(t *testing.T, from, to *tape) {
+	steps := readSteps(t, from.joined())
+	synctest.Test(t, func(t *testing.T) {
+		run(t, steps, false, trace.RecorderConfig{Create: to.create})
+	})
 }
 
 // lines returns the lines of a recording. Replies that came at the same time are in no order of their own, so they are sorted.

@@ -39,22 +39,25 @@ type writtenStanza struct {
 	Held bool   `json:"held,omitempty"`
 }
 
-// writer makes lines.
-type writer struct {
+// Writer makes the lines of a trace. A line is valid until the next one is made; it is nil if a Reader could not read it, because an address in
+// it is none. Times must not fall. Not safe for simultaneous use.
+type Writer struct {
 	bodies, options bool
 	buf             bytes.Buffer
 	enc             *json.Encoder
 }
 
-func newWriter(bodies, options bool) *writer {
-	w := &writer{bodies: bodies, options: options}
+// NewWriter returns a Writer. Without bodies, the text of messages is replaced by other text of about the same length; without options,
+// publish options lose their values and keep the names of their fields.
+func NewWriter(bodies, options bool) *Writer {
+	w := &Writer{bodies: bodies, options: options}
 	w.enc = json.NewEncoder(&w.buf)
 	w.enc.SetEscapeHTML(false)
 	return w
 }
 
 // line returns v as a line. It is valid until the next call.
-func (w *writer) line(v any) []byte {
+func (w *Writer) line(v any) []byte {
 	w.buf.Reset()
 	if err := w.enc.Encode(v); err != nil {
 		return nil
@@ -62,7 +65,8 @@ func (w *writer) line(v any) []byte {
 	return w.buf.Bytes()
 }
 
-func (w *writer) config(host string, p push.Policy) []byte {
+// Config makes the first line of a trace. Replies are taken from the trace.
+func (w *Writer) Config(host string, p push.Policy) []byte {
 	return w.line(struct {
 		Type    string `json:"type"`
 		Host    string `json:"host"`
@@ -86,9 +90,9 @@ func inMillis(p push.Policy) push.Policy {
 	return p
 }
 
-// event makes the line of an event, or nil if it cannot be read back.
-func (w *writer) event(at int64, ev push.Event) []byte {
-	l := written{At: at, Type: ev.Name()}
+// Event makes the line of an event.
+func (w *Writer) Event(at time.Time, ev push.Event) []byte {
+	l := written{At: at.UnixMilli(), Type: ev.Name()}
 	s := ev.Subject()
 	if !readable(s.Account) || strings.Contains(s.Account, "/") {
 		return nil
@@ -123,6 +127,7 @@ func (w *writer) event(at int64, ev push.Event) []byte {
 		}
 	case push.AffiliationNone:
 		l.Service, l.Node = e.Service, e.Node
+	case push.SessionClose, push.HibernationEnd, push.AccountRemoved: // the subject says it all
 	}
 	switch ev.(type) {
 	case push.PushEnable, push.PushDisable, push.AffiliationNone:
@@ -138,12 +143,12 @@ func (w *writer) event(at int64, ev push.Event) []byte {
 	return w.line(&l)
 }
 
-// reply makes the line of a publish's end. A publish that nobody answered is written as the error that means the same.
-func (w *writer) reply(at int64, account string, k push.Key, r push.Reply) []byte {
+// Reply makes the line of a publish's end. A publish that nobody answered is written as the error that means the same.
+func (w *Writer) Reply(at time.Time, account string, k push.Key, r push.Reply) []byte {
 	if !readable(account) || !readable(k.Service) {
 		return nil
 	}
-	l := written{At: at, Type: "publish-result", User: account, Service: k.Service, Node: k.Node}
+	l := written{At: at.UnixMilli(), Type: "publish-result", User: account, Service: k.Service, Node: k.Node}
 	switch {
 	case r.Missing:
 		l.Type, l.ErrorType, l.Condition = "publish-error", "wait", "remote-server-timeout"
@@ -153,14 +158,14 @@ func (w *writer) reply(at int64, account string, k push.Key, r push.Reply) []byt
 	return w.line(&l)
 }
 
-// account makes an account line.
-func (w *writer) account(at int64, name string, st *shadow) []byte {
-	if !readable(name) {
+// Account makes an account line.
+func (w *Writer) Account(at time.Time, st *push.AccountStatus) []byte {
+	if !readable(st.Account) {
 		return nil
 	}
-	l := written{At: at, Type: "account", User: name}
-	for i := range st.regs {
-		r := &st.regs[i]
+	l := written{At: at.UnixMilli(), Type: "account", User: st.Account}
+	for i := range st.Registrations {
+		r := &st.Registrations[i]
 		if !readable(r.Service) {
 			continue
 		}
@@ -170,10 +175,14 @@ func (w *writer) account(at int64, name string, st *shadow) []byte {
 			Succeeded: millis(h.Succeeded), Disabled: millis(h.Disabled), Cause: h.Cause,
 		}})
 	}
-	for _, s := range st.sessions {
-		ss := sessionState{Session: s.id, Client: s.client, Hibernated: s.hibernated}
-		if s.isBound && readable(s.bound.Service) {
-			ss.Service, ss.Node = s.bound.Service, &s.bound.Node
+	for i := range st.Sessions {
+		s := &st.Sessions[i]
+		if s.ID == "" {
+			continue
+		}
+		ss := sessionState{Session: s.ID, Client: s.Client, Hibernated: s.Hibernated}
+		if s.IsBound && readable(s.Bound.Service) {
+			ss.Service, ss.Node = s.Bound.Service, &s.Bound.Node
 		}
 		l.Sessions = append(l.Sessions, ss)
 	}
@@ -181,7 +190,7 @@ func (w *writer) account(at int64, name string, st *shadow) []byte {
 }
 
 // fields makes the options object. Without leave it has the fields' names and how many values they have, and no value.
-func (w *writer) fields(fs []push.Field) json.RawMessage {
+func (w *Writer) fields(fs []push.Field) json.RawMessage {
 	if fs == nil {
 		return nil
 	}
@@ -206,7 +215,7 @@ func (w *writer) fields(fs []push.Field) json.RawMessage {
 	return append(out, '}')
 }
 
-func (w *writer) queue(sts []push.Stanza) *[]writtenStanza {
+func (w *Writer) queue(sts []push.Stanza) *[]writtenStanza {
 	q := make([]writtenStanza, len(sts))
 	for i := range sts {
 		q[i] = *w.stanza(&sts[i])
@@ -215,7 +224,7 @@ func (w *writer) queue(sts []push.Stanza) *[]writtenStanza {
 }
 
 // stanza makes the smallest stanza that says the same to the rules: same addresses, same class, a body where there is one.
-func (w *writer) stanza(st *push.Stanza) *writtenStanza {
+func (w *Writer) stanza(st *push.Stanza) *writtenStanza {
 	var b strings.Builder
 	name, inside := "message", ""
 	switch {
@@ -263,7 +272,7 @@ func (w *writer) stanza(st *push.Stanza) *writtenStanza {
 }
 
 // body returns a body as XML text. Without leave it is text of the same class of length: up to 1, 4, 16, 64, 256, 1024 bytes, or more.
-func (w *writer) body(s string) string {
+func (w *Writer) body(s string) string {
 	if s == "" {
 		return ""
 	}

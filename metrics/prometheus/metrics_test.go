@@ -1,0 +1,201 @@
+package pushprometheus
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/pushhttp"
+)
+
+const juliet = "juliet@example.com"
+
+func TestMetrics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := New(Config{Services: []string{"push.example.net"}, MaxServices: 2})
+		e, err := push.New(push.Config{
+			Host: "example.com", Observer: m.Observer(),
+			Publisher: push.PublisherFunc(func(_ context.Context, n *push.Notification) error {
+				if n.Service == "push.example.net" {
+					return &push.ReplyError{Type: "cancel", Condition: "gone"}
+				}
+				return nil
+			}),
+		})
+		require.NoError(t, err)
+		m.Watch(e)
+		raise := func(ev push.Event) {
+			_, err := e.Handle(t.Context(), ev)
+			require.NoError(t, err)
+			synctest.Wait()
+		}
+		for i := range 100 {
+			a := fmt.Sprintf("user%d@example.com", i)
+			k := push.Key{Service: fmt.Sprintf("attacker%d.example", i), Node: "n"}
+			raise(push.PushEnable{Session: push.SessionID{Account: a}, Key: k})
+			raise(push.Ping{Account: a})
+			raise(push.Ping{Account: a})
+		}
+		raise(push.PushEnable{Session: push.SessionID{Account: juliet}, Key: push.Key{Service: "push.example.net", Node: "n"}})
+		raise(push.Offline{Account: juliet, Stanza: push.Stanza{ID: "m1", Class: push.Urgent}})
+		raise(push.Offline{Account: juliet, Stanza: push.Stanza{ID: "m2", Class: push.Urgent}})
+		time.Sleep(time.Second)
+
+		reg := prometheus.NewPedanticRegistry()
+		require.NoError(t, reg.Register(m))
+		problems, err := testutil.GatherAndLint(reg)
+		require.NoError(t, err)
+		assert.Empty(t, problems)
+
+		get := func(c prometheus.Collector) float64 { return testutil.ToFloat64(c) }
+		assert.Equal(t, 200.0, get(m.events.WithLabelValues("ping")))
+		assert.Equal(t, 1.0, get(m.replies.WithLabelValues("push.example.net", "fatal")))
+		assert.Equal(t, 1.0, get(m.changes.WithLabelValues("disabled", "errors of the push service")))
+		assert.Equal(t, 1.0, get(m.decisions.WithLabelValues("no", "enabled", "disabled after errors")))
+		assert.Equal(t, 1.0, get(m.drops.WithLabelValues("rejected by the push service")))
+		assert.LessOrEqual(t, testutil.CollectAndCount(m, "push_service_waiting"), 4, "the attackers share a name")
+		assert.LessOrEqual(t, testutil.CollectAndCount(m.replies), 4*7)
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
+// exported are the names of all metrics, as rules and dashboards can use them.
+func exported(t *testing.T) map[string]bool {
+	names := make(map[string]bool)
+	ch := make(chan *prometheus.Desc, 100)
+	New(Config{}).Describe(ch)
+	close(ch)
+	for d := range ch {
+		name := regexp.MustCompile(`fqName: "([^"]+)"`).FindStringSubmatch(d.String())[1]
+		names[name] = true
+		if strings.HasSuffix(name, "_seconds") {
+			names[name+"_bucket"] = true
+		}
+	}
+	return names
+}
+
+var metricName = regexp.MustCompile(`\bpush_[a-z_]+`)
+
+func TestAlertsAndDashboardUseMetricsThatAreThere(t *testing.T) {
+	names := exported(t)
+	for _, file := range []string{"alerts.yml", "dashboard.json"} {
+		data, err := os.ReadFile(file)
+		require.NoError(t, err)
+		for _, used := range metricName.FindAllString(string(data), -1) {
+			assert.True(t, names[used], "%s uses %s", file, used)
+		}
+	}
+}
+
+// TestPromtool has Prometheus' own tool check the rules, run their unit tests, and parse every expression of the dashboard.
+func TestPromtool(t *testing.T) {
+	tool, err := exec.LookPath("promtool")
+	if err != nil {
+		const how = "no promtool; on Debian: apt-get install prometheus"
+		if os.Getenv("PUSH_REQUIRE_PEERS") == "1" {
+			t.Fatal(how)
+		}
+		t.Skip(how)
+	}
+	run := func(args ...string) {
+		out, err := exec.Command(tool, args...).CombinedOutput()
+		assert.NoError(t, err, "%s", out)
+	}
+	run("check", "rules", "--lint=all", "--lint-fatal", "alerts.yml")
+	run("test", "rules", "alerts_test.yml")
+
+	var board struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	data, err := os.ReadFile("dashboard.json")
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(data, &board))
+	require.NotEmpty(t, board.Panels)
+	rules := "groups:\n- name: dashboard\n  rules:\n"
+	for i, p := range board.Panels {
+		require.NotEmpty(t, p.Targets, p.Title)
+		for j, target := range p.Targets {
+			expr := strings.NewReplacer("$__rate_interval", "5m", "$service", ".*").Replace(target.Expr)
+			quoted, err := json.Marshal(expr)
+			require.NoError(t, err)
+			rules += fmt.Sprintf("  - record: panel:%d:%d\n    expr: %s\n", i, j, quoted)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "dashboard.yml")
+	require.NoError(t, os.WriteFile(file, []byte(rules), 0o600))
+	run("check", "rules", file)
+}
+
+// What the metrics add to an event that was decided for one registration.
+func BenchmarkDecided(b *testing.B) {
+	o := New(Config{}).Observer()
+	var ev push.Event = push.ArchiveAdded{Account: juliet}
+	d := &push.Decision{Account: juliet, Verdicts: []push.Verdict{{Notify: true, Rule: push.RuleArchived, Reason: push.ReasonNoSession}}}
+	now := time.Now()
+	b.ReportAllocs()
+	for b.Loop() {
+		o.Decided(1, now, ev, d, time.Microsecond)
+	}
+}
+
+func BenchmarkPublished(b *testing.B) {
+	o := New(Config{}).Observer()
+	n := &push.Notification{Key: push.Key{Service: "push.example.net"}}
+	now := time.Now()
+	b.ReportAllocs()
+	for b.Loop() {
+		o.Sent(now, n)
+		o.Replied(now, n, push.Reply{}, push.Result{}, time.Millisecond)
+	}
+}
+
+// What it costs an Engine to be watched: one archived message for an account with a connected device, decided and not notified.
+func BenchmarkHandle(b *testing.B) {
+	for name, observer := range map[string]func() *push.Observer{
+		"watch=off":     func() *push.Observer { return nil },
+		"watch=history": func() *push.Observer { return pushhttp.NewHistory(pushhttp.HistoryConfig{}).Observer() },
+		"watch=metrics": func() *push.Observer { return New(Config{}).Observer() },
+		"watch=history+metrics": func() *push.Observer {
+			return push.Observers(pushhttp.NewHistory(pushhttp.HistoryConfig{}).Observer(), New(Config{}).Observer())
+		},
+		"watch=something-trivial": func() *push.Observer {
+			return &push.Observer{Decided: func(uint64, time.Time, push.Event, *push.Decision, time.Duration) {}}
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			e, err := push.New(push.Config{Host: "example.com", Publisher: push.PublisherFunc(func(context.Context, *push.Notification) error { return nil }), Observer: observer()})
+			require.NoError(b, err)
+			s := push.SessionID{Account: juliet, ID: "s1"}
+			_, err = e.Handle(b.Context(), push.SessionOpen{Session: s, JID: juliet + "/x"})
+			require.NoError(b, err)
+			_, err = e.Handle(b.Context(), push.PushEnable{Session: s, Key: push.Key{Service: "push.example.net", Node: "n"}})
+			require.NoError(b, err)
+			ev := push.ArchiveAdded{Account: juliet, Stanza: push.Stanza{ID: "m1", From: "romeo@example.net", To: juliet, Body: "text", Class: push.Important}}
+			var d push.Decision
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := e.HandleTo(b.Context(), ev, &d); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,203 @@
+package pushhttp
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"errors"
+	"html/template"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/xmpp-push/push"
+)
+
+// Engine is what the pages need of a [push.Engine].
+type Engine interface {
+	Handle(ctx context.Context, ev push.Event) (push.Decision, error)
+	Inspect(ctx context.Context, account string) (push.AccountStatus, error)
+	Services() []push.ServiceStatus
+}
+
+// Config is what the pages need. Engine is required, and so is Authorize unless LoopbackDevelopment is set.
+type Config struct {
+	Engine Engine
+	// History is what the pages tell of. Nil: they only show the present state.
+	History *History
+	// Authorize says who makes a request and whether they may. It is asked for every request, style sheet included; those with method POST
+	// act on devices. The operator's name goes into the audit record.
+	Authorize func(r *http.Request) (operator string, ok bool)
+	// LoopbackDevelopment lets anybody in who comes from this machine, to a name of this machine, and not through a proxy. It is for a developer's
+	// own machine and nothing else. It is ignored if Authorize is set.
+	LoopbackDevelopment bool
+	// ReadOnly leaves the actions out.
+	ReadOnly bool
+	// Audit is told of each action. It goes to the Logger too.
+	Audit func(Action)
+	// Logger gets a record an action, at level info. Nil means none.
+	Logger *slog.Logger
+	// Pseudonyms shows JIDs of users as stable pseudonyms, as long as the Handler lives. An operator who knows a JID can look it up.
+	Pseudonyms bool
+	// Host and Policy are those of the Engine. They go into traces that are downloaded, so that a replay decides as the Engine did.
+	Host   string
+	Policy push.Policy
+}
+
+// Handler serves the pages, under any prefix that ends with a slash. It can be used at once by many.
+type Handler struct {
+	cfg     Config
+	cross   *http.CrossOriginProtection
+	names   pseudonyms
+	closing chan struct{}
+	once    sync.Once
+}
+
+//go:embed pages.html style.css script.js icon.svg
+var files embed.FS
+
+// New returns the pages, or what is wrong with cfg.
+func New(cfg Config) (*Handler, error) {
+	if cfg.Engine == nil {
+		return nil, errors.New("pushhttp: Config.Engine is nil")
+	}
+	if cfg.Authorize == nil && !cfg.LoopbackDevelopment {
+		return nil, errors.New("pushhttp: Config.Authorize is nil: the pages show who talks to whom, so give a function that says who may see them")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Handler{cfg: cfg, cross: http.NewCrossOriginProtection(), names: newPseudonyms(), closing: make(chan struct{})}, nil
+}
+
+// Close ends the connections of pages that follow what happens, so that a server can shut down.
+func (p *Handler) Close() { p.once.Do(func() { close(p.closing) }) }
+
+// authorized says who makes a request.
+func (p *Handler) authorized(r *http.Request) (string, bool) {
+	if p.cfg.Authorize != nil {
+		return p.cfg.Authorize(r)
+	}
+	return "developer", p.cfg.LoopbackDevelopment && fromLoopback(r)
+}
+
+// fromLoopback tells whether a request comes from this machine, was meant for it (a web site can make a browser send requests to it under the
+// site's own name), and was not passed on.
+func fromLoopback(r *http.Request) bool {
+	for _, h := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Via"} {
+		if r.Header.Get(h) != "" {
+			return false
+		}
+	}
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil || !from.Addr().Unmap().IsLoopback() {
+		return false
+	}
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	to, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil && to.Unmap().IsLoopback()
+}
+
+const policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+// ServeHTTP serves a page by the last part of the path, so that it need not know the prefix.
+func (p *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Content-Security-Policy", policy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "same-origin") // JIDs are in addresses
+	h.Set("Cache-Control", "no-store")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	operator, ok := p.authorized(r)
+	if !ok {
+		http.Error(w, "Refused: you are not authorized to see this.", http.StatusForbidden)
+		return
+	}
+	_, name := path.Split(r.URL.Path)
+	switch r.Method {
+	case http.MethodPost:
+		if err := p.cross.Check(r); err != nil {
+			http.Error(w, "Refused: the request came from another site.", http.StatusForbidden)
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+		p.act(w, r, operator, name)
+		return
+	case http.MethodGet, http.MethodHead:
+	default:
+		h.Set("Allow", "GET, HEAD, POST")
+		http.Error(w, "Only GET, HEAD and POST.", http.StatusMethodNotAllowed)
+		return
+	}
+	if len(r.URL.RawQuery) > 16<<10 {
+		http.Error(w, "The address is too long.", http.StatusRequestURITooLong)
+		return
+	}
+	switch name {
+	case "":
+		p.overview(w, r, operator)
+	case "account":
+		p.account(w, r, operator)
+	case "story":
+		p.story(w, r, operator)
+	case "trace":
+		p.trace(w, r)
+	case "live":
+		p.live(w, r)
+	case "style.css", "script.js", "icon.svg":
+		http.ServeFileFS(w, r, files, name)
+	default:
+		http.NotFound(w, r)
+	}
+}
+
+var pages = template.Must(template.New("").Funcs(template.FuncMap{
+	"clock": clock, "day": day, "stamp": stamp, "span": span, "rate": rate, "times": plural,
+}).ParseFS(files, "pages.html"))
+
+// page is what every page has.
+type page struct {
+	Title, Operator string
+	Page            string // the template
+	Live            string // where its changes come from, if it follows
+	NoHistory       bool
+	CanAct          bool
+	Now             time.Time
+}
+
+func (p *Handler) page(title, name, operator string) page {
+	return page{Title: title, Page: name, Operator: operator, NoHistory: p.cfg.History == nil, CanAct: !p.cfg.ReadOnly, Now: time.Now()}
+}
+
+// render writes a page. It is made whole first, so that an error is not half a page.
+func (p *Handler) render(w http.ResponseWriter, status int, name string, data any) {
+	var b bytes.Buffer
+	if err := pages.ExecuteTemplate(&b, name, data); err != nil {
+		p.cfg.Logger.Error("pushhttp: page not made", slog.String("page", name), slog.Any("error", err))
+		http.Error(w, "The page could not be made.", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	w.Write(b.Bytes())
+}
+
+// fail writes a page that says what is wrong.
+func (p *Handler) fail(w http.ResponseWriter, status int, operator, what string) {
+	p.render(w, status, "message", struct {
+		page
+		What string
+	}{p.page("Not found", "message", operator), what})
+}

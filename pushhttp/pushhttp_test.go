@@ -1,0 +1,460 @@
+package pushhttp
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/trace"
+)
+
+const (
+	juliet    = "juliet@example.com"
+	nasty     = `<script>alert(1)</script>@example.com`
+	text      = "the text that nobody may read"
+	secret    = "the secret of the push service"
+	appServer = "push.example.net"
+)
+
+var phone = push.Key{Service: appServer, Node: "phone"}
+
+func anybody(*http.Request) (string, bool) { return "night watch", true }
+
+// scene is an engine with a history and its pages.
+type scene struct {
+	t *testing.T
+	*push.Engine
+	*History
+	pages *Handler
+}
+
+func newScene(t *testing.T, cfg Config, publish push.PublisherFunc) *scene {
+	h := NewHistory(HistoryConfig{})
+	if publish == nil {
+		publish = func(context.Context, *push.Notification) error { return nil }
+	}
+	e, err := push.New(push.Config{Host: "example.com", Publisher: publish, Observer: h.Observer()})
+	require.NoError(t, err)
+	cfg.Engine, cfg.History, cfg.Host = e, h, "example.com"
+	if cfg.Authorize == nil && !cfg.LoopbackDevelopment {
+		cfg.Authorize = anybody
+	}
+	p, err := New(cfg)
+	require.NoError(t, err)
+	return &scene{t, e, h, p}
+}
+
+func (s *scene) raise(evs ...push.Event) {
+	for _, ev := range evs {
+		_, err := s.Handle(s.t.Context(), ev)
+		require.NoError(s.t, err)
+		synctest.Wait()
+	}
+}
+
+func (s *scene) get(path string, change ...func(*http.Request)) *httptest.ResponseRecorder {
+	r := httptest.NewRequest("GET", "http://localhost/admin/push/"+path, nil)
+	r.RemoteAddr = "127.0.0.1:1234"
+	for _, c := range change {
+		c(r)
+	}
+	w := httptest.NewRecorder()
+	s.pages.ServeHTTP(w, r)
+	return w
+}
+
+func (s *scene) post(path string, form url.Values, change ...func(*http.Request)) *httptest.ResponseRecorder {
+	r := httptest.NewRequest("POST", "http://localhost/admin/push/"+path, strings.NewReader(form.Encode()))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.Header.Set("Sec-Fetch-Site", "same-origin")
+	for _, c := range change {
+		c(r)
+	}
+	w := httptest.NewRecorder()
+	s.pages.ServeHTTP(w, r)
+	return w
+}
+
+func message(id, to string) push.Stanza {
+	return push.Stanza{ID: id, From: "romeo@example.net/orchard", To: to, Body: text, Class: push.Important}
+}
+
+// asleep raises the events of a phone that falls asleep and is sent a message.
+func (s *scene) asleep(account string, k push.Key) push.SessionID {
+	id := push.SessionID{Account: account, ID: "session of " + account}
+	s.raise(
+		push.SessionOpen{Session: id, JID: account + "/phone"},
+		push.PushEnable{Session: id, Key: k, Options: []push.Field{{Var: "secret", Values: []string{secret}}}},
+		push.HibernationStart{Session: id},
+		push.StanzaQueued{Session: id, Stanza: message("m1", account)},
+	)
+	time.Sleep(2 * time.Second)
+	synctest.Wait()
+	return id
+}
+
+func TestStory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t, Config{}, func(_ context.Context, n *push.Notification) error {
+			time.Sleep(40 * time.Millisecond)
+			if n.Node == "old" {
+				return &push.ReplyError{Type: "cancel", Condition: "item-not-found"}
+			}
+			return nil
+		})
+		id := s.asleep(juliet, phone)
+		s.raise(push.PushEnable{Session: push.SessionID{Account: juliet}, Key: push.Key{Service: appServer, Node: "old"}})
+		s.raise(push.ArchiveAdded{Account: juliet, Stanza: message("m1", juliet)})
+		time.Sleep(time.Second)
+		synctest.Wait()
+
+		page := s.get("account?jid=" + url.QueryEscape(juliet)).Body.String()
+		for _, want := range []string{
+			"stanza-queued", "session hibernated: left to stanza-queued", "accepted after 40 ms", "sent after 1.0 s, accepted", id.ID,
+			"old disabled: errors of the push service (item-not-found)", "rule queued", "hibernated: connection lost",
+		} {
+			assert.Contains(t, page, want)
+		}
+		story := s.get("story?jid=" + url.QueryEscape(juliet) + "&stanza=m1").Body.String()
+		assert.Contains(t, story, "notified: the push service accepted it after 40 ms")
+		assert.Contains(t, story, "not notified: the publish was answered by cancel/item-not-found, refused for good")
+
+		over := s.get("").Body.String()
+		for _, want := range []string{"registration disabled", "item-not-found", appServer, juliet, "message archived and device has no session"} {
+			assert.Contains(t, over, want)
+		}
+		for _, p := range []string{page, story, over, s.get("trace?jid=" + juliet).Body.String()} {
+			assert.NotContains(t, p, text)
+			assert.NotContains(t, p, secret)
+		}
+
+		only := s.get("account?only=trouble&jid=" + url.QueryEscape(juliet)).Body.String()
+		assert.NotContains(t, only, ">session-open<")
+		assert.Contains(t, only, "item-not-found")
+		assert.Contains(t, s.get("account?jid="+juliet+"&device="+url.QueryEscape(appServer+" old")).Body.String(), "archive-added")
+		assert.Contains(t, s.get("account?jid="+juliet+"&to=1999-01-01T00:00").Body.String(), "Nothing that the filter lets through")
+		assert.Equal(t, 404, s.get("story?jid="+juliet+"&stanza=none").Code)
+		assert.Equal(t, 404, s.get("elsewhere").Code)
+	})
+}
+
+// What is in the history can be downloaded and replays to what was decided.
+func TestDownload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t, Config{}, nil)
+		s.asleep(juliet, phone)
+		s.raise(push.ArchiveAdded{Account: juliet, Stanza: message("m2", juliet)}, push.Offline{Account: juliet, Stanza: message("m1", juliet)})
+		w := s.get("trace?jid=" + juliet)
+		assert.Contains(t, w.Header().Get("Content-Disposition"), "attachment")
+		var got []string
+		r := trace.NewReplay(func(l *trace.Line) {
+			if l.Kind == "decision" {
+				got = append(got, fmt.Sprint(l.Type, " ", *l.Notify, " ", l.Reason))
+			}
+		})
+		require.ErrorIs(t, r.Run(trace.NewReader(w.Body)), io.EOF)
+		assert.Equal(t, []string{
+			"hibernation-start false no stanza", "stanza-queued true stanza queued for hibernated session",
+			"archive-added false session hibernated: left to stanza-queued", "offline false already notified",
+		}, got)
+	})
+}
+
+var (
+	tags   = regexp.MustCompile(`<[a-zA-Z][^>]*>`)
+	inline = regexp.MustCompile(`(?i)<script>|<style|\sstyle=|\son[a-z]+=|javascript:`)
+)
+
+// Whatever strangers call themselves is harmless text, on every page.
+func TestHostileNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t, Config{}, func(context.Context, *push.Notification) error {
+			return &push.ReplyError{Type: `"><script>alert(5)</script>`, Condition: `<img src=x onerror=alert(6)>`}
+		})
+		bad := push.Key{Service: `<script>alert(2)</script>.example`, Node: `"onmouseover="alert(3)`}
+		s.asleep(nasty, bad)
+		st := message(`<script>alert(4)</script>`, nasty)
+		st.From = `<b onclick=alert(7)>@example.net`
+		s.raise(push.Offline{Account: nasty, Stanza: st})
+		s.pages.act(httptest.NewRecorder(), httptest.NewRequest("POST", "/ping", nil), `<script>`, "ping")
+		for _, path := range []string{"", "account?jid=" + url.QueryEscape(nasty), "story?jid=" + url.QueryEscape(nasty) + "&stanza=" + url.QueryEscape(st.ID)} {
+			w := s.get(path)
+			require.Equal(t, 200, w.Code)
+			// The tags that are there are the page's own.
+			assert.Equal(t, 1, strings.Count(strings.ToLower(w.Body.String()), "<script"), path)
+			assert.NotContains(t, w.Body.String(), "<img")
+			assert.NotContains(t, w.Body.String(), "<b onclick")
+			assert.Regexp(t, `default-src 'none'`, w.Header().Get("Content-Security-Policy"))
+			for _, tag := range tags.FindAllString(w.Body.String(), -1) {
+				assert.NotRegexp(t, inline, tag, path)
+			}
+		}
+	})
+}
+
+func TestAccess(t *testing.T) {
+	_, err := New(Config{Engine: new(push.Engine)})
+	require.ErrorContains(t, err, "Authorize")
+	_, err = New(Config{LoopbackDevelopment: true})
+	require.Error(t, err)
+
+	s := newScene(t, Config{Authorize: func(r *http.Request) (string, bool) { return "", r.Header.Get("Authorization") == "right" }}, nil)
+	for _, path := range []string{"", "account?jid=" + juliet, "style.css", "live", "trace?jid=" + juliet} {
+		w := s.get(path)
+		assert.Equal(t, 403, w.Code, path)
+		assert.Less(t, w.Body.Len(), 100)
+	}
+	assert.Equal(t, 403, s.post("ping", nil).Code)
+	assert.Equal(t, 200, s.get("", func(r *http.Request) { r.Header.Set("Authorization", "right") }).Code)
+
+	s = newScene(t, Config{LoopbackDevelopment: true}, nil)
+	assert.Equal(t, 200, s.get("").Code)
+	assert.Equal(t, 200, s.get("", func(r *http.Request) { r.RemoteAddr, r.Host = "[::1]:1", "[::1]:80" }).Code)
+	for name, change := range map[string]func(*http.Request){
+		"elsewhere":   func(r *http.Request) { r.RemoteAddr = "192.0.2.1:1" },
+		"rebinding":   func(r *http.Request) { r.Host = "evil.example" },
+		"proxy":       func(r *http.Request) { r.Header.Set("X-Forwarded-For", "192.0.2.1") },
+		"no address":  func(r *http.Request) { r.RemoteAddr = "@" },
+		"near enough": func(r *http.Request) { r.Host = "localhost.evil.example" },
+	} {
+		assert.Equal(t, 403, s.get("", change).Code, name)
+	}
+}
+
+func TestActions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var audit []Action
+		s := newScene(t, Config{Audit: func(a Action) { audit = append(audit, a) }}, nil)
+		s.asleep(juliet, phone)
+		form := url.Values{"jid": {juliet}, "service": {appServer}, "node": {"phone"}}
+
+		for name, change := range map[string]func(*http.Request){
+			"cross-site": func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") },
+			"same-site":  func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "same-site") },
+			"old browser": func(r *http.Request) {
+				r.Header.Del("Sec-Fetch-Site")
+				r.Header.Set("Origin", "https://evil.example")
+			},
+		} {
+			assert.Equal(t, 403, s.post("ping", form, change).Code, name)
+		}
+		assert.Equal(t, 404, s.get("ping?"+form.Encode()).Code, "only POST acts")
+		assert.Empty(t, audit)
+
+		w := s.post("ping", form)
+		assert.Equal(t, 303, w.Code)
+		assert.Equal(t, "account?did=ping&jid=juliet%40example.com", w.Header().Get("Location"))
+		synctest.Wait()
+		page := s.get(w.Header().Get("Location")).Body.String()
+		assert.Contains(t, page, "wake-up requested")
+		assert.Contains(t, page, "ping: phone, by night watch")
+		assert.Contains(t, page, "is being pinged")
+
+		assert.Equal(t, 303, s.post("disable", form).Code)
+		assert.Equal(t, 404, s.post("disable", form).Code, "it is gone")
+		require.Len(t, audit, 2)
+		assert.Equal(t, "disable", audit[1].Kind)
+		assert.Equal(t, "night watch", audit[1].Operator)
+		st, err := s.Inspect(t.Context(), juliet)
+		require.NoError(t, err)
+		assert.Empty(t, st.Registrations)
+		assert.Contains(t, s.get("account?jid="+juliet).Body.String(), "removed: disabled by the client")
+
+		s.pages.cfg.ReadOnly = true
+		assert.Equal(t, 403, s.post("ping", form).Code)
+	})
+}
+
+// A device without a node can be disabled without the others of its service.
+func TestDisableWithoutNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t, Config{}, nil)
+		s.asleep(juliet, phone)
+		s.raise(push.PushEnable{Session: push.SessionID{Account: juliet}, Key: push.Key{Service: appServer}})
+		assert.Equal(t, 303, s.post("disable", url.Values{"jid": {juliet}, "service": {appServer}}).Code)
+		st, err := s.Inspect(t.Context(), juliet)
+		require.NoError(t, err)
+		require.Len(t, st.Registrations, 1)
+		assert.Equal(t, phone, st.Registrations[0].Key)
+	})
+}
+
+func TestPseudonyms(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t, Config{Pseudonyms: true}, nil)
+		s.asleep(juliet, phone)
+		over := s.get("").Body.String()
+		assert.NotContains(t, over, "juliet")
+		name := regexp.MustCompile(`user-[0-9a-f]{16}`).FindString(over)
+		require.NotEmpty(t, name)
+		page := s.get("account?jid=" + name).Body.String()
+		assert.Contains(t, page, "stanza-queued")
+		assert.NotContains(t, page, "juliet")
+		assert.NotContains(t, page, "romeo")
+		w := s.get("account?jid=" + juliet)
+		assert.Equal(t, "account?jid="+name, w.Header().Get("Location"))
+		assert.Equal(t, 303, s.post("ping", url.Values{"jid": {name}, "service": {appServer}, "node": {"phone"}}).Code)
+		assert.Equal(t, 404, s.get("account?jid=user-0000000000000000").Code)
+		assert.Equal(t, 403, s.get("trace?jid="+name).Code)
+	})
+}
+
+func TestHistoryIsBounded(t *testing.T) {
+	h := NewHistory(HistoryConfig{Lines: 3000, PerAccount: 100})
+	o := h.Observer()
+	for i := range 20_000 {
+		name := fmt.Sprintf("user%d@example.com", i%7)
+		if i%3 > 0 {
+			name = "noisy@example.com"
+		}
+		if i > 10_000 {
+			name = fmt.Sprintf("user%d@example.com", i)
+		}
+		o.Decided(uint64(i), time.Unix(int64(i), 0), push.Ping{Account: name}, &push.Decision{Account: name, Verdicts: []push.Verdict{{Key: phone}}}, 0)
+		if i == 10_000 {
+			ls, _ := h.of("noisy@example.com")
+			assert.Len(t, ls, 100)
+			ls, _ = h.of("user1@example.com")
+			assert.Len(t, ls, 100, "the noisy one did not cost the others theirs")
+		}
+	}
+	assert.Equal(t, 3000, h.all.n)
+	assert.LessOrEqual(t, len(h.accounts), 1501)
+	for range 1000 {
+		o.Replied(time.Now(), &push.Notification{Account: juliet, Key: push.Key{Service: fmt.Sprint(h.seq)}}, push.Reply{Missing: true}, push.Result{Outcome: push.Transient}, 0)
+	}
+	assert.Len(t, h.tally.services, maxServices)
+	assert.Len(t, h.tally.problems, maxProblems)
+}
+
+func TestLive(t *testing.T) {
+	s := newScene(t, Config{}, nil)
+	srv := httptest.NewServer(s.pages)
+	defer srv.Close()
+	defer s.pages.Close()
+	r, err := http.Get(srv.URL + "/live?jid=" + juliet)
+	require.NoError(t, err)
+	defer r.Body.Close()
+	assert.Equal(t, "text/event-stream", r.Header.Get("Content-Type"))
+	buf := make([]byte, 200)
+	n, err := r.Body.Read(buf)
+	require.NoError(t, err)
+	assert.Contains(t, string(buf[:n]), "event: changed")
+	_, err = s.Handle(t.Context(), push.SessionOpen{Session: push.SessionID{Account: juliet, ID: "s1"}, JID: juliet + "/x"})
+	require.NoError(t, err)
+	n, err = r.Body.Read(buf)
+	require.NoError(t, err)
+	assert.Contains(t, string(buf[:n]), "event: changed")
+	s.pages.Close()
+	_, err = io.ReadAll(r.Body)
+	assert.NoError(t, err)
+	r.Body.Close()
+	assert.Eventually(t, func() bool {
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+		return len(s.watchers) == 0
+	}, 5*time.Second, time.Millisecond)
+}
+
+func TestPageOfTenThousandLines(t *testing.T) {
+	s := filled(t, 10_000)
+	start := time.Now()
+	w := s.get("account?jid=" + juliet)
+	took := time.Since(start)
+	t.Logf("first_byte=%v size=%d", took, w.Body.Len())
+	assert.LessOrEqual(t, w.Body.Len(), 200<<10)
+	seen := 0
+	for path := "account?jid=" + juliet; path != ""; {
+		page := s.get(path).Body.String()
+		assert.LessOrEqual(t, len(page), 200<<10)
+		seen += strings.Count(page, "<article")
+		path = ""
+		if m := regexp.MustCompile(`href="(account[^"]*)" rel="next"`).FindStringSubmatch(page); m != nil {
+			path = strings.ReplaceAll(m[1], "&amp;", "&")
+		}
+		if seen > 1000 {
+			break
+		}
+	}
+	assert.Greater(t, seen, 1000)
+}
+
+// filled returns a scene with so many lines of one account with three devices.
+func filled(t testing.TB, n int) *scene {
+	h := NewHistory(HistoryConfig{})
+	e, err := push.New(push.Config{Host: "example.com", Publisher: push.PublisherFunc(func(context.Context, *push.Notification) error { return nil }), Observer: h.Observer()})
+	require.NoError(t, err)
+	p, err := New(Config{Engine: e, History: h, Authorize: anybody})
+	require.NoError(t, err)
+	s := &scene{History: h, Engine: e, pages: p}
+	for i := range 3 {
+		_, err := e.Handle(t.Context(), push.PushEnable{Session: push.SessionID{Account: juliet}, Key: push.Key{Service: appServer, Node: fmt.Sprint("device", i)}})
+		require.NoError(t, err)
+	}
+	for i := 0; ; i++ {
+		if ls, _ := h.of(juliet); len(ls) >= n {
+			return s
+		}
+		for range 100 {
+			i++
+			_, err := e.Handle(t.Context(), push.ArchiveAdded{Account: juliet, Stanza: message(fmt.Sprintf("4f1c9e2a-%d", i), juliet)})
+			require.NoError(t, err)
+		}
+	}
+}
+
+func BenchmarkAccountPage(b *testing.B) {
+	s := filled(b, 10_000)
+	size := 0
+	b.ResetTimer()
+	for b.Loop() {
+		size = s.get("account?jid=" + juliet).Body.Len()
+	}
+	b.ReportMetric(float64(size), "bytes/page")
+}
+
+// What the history adds to an event: one decided for one registration.
+func BenchmarkHistory(b *testing.B) {
+	o := NewHistory(HistoryConfig{}).Observer()
+	var ev push.Event = push.ArchiveAdded{Account: juliet, Stanza: message("m1", juliet)}
+	d := &push.Decision{Account: juliet, Verdicts: []push.Verdict{{Key: phone, Notify: true, Stanzas: []string{"m1"}, Count: 1, Reason: push.ReasonNoSession}}}
+	now := time.Now()
+	b.ReportAllocs()
+	for b.Loop() {
+		o.Decided(1, now, ev, d, 0)
+	}
+}
+
+func BenchmarkHistoryMemory(b *testing.B) {
+	var m runtime.MemStats
+	heap := func() uint64 {
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	for b.Loop() {
+		before := heap()
+		h := NewHistory(HistoryConfig{})
+		o := h.Observer()
+		for i := range 50_000 {
+			name := fmt.Sprintf("user%d@example.com", i%5000)
+			st := message(fmt.Sprintf("4f1c9e2a-8c1b-4e3f-%016d", i), name)
+			o.Decided(uint64(i), time.Now(), push.ArchiveAdded{Account: name, Stanza: st}, &push.Decision{Account: name, Verdicts: []push.Verdict{{Key: phone}}}, 0)
+		}
+		b.ReportMetric(float64(heap()-before)/100_000, "bytes/line")
+		runtime.KeepAlive(h)
+	}
+}

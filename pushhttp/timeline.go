@@ -1,0 +1,559 @@
+package pushhttp
+
+import (
+	"cmp"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/xmpp-push/push"
+)
+
+// The timeline of an account: its lines put together into entries, one for each event and each publish, with what led to what.
+
+// entry is one item of a timeline.
+type entry struct {
+	ID    string // within the page
+	Seq   uint64
+	At    time.Time
+	Kind  string // "event", "publish", "action" or "other"
+	Title string
+	// Story leads to everything that belongs to it.
+	Story string
+
+	Number   uint64
+	Session  string
+	Reason   string // why nobody was asked
+	Stanzas  []stanzaView
+	More     int // stanzas that are not shown
+	Verdicts []verdictView
+	Publish  *publishView
+	Notes    []note
+	// Quiet: the event notified nobody.
+	Quiet bool
+}
+
+type stanzaView struct {
+	ID, From, Class, Story string
+	Held                   bool
+}
+
+type verdictView struct {
+	Device
+	Notify               bool
+	Dim                  bool // it says little
+	Rule, Reason, Detail string
+	Class                string
+	Count                int
+	// Then is what became of it.
+	Then []then
+}
+
+// then is what became of a notification.
+type then struct {
+	Text, Mood string // mood: "good", "bad", "wait"
+	Link       string // to the entry
+}
+
+type publishView struct {
+	Device
+	Class         string
+	Count, Try    int
+	Causes        []cause
+	Done          bool
+	What          string
+	Outcome, Text string
+	Mood          string
+	Took          time.Duration
+	Retry         time.Time
+}
+
+type cause struct {
+	Number uint64
+	Link   string // empty if it is not in the history any more
+}
+
+// note is something else that happened along with it.
+type note struct {
+	Mood, Text string
+}
+
+// Device is a registration as it is shown.
+type Device struct {
+	Service, Node string
+}
+
+func deviceOf(k push.Key) Device { return Device{k.Service, k.Node} }
+
+// Key is the device as a value of a form.
+func (d Device) Key() string { return d.Service + " " + d.Node }
+
+// Label is the device's short name: its node, or as much of it as tells it from others.
+func (d Device) Label() string {
+	if d.Node == "" {
+		return "(no node)"
+	}
+	if r := []rune(d.Node); len(r) > 24 {
+		return string(r[:16]) + "…" + string(r[len(r)-6:])
+	}
+	return d.Node
+}
+
+// The parts of an entry that are shown at most.
+const (
+	maxStanzas  = 8
+	maxVerdicts = 24
+	maxCauses   = 12
+)
+
+// timeline makes the entries of an account's lines.
+type timeline struct {
+	pages *Handler
+	jid   string // as it is shown
+	lines []line // oldest first
+	// became has the publishes and drops of each event and registration.
+	became map[because][]*line
+	have   map[uint64]bool
+}
+
+type because struct {
+	key    push.Key
+	number uint64
+}
+
+func (p *Handler) timeline(account string, lines []line) *timeline {
+	t := &timeline{p, p.shown(account), lines, make(map[because][]*line), make(map[uint64]bool)}
+	for i := range lines {
+		l := &lines[i]
+		if l.kind == isEvent {
+			t.have[l.number] = true
+		}
+		if l.kind == isPublish || l.kind == isDrop {
+			for _, n := range l.events {
+				c := because{l.key, n}
+				t.became[c] = append(t.became[c], l)
+			}
+		}
+	}
+	return t
+}
+
+// newest returns up to limit entries that the filter lets through, newest first, and whether there are more. It makes no more of them
+// than it has to.
+func (t *timeline) newest(f *filter, limit int) (out []entry, more bool) {
+	end := len(t.lines)
+	if f.before > 0 {
+		end, _ = slices.BinarySearchFunc(t.lines, f.before, func(l line, seq uint64) int { return cmp.Compare(l.seq, seq) })
+	}
+	for end > 0 {
+		from := end - 1
+		for from > 0 && !begins(&t.lines[from]) {
+			from--
+		}
+		es := f.apply(t.entries(t.lines[from:end]))
+		if len(out)+len(es) > limit {
+			return out, true
+		}
+		slices.Reverse(es)
+		out = append(out, es...)
+		end = from
+	}
+	return out, false
+}
+
+// begins tells whether a line surely begins an entry.
+func begins(l *line) bool {
+	switch l.kind {
+	case isEvent, isPublish, isReply, isAction:
+		return true
+	}
+	return false
+}
+
+// entries makes the entries of some of the lines.
+func (t *timeline) entries(lines []line) []entry {
+	p, jid := t.pages, t.jid
+	story := func(key, value string) string {
+		return "story?" + url.Values{"jid": {jid}, key: {value}}.Encode()
+	}
+	var entries []entry
+	var event *line
+	for i := range lines {
+		l := &lines[i]
+		var last *entry
+		if n := len(entries); n > 0 {
+			last = &entries[n-1]
+		}
+		switch l.kind {
+		case isEvent:
+			event = l
+			s := l.event.Subject()
+			e := entry{
+				ID: "e" + strconv.FormatUint(l.number, 10), Seq: l.seq, At: l.at(), Kind: "event", Title: l.event.Name(), Number: l.number, Session: p.shownID(s.ID),
+				Story: story("event", strconv.FormatUint(l.number, 10)), Quiet: true,
+			}
+			if l.reason != push.ReasonNone {
+				e.Reason = l.reason.String()
+			}
+			q := stanzas(l.event)
+			for j := range q[:min(len(q), maxStanzas)] {
+				st := &q[j]
+				v := stanzaView{ID: p.shownID(st.ID), From: p.shown(st.From), Class: st.Class.String(), Held: st.Held}
+				if st.ID != "" {
+					v.Story = story("stanza", v.ID)
+				}
+				e.Stanzas = append(e.Stanzas, v)
+			}
+			e.More = max(len(q)-maxStanzas, 0)
+			if o, ok := l.event.(push.SessionOpen); ok && o.Client != "" {
+				e.Notes = append(e.Notes, note{"", "client ID " + p.shownID(o.Client)})
+			}
+			entries = append(entries, e)
+		case isVerdict:
+			if last == nil || event == nil || last.Number != l.number {
+				continue // its event is gone
+			}
+			last.Quiet = last.Quiet && !l.notify
+			if len(last.Verdicts) >= maxVerdicts {
+				continue
+			}
+			v := verdictView{
+				Device: deviceOf(l.key), Notify: l.notify, Rule: l.rule.String(), Reason: l.reason.String(), Detail: l.text, Class: l.class.String(), Count: int(l.count), Dim: !l.notify && informative(l.reason) == 0,
+			}
+			if l.notify {
+				v.Then = becameOf(t.became[because{l.key, l.number}], l.at())
+			}
+			last.Verdicts = append(last.Verdicts, v)
+		case isPublish, isReply:
+			v := &publishView{
+				Device: deviceOf(l.key), Class: l.class.String(), Count: int(l.count), Try: int(l.try), Done: l.done,
+				Outcome: outcomeText(l.outcome), What: what(int(l.count)), Text: errorOf(l), Mood: moodOf(l), Took: l.took, Retry: l.retry(),
+			}
+			for _, n := range l.events[:min(len(l.events), maxCauses)] {
+				c := cause{Number: n}
+				if t.have[n] {
+					c.Link = story("event", strconv.FormatUint(n, 10))
+				}
+				v.Causes = append(v.Causes, c)
+			}
+			e := entry{ID: "p" + strconv.FormatUint(l.seq, 10), Seq: l.seq, At: l.at(), Kind: "publish", Title: "publish", Publish: v}
+			if len(l.events) > 0 {
+				e.Story = story("publish", strconv.FormatUint(l.seq, 10))
+			}
+			entries = append(entries, e)
+		case isAction:
+			entries = append(entries, entry{
+				ID: "a" + strconv.FormatUint(l.seq, 10), Seq: l.seq, At: l.at(), Kind: "action", Title: l.extra,
+				Notes: []note{{"", fmt.Sprintf("%s: %s, by %s", l.extra, deviceOf(l.key).Label(), l.text)}},
+			})
+		default:
+			n := p.noteOf(l)
+			if l.number != 0 && last != nil && last.Number == l.number {
+				last.Notes = append(last.Notes, n)
+				continue
+			}
+			// What follows from a reply comes right after it.
+			if last != nil && last.Kind == "other" && last.At.Equal(l.at()) {
+				last.Notes = append(last.Notes, n)
+				continue
+			}
+			entries = append(entries, entry{ID: "o" + strconv.FormatUint(l.seq, 10), Seq: l.seq, At: l.at(), Kind: "other", Title: otherTitle(l), Notes: []note{n}})
+		}
+	}
+	return entries
+}
+
+func otherTitle(l *line) string {
+	switch l.kind {
+	case isChange:
+		return "registration " + l.extra
+	case isDrop:
+		return "dropped"
+	}
+	return "advice"
+}
+
+// becameOf says what became of a notification: its last publish or drop.
+func becameOf(ls []*line, decided time.Time) (out []then) {
+	if len(ls) == 0 {
+		return []then{{Text: "waits", Mood: "wait"}}
+	}
+	for i, l := range ls {
+		if l.kind == isDrop && l.reason == push.ReasonRejected && i > 0 || i < len(ls)-3 {
+			continue // the reply says it
+		}
+		var t then
+		switch {
+		case l.kind == isDrop:
+			t = then{Text: "dropped: " + l.reason.String(), Mood: "bad"}
+			if l.reason == push.ReasonResumed {
+				t.Mood = "wait"
+			}
+		case !l.done:
+			t = then{Text: after(l.at().Sub(decided)) + ", no reply yet", Mood: "wait"}
+		default:
+			t = then{Text: after(l.at().Sub(decided)) + ", " + outcomeText(l.outcome), Mood: moodOf(l)}
+			if e := errorOf(l); e != "" {
+				t.Text += " (" + e + ")"
+			}
+		}
+		if l.kind == isPublish {
+			t.Link = "#p" + strconv.FormatUint(l.seq, 10)
+		}
+		out = append(out, t)
+	}
+	return out
+}
+
+// after says when something was sent.
+func after(d time.Duration) string {
+	if d < time.Millisecond {
+		return "sent at once"
+	}
+	return "sent after " + span(d)
+}
+
+// what says what a publish tells of.
+func what(stanzas int) string {
+	if stanzas == 0 {
+		return "a wake-up"
+	}
+	return plural(stanzas, "stanza")
+}
+
+// outcomeText is an outcome in words that need no table.
+func outcomeText(o push.Outcome) string {
+	switch o {
+	case push.Transient:
+		return "failed for now"
+	case push.Fatal:
+		return "refused for good"
+	case push.Refused:
+		return "refused"
+	case push.TooBig:
+		return "too big, sent again smaller"
+	case push.Dropped:
+		return "vetoed"
+	}
+	return o.String()
+}
+
+func errorOf(l *line) string {
+	if l.text != "" && l.extra != "" {
+		return l.extra + "/" + l.text
+	}
+	return l.text + l.extra
+}
+
+func moodOf(l *line) string {
+	switch {
+	case !l.done:
+		return "wait"
+	case l.outcome == push.Accepted:
+		return "good"
+	case l.outcome == push.Transient, l.outcome == push.TooBig:
+		return "wait"
+	}
+	return "bad"
+}
+
+func (p *Handler) noteOf(l *line) note {
+	d := deviceOf(l.key)
+	switch l.kind {
+	case isChange:
+		n := note{Text: fmt.Sprintf("%s %s: %s", d.Label(), l.extra, l.reason)}
+		if l.text != "" {
+			n.Text += " (" + l.text + ")"
+		}
+		switch push.ChangeKind(l.extra) {
+		case push.Disabled, push.Removed:
+			n.Mood = "bad"
+		case push.Added, push.Enabled:
+			n.Mood = "good"
+		}
+		return n
+	case isDrop:
+		n := note{"bad", fmt.Sprintf("%s: %s dropped: %s", d.Label(), plural(int(l.count), "stanza"), l.reason)}
+		if l.reason == push.ReasonResumed {
+			n.Mood = "wait"
+		}
+		if l.text != "" {
+			n.Text += " (" + l.text + ")"
+		}
+		return n
+	}
+	n := note{Text: fmt.Sprintf("session %s can be resumed for %s: %s", p.shownID(l.extra), span(l.took), l.reason)}
+	if l.took == 0 {
+		n.Text = fmt.Sprintf("session %s can be resumed for the usual time again: %s", p.shownID(l.extra), l.reason)
+	}
+	return n
+}
+
+// related returns the lines of a story: everything that has to do with the given events and stanzas.
+func related(lines []line, ids map[string]bool, numbers map[uint64]bool) []line {
+	for i := range lines {
+		if l := &lines[i]; l.kind == isEvent {
+			for _, st := range stanzas(l.event) {
+				if st.ID != "" && ids[st.ID] {
+					numbers[l.number] = true
+				}
+			}
+		}
+	}
+	var out []line
+	for i := range lines {
+		l := lines[i]
+		keep := l.number != 0 && numbers[l.number] || slices.ContainsFunc(l.events, func(n uint64) bool { return numbers[n] })
+		if l.kind == isChange && l.number == 0 && len(out) > 0 {
+			// A registration that is disabled by the reply to a publish of this story.
+			o := out[len(out)-1]
+			keep = keep || o.done && o.key == l.key && o.at().Add(o.took).Equal(l.at())
+		}
+		if keep {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// Answer is what there is to say about one device, in a sentence.
+type answer struct {
+	Device
+	Mood, Text string
+}
+
+// answers says for each device what became of a story, given its lines.
+func answers(lines []line, ids map[string]bool) []answer {
+	var keys []push.Key
+	byKey := make(map[push.Key][]*line)
+	queues := make(map[uint64][]push.Stanza)
+	for i := range lines {
+		l := &lines[i]
+		switch l.kind {
+		case isEvent:
+			queues[l.number] = stanzas(l.event)
+		case isVerdict, isPublish, isReply, isDrop:
+			if byKey[l.key] == nil {
+				keys = append(keys, l.key)
+			}
+			byKey[l.key] = append(byKey[l.key], l)
+		}
+	}
+	slices.SortFunc(keys, push.Key.Compare)
+	var out []answer
+	for _, k := range keys {
+		a := answer{Device: deviceOf(k), Mood: "bad"}
+		var yes, no, sent, dropped *line
+		for _, l := range byKey[k] {
+			switch l.kind {
+			case isVerdict:
+				if l.notify && notifies(l, queues[l.number], ids) {
+					yes = l
+				} else if no == nil || informative(l.reason) >= informative(no.reason) {
+					no = l
+				}
+			case isDrop:
+				dropped = l
+			default:
+				if sent == nil || !(sent.done && sent.outcome == push.Accepted) {
+					sent = l
+				}
+			}
+		}
+		switch {
+		case sent != nil && sent.done && sent.outcome == push.Accepted:
+			a.Mood, a.Text = "good", fmt.Sprintf("notified: the push service accepted it after %s, at %s", span(sent.took), clock(sent.at().Add(sent.took)))
+			if sent.class == push.Plain {
+				a.Text += "; as a silent wake-up, which shows nothing by itself"
+			}
+		case dropped != nil && (sent == nil || dropped.seq > sent.seq && dropped.reason != push.ReasonRejected):
+			a.Text = "not notified: dropped, " + dropped.reason.String()
+			if dropped.text != "" {
+				a.Text += " (" + dropped.text + ")"
+			}
+		case sent != nil && !sent.done:
+			a.Mood, a.Text = "wait", "sent at "+clock(sent.at())+"; the push service has not answered yet"
+		case sent != nil:
+			a.Text = "not notified: the publish was answered by " + errorOf(sent) + ", " + outcomeText(sent.outcome)
+			if !sent.retry().IsZero() {
+				a.Mood = "wait"
+				a.Text += "; tried again at " + clock(sent.retry())
+			}
+		case yes != nil:
+			a.Mood, a.Text = "wait", "to be notified; the publish has not gone out yet"
+		case no != nil:
+			a.Mood, a.Text = "", "not notified: "+no.reason.String()
+			if no.text != "" {
+				a.Text += " (" + no.text + ")"
+			}
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// notifies tells whether a verdict's yes is about one of ids.
+func notifies(l *line, queue []push.Stanza, ids map[string]bool) bool {
+	if len(ids) == 0 || l.mask == 0 {
+		return true
+	}
+	for i := range queue[:min(len(queue), 64)] {
+		if l.mask&(1<<i) != 0 && ids[queue[i].ID] {
+			return true
+		}
+	}
+	return false
+}
+
+// informative ranks reasons for a no: that an event is about another session says less than any other.
+func informative(r push.Reason) int {
+	switch r {
+	case push.ReasonOtherSession, push.ReasonNotNamed, push.ReasonNothing, push.ReasonResumed:
+		return 0
+	}
+	return 1
+}
+
+// How things are written.
+
+func clock(t time.Time) string { return t.UTC().Format("15:04:05.000") }
+func day(t time.Time) string   { return t.UTC().Format("2006-01-02") }
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+
+// span writes a duration as people say it.
+func span(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "0 ms"
+	case d < time.Millisecond:
+		return "under 1 ms"
+	case d < time.Second:
+		return strconv.FormatInt(d.Milliseconds(), 10) + " ms"
+	case d < time.Minute:
+		return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) + " s"
+	case d < 2*time.Hour:
+		return strconv.Itoa(int(d.Minutes())) + " min"
+	case d < 100*time.Hour:
+		return strconv.Itoa(int(d.Hours())) + " h"
+	}
+	return strconv.Itoa(int(d.Hours()/24)) + " d"
+}
+
+func rate(f float64) string {
+	switch {
+	case f == 0:
+		return "0"
+	case f < 10:
+		return strconv.FormatFloat(f, 'f', 2, 64)
+	}
+	return strconv.FormatFloat(f, 'f', 0, 64)
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return strconv.Itoa(n) + " " + what + "s"
+}
