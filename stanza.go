@@ -146,9 +146,15 @@ func ParseStanza(id string, data []byte) (Stanza, error) {
 // mellium handler is given. It reads to the matching end element and no further.
 func ReadStanza(id string, r xml.TokenReader) (Stanza, error) {
 	var out collector
-	size := 0
+	size, nothing := 0, 0
 	for {
 		tok, err := r.Token()
+		if tok == nil && err == nil { // a reader may do that now and then
+			if nothing++; nothing > 100 {
+				return Stanza{}, fmt.Errorf("%w: %w", ErrStanza, io.ErrNoProgress)
+			}
+			continue
+		}
 		switch t := tok.(type) {
 		case xml.StartElement:
 			size += len(t.Name.Local) + len(t.Name.Space)
