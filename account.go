@@ -19,10 +19,10 @@ type Account struct {
 	policy   *Policy
 	regs     []*registration // in the order of their keys
 	sessions []*session
-	// flying names removed registrations whose publish is still in flight.
-	flying []Key
 	// touched is when something was remembered last, or a session ended since. left is when a session ended last.
 	touched, left time.Time
+	// gone are the keys of registrations that were removed while a publish for them was not answered.
+	gone []Key
 }
 
 // registration is a Registration with what the rules and the pacing know about it.
@@ -98,7 +98,7 @@ func (a *Account) Idle(now time.Time) bool {
 
 // idleAt returns when the account will be Idle if nothing happens. It returns false if something has to happen first.
 func (a *Account) idleAt() (time.Time, bool) {
-	if len(a.sessions) > 0 || len(a.flying) > 0 {
+	if len(a.sessions) > 0 || len(a.gone) > 0 {
 		return time.Time{}, false
 	}
 	var at time.Time
@@ -131,31 +131,20 @@ func (a *Account) put(n Registration) *registration {
 	if ok {
 		a.regs[i].Registration = n
 	} else {
-		r := &registration{Registration: n}
-		r.pace.inFlight = a.landed(n.Key)
-		r.pace.stale = r.pace.inFlight
-		a.regs = slices.Insert(a.regs, i, r)
+		a.regs = slices.Insert(a.regs, i, &registration{Registration: n})
+		a.regs[i].pace.inFlight = slices.Contains(a.gone, n.Key)
 	}
 	return a.regs[i]
 }
 
 func (a *Account) remove(r *registration, reason Reason, e *Effects) {
+	if r.pace.inFlight && !slices.Contains(a.gone, r.Key) {
+		a.gone = append(a.gone, r.Key)
+	}
 	a.unbind(r, reason, e)
 	r.drop(r.pace.takeAll(), reason, "", e)
-	if r.pace.inFlight {
-		a.flying = append(a.flying, r.Key)
-	}
 	a.regs = slices.DeleteFunc(a.regs, func(o *registration) bool { return o == r })
 	e.change(r.Key, Removed, reason, "")
-}
-
-// landed takes a removed registration from those with a publish in flight, and reports whether it was among them.
-func (a *Account) landed(k Key) bool {
-	i := slices.Index(a.flying, k)
-	if i >= 0 {
-		a.flying = slices.Delete(a.flying, i, i+1)
-	}
-	return i >= 0
 }
 
 // Handle takes note of an event and answers it in d, which it resets. It copies what it keeps of the event.
@@ -222,20 +211,11 @@ func (a *Account) Remove(k Key, reason Reason, e *Effects) bool {
 func (a *Account) matching(k Key) []*registration {
 	var rs []*registration
 	for _, r := range a.regs {
-		if r.Service == k.Service && (k.Node == "" || r.Node == k.Node) {
+		if r.matches(k) {
 			rs = append(rs, r)
 		}
 	}
 	return rs
-}
-
-// Matching returns the keys of the registrations that a PushDisable of k removes.
-func (a *Account) Matching(k Key) []Key {
-	var keys []Key
-	for _, r := range a.matching(k) {
-		keys = append(keys, r.Key)
-	}
-	return keys
 }
 
 // enable adds or replaces a registration and binds the session to it (rule R1).

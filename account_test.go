@@ -88,14 +88,6 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
-func TestMatching(t *testing.T) {
-	a := NewAccount(juliet, nil, append(registered("n1", "n2"), Registration{Account: juliet, Key: Key{Service: "push.example.org"}}))
-	assert.Equal(t, []Key{{"push.example.net", "n1"}, {"push.example.net", "n2"}}, a.Matching(Key{Service: "push.example.net"}))
-	assert.Equal(t, []Key{{"push.example.net", "n2"}}, a.Matching(Key{Service: "push.example.net", Node: "n2"}))
-	assert.Equal(t, []Key{{"push.example.org", ""}}, a.Matching(Key{Service: "push.example.org"}))
-	assert.Empty(t, a.Matching(Key{Service: "push.example.com"}))
-}
-
 // However often a publish fails, the wait stays within the policy.
 func TestBackoffStaysWithinPolicy(t *testing.T) {
 	for _, p := range []Policy{

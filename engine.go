@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -126,8 +127,8 @@ func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
 	}
 	name := subject(ev).Account
 	d.reset(name)
-	if name == "" {
-		return fmt.Errorf("%w: it names no account", ErrEvent)
+	if lack := lacks(name, ev); lack != "" {
+		return fmt.Errorf("%w: it names no %s", ErrEvent, lack)
 	}
 	s := e.shard(name)
 	s.mu.Lock()
@@ -164,6 +165,24 @@ func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
 		return nil
 	}
 	return e.handleSlow(ctx, s, name, ev, d) // unlocks
+}
+
+// lacks returns what an event cannot do without and has not got.
+func lacks(account string, ev Event) string {
+	if account == "" {
+		return "account"
+	}
+	switch ev := ev.(type) {
+	case SessionOpen:
+		if ev.Session.ID == "" {
+			return "session"
+		}
+	case PushEnable:
+		if ev.Service == "" {
+			return "service"
+		}
+	}
+	return ""
 }
 
 func (e *Effects) none() bool { return len(e.Changes) == 0 && len(e.Advice) == 0 && len(e.Drops) == 0 }
@@ -264,12 +283,9 @@ func (e *Engine) turn(ctx context.Context, s *shard, name string, opens bool) (*
 		}
 		seen := s.changes
 		s.mu.Unlock()
-		rs, err := e.cfg.Store.List(ctx, name)
+		rs, err := e.list(ctx, name)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrStore, err)
-		}
-		if len(rs) > 0 {
-			rs = slices.DeleteFunc(rs, func(r Registration) bool { return r.Account != name || r.Service == "" })
+			return nil, err
 		}
 		if len(rs) == 0 && !opens {
 			return nil, nil
@@ -284,6 +300,18 @@ func (e *Engine) turn(ctx context.Context, s *shard, name string, opens bool) (*
 			return en, nil
 		}
 	}
+}
+
+// list reads an account's registrations, and leaves out what the Store should not have returned. The error wraps ErrStore.
+func (e *Engine) list(ctx context.Context, account string) ([]Registration, error) {
+	rs, err := e.cfg.Store.List(ctx, account)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrStore, err)
+	}
+	if len(rs) > 0 {
+		rs = slices.DeleteFunc(rs, func(r Registration) bool { return r.Account != account || r.Service == "" })
+	}
+	return rs, nil
 }
 
 // opens tells whether an event makes an account worth keeping that had no registration.
@@ -425,9 +453,6 @@ func (e *Engine) store(ctx context.Context, a *Account, ev Event, now time.Time)
 	}()
 	switch ev := ev.(type) {
 	case PushEnable:
-		if ev.Service == "" {
-			return false, fmt.Errorf("%w: push-enable without a service", ErrEvent)
-		}
 		r := a.enabling(ev, now)
 		evicted, err := e.cfg.Store.Enable(ctx, r, a.policy.MaxRegistrations)
 		if err != nil {
@@ -439,22 +464,34 @@ func (e *Engine) store(ctx context.Context, a *Account, ev Event, now time.Time)
 		slices.SortFunc(evicted, Key.Compare)
 		return !slices.Equal(expect, evicted), nil
 	case PushDisable:
-		return e.storeRemove(ctx, a, a.Matching(ev.Key), ReasonDisabledByUser)
+		return e.storeRemove(ctx, a, ev.Key, false, ReasonDisabledByUser)
 	case AffiliationNone:
-		return e.storeRemove(ctx, a, []Key{ev.Key}, ReasonRevoked)
+		return e.remove(ctx, a, []Key{ev.Key}, ReasonRevoked)
 	case AccountRemoved:
-		var keys []Key
-		for _, r := range a.regs {
-			keys = append(keys, r.Key)
-		}
-		return e.storeRemove(ctx, a, keys, ReasonAccount)
+		return e.storeRemove(ctx, a, Key{}, true, ReasonAccount)
 	default:
 		return false, nil
 	}
 }
 
-// storeRemove removes registrations from the store. If it fails in the middle, the account loses those that are gone.
-func (e *Engine) storeRemove(ctx context.Context, a *Account, keys []Key, reason Reason) (bool, error) {
+// storeRemove removes the registrations that k names, or all, from the store, those that another node added included.
+func (e *Engine) storeRemove(ctx context.Context, a *Account, k Key, all bool, reason Reason) (bool, error) {
+	rs, err := e.cfg.Store.List(ctx, a.name)
+	if err != nil {
+		return false, err
+	}
+	var keys []Key
+	for _, r := range rs {
+		if r.Account == a.name && (all || r.Key.matches(k)) {
+			keys = append(keys, r.Key)
+		}
+	}
+	slices.SortFunc(keys, Key.Compare)
+	return e.remove(ctx, a, keys, reason)
+}
+
+// remove removes registrations from the store. If it fails in the middle, the account loses those that are gone.
+func (e *Engine) remove(ctx context.Context, a *Account, keys []Key, reason Reason) (bool, error) {
 	for i, k := range keys {
 		err := e.cfg.Store.Update(ctx, a.name, k, Update{Remove: true})
 		if err != nil && !errors.Is(err, ErrNotRegistered) {
@@ -472,7 +509,7 @@ func (e *Engine) storeRemove(ctx context.Context, a *Account, keys []Key, reason
 }
 
 func (e *Engine) reload(ctx context.Context, a *Account, eff *Effects) {
-	rs, err := e.cfg.Store.List(ctx, a.name)
+	rs, err := e.list(ctx, a.name)
 	if err != nil {
 		e.log.LogAttrs(ctx, slog.LevelWarn, "push: registrations not read again", slog.String("account", a.name), slog.Any("error", err))
 		return
@@ -510,10 +547,10 @@ func (e *Engine) Refresh(ctx context.Context, account string) error {
 	if err != nil {
 		return err
 	}
-	rs, err := e.cfg.Store.List(ctx, account)
+	rs, err := e.list(ctx, account)
 	if err != nil {
 		e.release(s, en)
-		return fmt.Errorf("%w: %w", ErrStore, err)
+		return err
 	}
 	var eff Effects
 	now := e.now()
@@ -523,6 +560,25 @@ func (e *Engine) Refresh(ctx context.Context, account string) error {
 	e.affected(account, now, &eff)
 	e.release(s, en)
 	return nil
+}
+
+// RefreshAll is Refresh for every account that is kept in memory, for when it is not known which ones another node has changed. It returns the
+// errors of all of them.
+func (e *Engine) RefreshAll(ctx context.Context) error {
+	var errs []error
+	for i := range e.shards {
+		s := &e.shards[i]
+		s.mu.Lock()
+		s.changes++
+		names := slices.Collect(maps.Keys(s.accounts))
+		s.mu.Unlock()
+		for _, name := range names {
+			if err := e.Refresh(ctx, name); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // deliver gives advice to the host. It is called in the account's turn.
@@ -615,9 +671,9 @@ func (e *Engine) Inspect(ctx context.Context, account string) (AccountStatus, er
 	en := s.accounts[account]
 	if en == nil || s.closed {
 		s.mu.Unlock()
-		rs, err := e.cfg.Store.List(ctx, account)
+		rs, err := e.list(ctx, account)
 		if err != nil {
-			return AccountStatus{}, fmt.Errorf("%w: %w", ErrStore, err)
+			return AccountStatus{}, err
 		}
 		return NewAccount(account, e.policy, rs).Status(e.now()), nil
 	}
@@ -634,7 +690,8 @@ func (e *Engine) Inspect(ctx context.Context, account string) (AccountStatus, er
 }
 
 // Close sends what waits, retries included, and returns when that is done, or when ctx is: then it gives up what is left. If anything was left, the
-// error is an *UnsentError. After it returns nothing of the Engine's runs. A second Close does nothing.
+// error is an *UnsentError. After it returns nothing of the Engine's runs. A second Close does nothing. Replies of push services have to reach the
+// Publisher until then: close the Engine before the streams.
 func (e *Engine) Close(ctx context.Context) error {
 	var all []*entry
 	for i := range e.shards {

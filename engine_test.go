@@ -3,7 +3,6 @@ package push_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -166,56 +165,5 @@ func TestCloseReportsWhatIsLeft(t *testing.T) {
 		assert.Equal(t, 1, unsent.Unsent[0].Count)
 		assert.Len(t, svc.published(), 1, "it was tried")
 		require.NoError(t, e.Close(t.Context()))
-	})
-}
-
-func BenchmarkHandle(b *testing.B) {
-	cfg := Config{Host: "example.com", Publisher: PublisherFunc(func(context.Context, *Notification) error { return nil })}
-	b.Run("account=none", func(b *testing.B) {
-		e, _ := New(cfg)
-		names := make([]string, 1024)
-		for i := range names {
-			names[i] = fmt.Sprintf("user%d@example.com", i)
-		}
-		st := message("m1")
-		b.ReportAllocs()
-		b.RunParallel(func(pb *testing.PB) {
-			var d Decision
-			i := 0
-			ctx := context.Background()
-			for pb.Next() {
-				i++
-				if err := e.HandleTo(ctx, Offline{Account: names[i%len(names)], Stanza: st}, &d); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	})
-	b.Run("publish=yes", func(b *testing.B) {
-		e, _ := New(cfg)
-		ctx := context.Background()
-		names := make([]string, 1024)
-		for i := range names {
-			names[i] = fmt.Sprintf("user%d@example.com", i)
-			e.Handle(ctx, PushEnable{Session: SessionID{Account: names[i]}, Key: phone})
-		}
-		ids := make([]string, 1<<20)
-		for i := range ids {
-			ids[i] = fmt.Sprintf("m%d", i)
-		}
-		b.ReportAllocs()
-		b.ResetTimer()
-		b.RunParallel(func(pb *testing.PB) {
-			var d Decision
-			i := 0
-			for pb.Next() {
-				i++
-				st := message(ids[i%len(ids)])
-				if err := e.HandleTo(ctx, Offline{Account: names[i%len(names)], Stanza: st}, &d); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-		e.Close(ctx)
 	})
 }

@@ -142,7 +142,7 @@ func (e *Engine) publishAll(g *gate, r ref) {
 	}
 }
 
-// publish sends what waits for one registration, and takes note of the reply.
+// publish sends what waits for one registration, and takes note of the reply. sent tells whether the service was asked, answered whether it answered.
 func (e *Engine) publish(r ref) (sent, answered bool) {
 	s := e.shard(r.account)
 	s.mu.Lock()
@@ -185,7 +185,7 @@ func (e *Engine) publish(r ref) (sent, answered bool) {
 	e.logReply(&n, reply, res, done.Sub(now))
 	e.release(s, en)
 	e.dispatch(r.account, keys)
-	return true, reply.Vetoed != "" || reply.Answered()
+	return reply.Vetoed == "", reply.Answered()
 }
 
 // send asks the host's hooks and calls the Publisher.

@@ -20,8 +20,6 @@ type pacer struct {
 	// flight is what was sent and not answered.
 	flight   []part
 	inFlight bool
-	// stale: what is in flight is of a registration that was removed and enabled anew since; its reply teaches nothing.
-	stale bool
 	// queued: it was handed out by Due and not begun since.
 	queued bool
 	// tries counts failed tries of what is waiting or in flight; stripped: it goes without sender and body.
@@ -274,7 +272,7 @@ func (p *pacer) finish(now time.Time, policy *Policy) {
 	for i := range p.flight {
 		p.flight[i].from, p.flight[i].sender, p.flight[i].body = nil, "", ""
 	}
-	p.flight, p.inFlight, p.stale = p.flight[:0], false, false
+	p.flight, p.inFlight = p.flight[:0], false
 	p.tries, p.stripped = 0, false
 	p.notBefore = time.Time{}
 	if policy.MinInterval > 0 {
@@ -377,7 +375,7 @@ func (s *Service) Done(now time.Time, answered bool) {
 			s.window = 1
 		}
 		s.failures, s.probes = 0, 0
-		s.window = min(s.window*2, s.policy.ServiceInFlight)
+		s.window = min(s.window+1, s.policy.ServiceInFlight) // one more for each reply: twice as many in each round
 		return
 	}
 	s.failures++

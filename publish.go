@@ -1,6 +1,7 @@
 package push
 
 import (
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -171,17 +172,17 @@ const succeededEvery = 24 * time.Hour
 func (a *Account) End(k Key, reply Reply, now time.Time, e *Effects) Result {
 	res := Result{Outcome: reply.Classify()}
 	r := a.find(k)
-	if r == nil {
-		a.landed(k)
-		return res // removed meanwhile
-	}
-	p := &r.pace
-	if p.stale {
-		p.finish(now, a.policy)
-	}
-	if !p.inFlight {
+	if i := slices.Index(a.gone, k); i >= 0 { // it was for a registration that was removed; there may be another with its key
+		a.gone = slices.Delete(a.gone, i, i+1)
+		if r != nil {
+			r.pace.inFlight = false
+		}
 		return res
 	}
+	if r == nil || !r.pace.inFlight {
+		return res
+	}
+	p := &r.pace
 	hadBody := !p.stripped && (a.policy.IncludeBody || a.policy.IncludeSender || a.policy.StandIn != "" && flightClass(p) >= Important)
 	if res.Outcome == TooBig && !hadBody {
 		res.Outcome = Failed

@@ -20,6 +20,11 @@ func (k Key) Compare(o Key) int {
 	return cmp.Or(cmp.Compare(k.Service, o.Service), cmp.Compare(k.Node, o.Node))
 }
 
+// matches tells whether a disable of o removes k: without a node it means all of the service (XEP-0357 §6).
+func (k Key) matches(o Key) bool {
+	return k.Service == o.Service && (o.Node == "" || k.Node == o.Node)
+}
+
 // Field is one field of a publish-options form (XEP-0004), as the client sent it: order, type and every value, empty
 // ones included, are kept.
 type Field struct {
@@ -58,7 +63,8 @@ type Health struct {
 
 // Store keeps registrations. An Engine calls it from many goroutines at once, never while it holds a lock, and with calls
 // on one account one after another as far as this Engine goes; other processes may use the same data at the same time. A
-// method may block until ctx is done. An error leaves the data as it was. What a method is given stays the caller's: a Store
+// method may block until ctx is done. An error leaves the data as it was, or, if it came while a change was being committed, in doubt; calling
+// again is safe either way. What a method is given stays the caller's: a Store
 // copies what it keeps; what it returns is the caller's to change.
 type Store interface {
 	// List returns the account's registrations, tombstones included, in any order. An account that is not known has none,

@@ -314,6 +314,7 @@ func TestSessionPublisher(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		assert.ErrorIs(t, p.Publish(ctx, full()), context.DeadlineExceeded)
+		time.Sleep(time.Second) // until the session has forgotten it
 	})
 }
 
@@ -333,5 +334,6 @@ func TestSessionPublisherStalled(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		assert.ErrorIs(t, push.SessionPublisher{Session: near}.Publish(ctx, full()), context.DeadlineExceeded)
+		time.Sleep(time.Second)
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"time"
 
 	"mellium.im/xmpp"
 	"mellium.im/xmpp/jid"
@@ -20,7 +21,8 @@ var errStranger = errors.New("somebody else answered")
 //
 // The session's Serve must be running, for it reads the replies; and a publish must not be made from one of its handlers, which would keep
 // Serve from reading. When the session is over, publishes fail as if there was no answer; a host that connects again puts a PublisherFunc around the
-// SessionPublisher of the day.
+// SessionPublisher of the day. A publish without a reply is done with ctx, but a goroutine of it stays for a tenth of a second longer, or for as long
+// as the connection takes no bytes.
 type SessionPublisher struct {
 	// Session sends and receives. Required.
 	Session *xmpp.Session
@@ -42,34 +44,90 @@ func (p SessionPublisher) Publish(ctx context.Context, n *Notification) error {
 	if err != nil {
 		return fmt.Errorf("push: the service is not a JID: %w", err)
 	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w: %w", errNoReply, ctx.Err())
+	}
 	// mellium takes whatever has the same ID for the reply, so the ID must not be guessable, and from is looked at here.
 	iq := PublishIQ{IQ: stanza.IQ{ID: rand.Text(), From: from, To: to}, Notification: n}
-	r, err := p.Session.SendIQ(ctx, iq.TokenReader())
-	if err != nil {
-		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-			return fmt.Errorf("%w: %w", errNoReply, err)
-		}
-		return fmt.Errorf("push: publish not sent: %w", err)
-	}
+	// And it stops writing, in the middle of a stanza or of another publish's, when the context of SendIQ ends; after that the stream is useless to
+	// everybody. So SendIQ has a context of its own, which ends when the stanza is out and there is no reply to wait for.
+	sending := until{context.WithoutCancel(ctx), make(chan struct{})}
+	out := outgoing{TokenReader: iq.TokenReader(), read: make(chan struct{})}
 	type answer struct {
 		reply *ReplyError
 		err   error
 	}
 	c := make(chan answer, 1)
+	over := make(chan struct{})
 	go func() { // for a reply can stop in its middle, and ctx does not end the reading
+		defer close(over)
+		r, err := p.Session.SendIQ(sending, &out)
+		if err != nil {
+			c <- answer{nil, fmt.Errorf("push: publish not sent: %w", err)}
+			return
+		}
 		defer r.Close()
 		reply, err := readReply(r, to, own)
+		if err != nil {
+			err = fmt.Errorf("%w: %w", errNoReply, err)
+		}
 		c <- answer{reply, err}
 	}()
 	select {
 	case a := <-c:
 		if a.err != nil {
-			return fmt.Errorf("%w: %w", errNoReply, a.err)
+			return a.err
 		}
 		return asError(a.reply)
 	case <-ctx.Done():
+		go func() {
+			defer close(sending.done)
+			select {
+			case <-out.read:
+				p.Session.TokenWriter().Close()    // waits for what is being written,
+				time.Sleep(100 * time.Millisecond) // and this for what watches the context while it is
+			case <-over:
+			}
+		}()
 		return fmt.Errorf("%w: %w", errNoReply, ctx.Err())
 	}
+}
+
+// until is a context that ends when done is closed.
+type until struct {
+	context.Context
+	done chan struct{}
+}
+
+func (u until) Done() <-chan struct{} { return u.done }
+
+func (u until) Err() error {
+	select {
+	case <-u.done:
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+// outgoing is a stanza that is sent; read is closed when all of it was read.
+type outgoing struct {
+	xml.TokenReader
+	depth int
+	read  chan struct{}
+}
+
+func (o *outgoing) Token() (xml.Token, error) {
+	t, err := o.TokenReader.Token()
+	switch t.(type) {
+	case xml.StartElement:
+		o.depth++
+	case xml.EndElement:
+		if o.depth--; o.depth == 0 {
+			close(o.read)
+		}
+	}
+	return t, err
 }
 
 // readReply reads the reply to an IQ that was sent to that address. mellium has blanked its from if that is own.

@@ -193,7 +193,8 @@ func TestWire(t *testing.T) {
 		{name: "forbidden", n: note("pubsub.localhost", "n1"), stranger: true, want: []push.ReplyError{{Type: "auth", Condition: "forbidden"}}},
 		{name: "service not connected", n: note("asleep.localhost", "n1"), want: []push.ReplyError{{Type: "wait", Condition: "remote-server-timeout"}}},
 		{name: "not a push service", n: note("localhost", "n1"), want: []push.ReplyError{{Type: "cancel", Condition: "service-unavailable"}}},
-		{name: "server gone", n: note("127.0.0.2", "n1"), want: []push.ReplyError{{Type: "cancel", Condition: "remote-server-not-found"}}},
+		{name: "server gone", n: note("127.0.0.2", "n1"), want: []push.ReplyError{
+			{Type: "cancel", Condition: "remote-server-not-found"}, {Type: "wait", Condition: "remote-server-timeout"}}},
 	}
 	check := func(t *testing.T, own, stranger push.Publisher) {
 		for _, tt := range tests {

@@ -3,6 +3,8 @@
 //	func TestStore(t *testing.T) {
 //		pushtest.Store(t, func(t *testing.T) push.Store { return mystore.New(t.TempDir()) })
 //	}
+//
+// Store tests a push.Store, Publisher a push.Publisher, and Integration how a whole server raises its events.
 package pushtest
 
 import (

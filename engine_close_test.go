@@ -1,0 +1,247 @@
+package push_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+	"weak"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	. "github.com/xmpp-push/push"
+)
+
+// TestCloseSends checks that what waits for more, for its interval, or for its retry goes out at once.
+func TestCloseSends(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var svc service
+		failed := false
+		svc.answer = func(n *Notification) error {
+			if n.Node == "retried" && !failed {
+				failed = true
+				return errors.New("no route")
+			}
+			return nil
+		}
+		e := newEngine(t, Config{Publisher: &svc, Policy: Policy{MinInterval: time.Hour}})
+		handle(t, e, SessionOpen{Session: phoneSession}, PushEnable{Session: phoneSession, Key: node("delayed")}, StanzaQueued{phoneSession, message("m1")})
+		nurse := "nurse@example.com"
+		handle(t, e, PushEnable{Session: SessionID{Account: nurse}, Key: node("retried")}, Offline{nurse, message("m1")})
+		romeo := "romeo@example.com"
+		handle(t, e, PushEnable{Session: SessionID{Account: romeo}, Key: node("interval")}, Offline{romeo, message("m1")})
+		synctest.Wait()
+		handle(t, e, Offline{romeo, message("m2")})
+		synctest.Wait()
+		assert.Len(t, svc.published(), 2)
+		began := time.Now()
+		require.NoError(t, e.Close(t.Context()))
+		assert.Zero(t, time.Since(began))
+		sent := make(map[string]int)
+		for _, n := range svc.published() {
+			sent[n.Node]++
+		}
+		assert.Equal(t, map[string]int{"delayed": 1, "retried": 2, "interval": 2}, sent)
+	})
+}
+
+// TestCloseSilence closes an Engine whose push service does not answer.
+func TestCloseSilence(t *testing.T) {
+	for name, c := range map[string]struct {
+		wait     time.Duration // how long Close may take; negative: its context is done already
+		took     time.Duration
+		accounts int
+		sent     int
+	}{
+		"reply timeout":                       {wait: time.Hour, took: 30 * time.Second, accounts: 3, sent: 3},
+		"own timeout":                         {wait: 10 * time.Second, took: 10 * time.Second, accounts: 3, sent: 3},
+		"done already":                        {wait: -1, accounts: 3, sent: 3},
+		"more than the service takes at once": {wait: time.Hour, took: time.Minute, accounts: 30, sent: 8},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var svc service
+				silent := PublisherFunc(func(ctx context.Context, n *Notification) error {
+					_ = svc.Publish(ctx, n)
+					<-ctx.Done()
+					return ctx.Err()
+				})
+				e := newEngine(t, Config{Publisher: silent, Policy: Policy{Delay: time.Minute, ServiceInFlight: 4}})
+				for i := range c.accounts {
+					s := SessionID{fmt.Sprintf("user%02d@example.com", i), "s"}
+					handle(t, e, SessionOpen{Session: s}, PushEnable{Session: s, Key: phone}, StanzaQueued{s, message("m1")}, StanzaQueued{s, message("m2")})
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), c.wait)
+				defer cancel()
+				began := time.Now()
+				err := e.Close(ctx)
+				assert.Equal(t, c.took, time.Since(began))
+				var unsent *UnsentError
+				require.ErrorAs(t, err, &unsent)
+				require.Len(t, unsent.Unsent, c.accounts)
+				for i, u := range unsent.Unsent {
+					assert.Equal(t, Unsent{fmt.Sprintf("user%02d@example.com", i), Drop{Key: phone, Class: Important, Count: 2, Events: u.Events, Reason: ReasonClosed}}, u)
+					assert.Len(t, u.Events, 2)
+				}
+				assert.Len(t, svc.published(), c.sent)
+				assert.NoError(t, e.Close(t.Context()), "once more")
+			})
+		})
+	}
+}
+
+// TestCloseStubborn has a Publisher that takes no notice of its context. Close waits for it, since nothing of the Engine's runs when it returns.
+func TestCloseStubborn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, Config{Publisher: PublisherFunc(func(context.Context, *Notification) error { time.Sleep(time.Minute); return nil })})
+		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone}, Offline{juliet, message("m1")})
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		began := time.Now()
+		assert.NoError(t, e.Close(ctx), "it was accepted, at last")
+		assert.Equal(t, time.Minute, time.Since(began))
+	})
+}
+
+// TestCloseWaitsForStore closes an Engine while a client enables push.
+func TestCloseWaitsForStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := NewMemoryStore()
+		e := newEngine(t, Config{Publisher: &service{}, Store: &hookedStore{Store: memory, before: func(_ context.Context, m, _ string) error {
+			if m == "Enable" {
+				time.Sleep(time.Minute)
+			}
+			return nil
+		}}})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			_, err := e.Handle(t.Context(), PushEnable{Session: phoneSession, Key: phone})
+			assert.NoError(t, err)
+		})
+		synctest.Wait()
+		wg.Go(func() {
+			_, err := e.Handle(t.Context(), Offline{juliet, message("m1")}) // waits for its turn
+			assert.NoError(t, err)
+		})
+		synctest.Wait()
+		began := time.Now()
+		require.NoError(t, e.Close(t.Context()))
+		assert.Equal(t, time.Minute, time.Since(began))
+		wg.Wait()
+		assert.Len(t, stored(t, memory, juliet), 1)
+	})
+}
+
+func TestClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := NewMemoryStore()
+		keep(t, memory, juliet, phone)
+		e := newEngine(t, Config{Publisher: &service{}, Store: memory})
+		handle(t, e, SessionOpen{Session: phoneSession})
+		require.NoError(t, e.Close(t.Context()))
+		for _, ev := range []Event{SessionOpen{Session: phoneSession}, Offline{juliet, message("m1")}, Offline{"nurse@example.com", message("m1")}, PushEnable{Session: phoneSession, Key: phone}} {
+			d, err := e.Handle(t.Context(), ev)
+			assert.ErrorIs(t, err, ErrClosed)
+			assert.False(t, d.Notifies())
+		}
+		assert.ErrorIs(t, e.HandleTo(t.Context(), Ping{Account: juliet}, nil), ErrClosed)
+		st, err := e.Inspect(t.Context(), juliet)
+		assert.NoError(t, err, "the Store still knows")
+		assert.Len(t, st.Registrations, 1)
+	})
+}
+
+// TestCloseRace closes an Engine under load: each event is refused, or its stanza is published or reported as unsent. An Engine with an Observer
+// takes another way through Handle than one without.
+func TestCloseRace(t *testing.T) {
+	for i := range 30 {
+		var mu sync.Mutex
+		owed := make(map[string]int)
+		cfg := Config{
+			Policy: Policy{Delay: time.Millisecond, ServiceInFlight: 2},
+			Publisher: PublisherFunc(func(ctx context.Context, n *Notification) error {
+				select {
+				case <-time.After(50 * time.Microsecond):
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				owed[n.Account] -= n.Count
+				return nil
+			}),
+		}
+		if i%2 == 0 {
+			cfg.Observer = &Observer{Decided: func(uint64, time.Time, Event, *Decision, time.Duration) {}}
+		}
+		e := newEngine(t, cfg)
+		var wg sync.WaitGroup
+		for g := range 8 {
+			s := SessionID{fmt.Sprintf("user%d@example.com", g), "s"}
+			handle(t, e, SessionOpen{Session: s}, PushEnable{Session: s, Key: node(fmt.Sprint("n", g%2))})
+			for h := range 2 {
+				wg.Go(func() {
+					for i := 0; ; i++ {
+						st := message(fmt.Sprint("m", h, "-", i))
+						var ev Event = StanzaQueued{s, st}
+						if i%2 == 0 {
+							ev = Offline{s.Account, st}
+						}
+						d, err := e.Handle(context.Background(), ev)
+						if err != nil {
+							assert.ErrorIs(t, err, ErrClosed)
+							return
+						}
+						mu.Lock()
+						owed[s.Account] += d.Verdicts[0].Count
+						mu.Unlock()
+					}
+				})
+			}
+		}
+		time.Sleep(2 * time.Millisecond) // of real load
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+		var unsent *UnsentError
+		if err := e.Close(ctx); err != nil {
+			require.ErrorAs(t, err, &unsent)
+			mu.Lock()
+			for _, u := range unsent.Unsent {
+				owed[u.Account] -= u.Count
+			}
+			mu.Unlock()
+		}
+		cancel()
+		wg.Wait()
+		for account, n := range owed {
+			assert.Zero(t, n, account)
+		}
+	}
+}
+
+// TestCloseLeaves checks that a closed Engine is garbage: no timer or goroutine holds it.
+func TestCloseLeaves(t *testing.T) {
+	before := runtime.NumGoroutine()
+	p := func() weak.Pointer[Engine] {
+		e := newEngine(t, Config{Publisher: PublisherFunc(func(context.Context, *Notification) error { return errors.New("no route") })})
+		for i := range 200 {
+			s := SessionID{fmt.Sprintf("user%d@example.com", i), "s"}
+			handle(t, e, SessionOpen{Session: s}, PushEnable{Session: s, Key: phone}, StanzaQueued{s, message("m1")}, Offline{s.Account, message("m2")})
+		}
+		assert.Error(t, e.Close(t.Context()))
+		return weak.Make(e)
+	}()
+	for range 100 {
+		runtime.GC()
+		if p.Value() == nil && runtime.NumGoroutine() <= before {
+			return
+		}
+		time.Sleep(10 * time.Millisecond) // for goroutines that are done to be gone; the garbage collector has no virtual time
+	}
+	assert.Nil(t, p.Value(), "something holds the Engine")
+	assert.LessOrEqual(t, runtime.NumGoroutine(), before)
+}

@@ -1,0 +1,311 @@
+package push_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	. "github.com/xmpp-push/push"
+)
+
+// veto is a Vetoer of functions; nil says yes.
+type veto struct {
+	stanza  func(r *Registration, st Stanza) string
+	publish func(n *Notification) string
+}
+
+func (v veto) VetoStanza(r *Registration, st Stanza) string {
+	if v.stanza == nil {
+		return ""
+	}
+	return v.stanza(r, st)
+}
+
+func (v veto) VetoPublish(_ context.Context, n *Notification) string {
+	if v.publish == nil {
+		return ""
+	}
+	return v.publish(n)
+}
+
+func TestVeto(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var svc service
+		var drops []Drop
+		var replies []Reply
+		memory := NewMemoryStore()
+		e := newEngine(t, Config{Publisher: &svc, Store: memory, Veto: veto{
+			stanza: func(r *Registration, st Stanza) string {
+				assert.Equal(t, phone, r.Key)
+				if st.From == "tybalt@example.net" {
+					return "muted contact"
+				}
+				return ""
+			},
+			publish: func(n *Notification) string {
+				if n.Count == 1 {
+					return "quiet hours"
+				}
+				n.Body, n.Unread = "changed", 17
+				return ""
+			},
+		}, Observer: &Observer{
+			Affected: func(_ string, _ time.Time, eff *Effects) { drops = append(drops, eff.Drops...) },
+			Replied: func(_ time.Time, _ *Notification, r Reply, res Result, _ time.Duration) {
+				replies = append(replies, r)
+			},
+		}})
+		handle(t, e, SessionOpen{Session: phoneSession}, PushEnable{Session: phoneSession, Key: phone})
+		muted := message("m1")
+		muted.From = "tybalt@example.net"
+		d := handle(t, e, Offline{juliet, muted})
+		assert.Equal(t, []Verdict{{Key: phone, Rule: RuleVeto, Reason: ReasonVeto, Detail: "muted contact", Class: Important, Stanzas: d.Verdicts[0].Stanzas}}, d.Verdicts)
+		d = handle(t, e, HibernationStart{phoneSession, []Stanza{muted, message("m2")}})
+		assert.Equal(t, []string{"m2"}, d.Verdicts[0].Stanzas, "the others of a queue are not vetoed")
+		synctest.Wait()
+		assert.Empty(t, svc.published())
+		assert.Equal(t, []Reply{{Vetoed: "quiet hours"}}, replies)
+		require.Len(t, drops, 1)
+		assert.Equal(t, Drop{Key: phone, Class: Important, Count: 1, Events: drops[0].Events, Reason: ReasonVeto, Detail: "quiet hours"}, drops[0])
+		assert.Equal(t, Health{}, health(t, memory), "and it says nothing about the registration")
+
+		handle(t, e, StanzaQueued{phoneSession, message("m3")}, StanzaQueued{phoneSession, message("m4")})
+		require.NoError(t, e.Close(t.Context()))
+		require.Len(t, svc.published(), 1)
+		assert.Equal(t, "changed", svc.published()[0].Body)
+		assert.Equal(t, 17, svc.published()[0].Unread)
+	})
+}
+
+type unread func(account string) (int, error)
+
+func (u unread) Unread(_ context.Context, account string) (int, error) { return u(account) }
+
+func TestUnreadCounter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var svc service
+		n, err := 42, error(nil)
+		e := newEngine(t, Config{Publisher: &svc, Unread: unread(func(account string) (int, error) {
+			assert.Equal(t, juliet, account)
+			return n, err
+		})})
+		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone})
+		send := func(id string) int {
+			handle(t, e, Offline{juliet, message(id)})
+			synctest.Wait()
+			got := svc.published()
+			return got[len(got)-1].Unread
+		}
+		assert.Equal(t, 42, send("m1"))
+		n = 0
+		assert.Equal(t, 0, send("m2"), "the host's word is taken")
+		n = -5
+		assert.Equal(t, 0, send("m3"))
+		n, err = 7, errors.New("database is away")
+		assert.Equal(t, 4, send("m4"), "the Engine's own number")
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
+type liveness func(account string) ([]Key, error)
+
+func (l liveness) Elsewhere(_ context.Context, account string) ([]Key, error) { return l(account) }
+
+func TestLiveness(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var svc service
+		asked := 0
+		var err error
+		e := newEngine(t, Config{Publisher: &svc, Liveness: liveness(func(account string) ([]Key, error) {
+			asked++
+			return []Key{phone, node("nobody's")}, err
+		})})
+		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone}, PushEnable{Session: SessionID{Account: juliet}, Key: node("tablet")})
+		d := handle(t, e, ArchiveAdded{juliet, message("m1")})
+		require.Len(t, d.Verdicts, 2)
+		assert.Equal(t, ReasonLive, d.Verdicts[0].Reason)
+		assert.True(t, d.Verdicts[1].Notify)
+		assert.Equal(t, 1, asked)
+		d = handle(t, e, Offline{juliet, message("m1")})
+		assert.True(t, d.Verdicts[0].Notify, "only R6 asks whether there is a session")
+		assert.Equal(t, 1, asked)
+		err = errors.New("cluster is split")
+		d = handle(t, e, ArchiveAdded{juliet, message("m2")})
+		assert.True(t, d.Verdicts[1].Notify, "the decision is made all the same")
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
+// TestClientID is R14: a client that does not enable again is bound by its ID, also after a restart.
+func TestClientID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var svc service
+		memory := NewMemoryStore()
+		e := newEngine(t, Config{Publisher: &svc, Store: memory})
+		handle(t, e, SessionOpen{Session: phoneSession, Client: "c1"}, PushEnable{Session: phoneSession, Key: phone}, SessionClose{phoneSession})
+		require.NoError(t, e.Close(t.Context()))
+		assert.Equal(t, "c1", stored(t, memory, juliet)[0].Client)
+
+		e = newEngine(t, Config{Publisher: &svc, Store: memory})
+		other := SessionID{juliet, "s2"}
+		d := handle(t, e, SessionOpen{Session: other, Client: "c2"})
+		assert.Empty(t, d.Changes)
+		d = handle(t, e, ArchiveAdded{juliet, message("m1")})
+		assert.True(t, d.Notifies(), "another client's session")
+		again := SessionID{juliet, "s3"}
+		d = handle(t, e, SessionOpen{Session: again, Client: "c1"})
+		assert.Equal(t, []Change{{phone, Bound, ReasonClientID, ""}}, d.Changes)
+		d = handle(t, e, ArchiveAdded{juliet, message("m2")})
+		assert.Equal(t, ReasonLive, d.Verdicts[0].Reason)
+		d = handle(t, e, HibernationStart{again, []Stanza{message("m2")}})
+		assert.True(t, d.Notifies())
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
+type resumption func(session SessionID, timeout time.Duration, reason Reason)
+
+func (r resumption) ResumeTimeout(session SessionID, timeout time.Duration, reason Reason) {
+	r(session, timeout, reason)
+}
+
+// TestResumption checks what advice reaches the host, and that it is taken back whenever its cause is gone.
+func TestResumption(t *testing.T) {
+	type advice struct {
+		after   time.Duration
+		timeout time.Duration
+		reason  Reason
+	}
+	asleep := advice{0, 72 * time.Hour, ReasonAsleep}
+	plain := Stanza{ID: "plain", Class: Plain}
+	for name, c := range map[string]struct {
+		policy Policy
+		play   func(t *testing.T, e *Engine, m Store)
+		want   []advice
+	}{
+		"no news": {play: func(t *testing.T, e *Engine, _ Store) { pass(time.Hour) }, want: []advice{asleep}},
+		"a plain stanza": {play: func(t *testing.T, e *Engine, _ Store) {
+			handle(t, e, StanzaQueued{phoneSession, plain})
+			pass(time.Hour)
+		}, want: []advice{asleep}},
+		"a message": {play: func(t *testing.T, e *Engine, _ Store) {
+			handle(t, e, StanzaQueued{phoneSession, message("m1")})
+			pass(time.Hour)
+		}, want: []advice{asleep, {time.Second, 0, ReasonWoken}}},
+		"resumed":         {play: func(t *testing.T, e *Engine, _ Store) { handle(t, e, HibernationEnd{phoneSession}) }, want: []advice{asleep}},
+		"disabled":        {play: func(t *testing.T, e *Engine, _ Store) { handle(t, e, PushDisable{phoneSession, phone}) }, want: []advice{asleep, {0, 0, ReasonDisabledByUser}}},
+		"revoked":         {play: func(t *testing.T, e *Engine, _ Store) { handle(t, e, AffiliationNone{juliet, phone}) }, want: []advice{asleep, {0, 0, ReasonRevoked}}},
+		"account removed": {play: func(t *testing.T, e *Engine, _ Store) { handle(t, e, AccountRemoved{juliet}) }, want: []advice{asleep, {0, 0, ReasonAccount}}},
+		"removed elsewhere": {play: func(t *testing.T, e *Engine, m Store) {
+			require.NoError(t, m.Update(t.Context(), juliet, phone, Update{Remove: true}))
+			require.NoError(t, e.Refresh(t.Context(), juliet))
+		}, want: []advice{asleep, {0, 0, ReasonRemoved}}},
+		"disabled elsewhere": {play: func(t *testing.T, e *Engine, m Store) {
+			require.NoError(t, m.Update(t.Context(), juliet, phone, Update{Disabled: time.Now()}))
+			require.NoError(t, e.Refresh(t.Context(), juliet))
+		}, want: []advice{asleep, {0, 0, ReasonErrors}}},
+		"evicted": {policy: Policy{MaxRegistrations: 1}, play: func(t *testing.T, e *Engine, _ Store) {
+			pass(time.Second)
+			handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: node("new")})
+		}, want: []advice{asleep, {time.Second, 0, ReasonLimit}}},
+		"fatal error": {play: func(t *testing.T, e *Engine, _ Store) {
+			handle(t, e, Ping{Account: juliet})
+			pass(time.Second)
+		}, want: []advice{asleep, {0, 0, ReasonErrors}}},
+		"off": {policy: Policy{MaxResume: -1}, play: func(t *testing.T, e *Engine, _ Store) {}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var got []advice
+				var began time.Time
+				memory := NewMemoryStore()
+				svc := service{answer: func(n *Notification) error {
+					if n.Count == 0 {
+						return &ReplyError{"cancel", "gone"}
+					}
+					return nil
+				}}
+				e := newEngine(t, Config{Publisher: &svc, Store: memory, Policy: c.policy, Resumption: resumption(func(session SessionID, timeout time.Duration, reason Reason) {
+					assert.Equal(t, phoneSession, session)
+					got = append(got, advice{time.Since(began), timeout, reason})
+				})})
+				handle(t, e, SessionOpen{Session: phoneSession}, PushEnable{Session: phoneSession, Key: phone})
+				began = time.Now()
+				handle(t, e, HibernationStart{phoneSession, nil})
+				c.play(t, e, memory)
+				assert.Equal(t, c.want, got)
+				require.NoError(t, e.Close(t.Context()))
+			})
+		})
+	}
+}
+
+// TestWakeBefore sends one wake-up before the resumption time is over, to a session that has slept all the time, and none to others.
+func TestWakeBefore(t *testing.T) {
+	for name, c := range map[string]struct {
+		ev   Event
+		want []time.Duration
+	}{
+		"asleep":  {nil, []time.Duration{72*time.Hour - 2*time.Minute}},
+		"woken":   {StanzaQueued{phoneSession, message("m1")}, []time.Duration{time.Hour + time.Second}},
+		"resumed": {HibernationEnd{phoneSession}, nil},
+		"closed":  {SessionClose{phoneSession}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var svc service
+				var at []time.Duration
+				began := time.Now()
+				svc.answer = func(n *Notification) error { at = append(at, time.Since(began)); return nil }
+				e := newEngine(t, Config{Publisher: &svc, Policy: Policy{WakeBefore: 2 * time.Minute}})
+				handle(t, e, SessionOpen{Session: phoneSession}, PushEnable{Session: phoneSession, Key: phone}, HibernationStart{phoneSession, nil})
+				pass(time.Hour)
+				if c.ev != nil {
+					handle(t, e, c.ev)
+				}
+				pass(100 * time.Hour)
+				assert.Equal(t, c.want, at)
+				if name == "asleep" {
+					n := svc.published()[0]
+					assert.Equal(t, Plain, n.Class)
+					assert.Empty(t, n.Body)
+					assert.Zero(t, n.Count)
+				}
+				require.NoError(t, e.Close(t.Context()))
+			})
+		})
+	}
+}
+
+// TestReentrancy calls the Engine from its Publisher, for the same account.
+func TestReentrancy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var e *Engine
+		calls := 0
+		e = newEngine(t, Config{Publisher: PublisherFunc(func(ctx context.Context, n *Notification) error {
+			if calls++; calls > 5 {
+				return nil
+			}
+			for _, ev := range []Event{Offline{juliet, message(fmt.Sprint("m", calls))}, SessionOpen{Session: phoneSession}, PushEnable{Session: phoneSession, Key: phone}} {
+				_, err := e.Handle(ctx, ev)
+				assert.NoError(t, err)
+			}
+			st, err := e.Inspect(ctx, juliet)
+			assert.NoError(t, err)
+			assert.True(t, st.Registrations[0].InFlight)
+			assert.NoError(t, e.Refresh(ctx, juliet))
+			assert.Equal(t, 1, e.Services()[0].InFlight)
+			return nil
+		})})
+		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone}, Ping{Account: juliet})
+		synctest.Wait()
+		require.NoError(t, e.Close(t.Context()))
+		assert.Equal(t, 6, calls)
+	})
+}

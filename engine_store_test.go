@@ -1,0 +1,522 @@
+package push_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	. "github.com/xmpp-push/push"
+)
+
+// hookedStore is a Store that a test can break. before is called before each call and may fail or block it, lists changes what List returns,
+// evicts what Enable does.
+type hookedStore struct {
+	Store
+	before func(ctx context.Context, method, account string) error
+	lists  func(account string, rs []Registration) []Registration
+	evicts func(keys []Key) []Key
+}
+
+func (s *hookedStore) call(ctx context.Context, method, account string) error {
+	if s.before == nil {
+		return nil
+	}
+	return s.before(ctx, method, account)
+}
+
+func (s *hookedStore) List(ctx context.Context, account string) ([]Registration, error) {
+	if err := s.call(ctx, "List", account); err != nil {
+		return nil, err
+	}
+	rs, err := s.Store.List(ctx, account)
+	if s.lists != nil {
+		rs = s.lists(account, rs)
+	}
+	return rs, err
+}
+
+func (s *hookedStore) Enable(ctx context.Context, r Registration, limit int) ([]Key, error) {
+	if err := s.call(ctx, "Enable", r.Account); err != nil {
+		return nil, err
+	}
+	keys, err := s.Store.Enable(ctx, r, limit)
+	if s.evicts != nil {
+		keys = s.evicts(keys)
+	}
+	return keys, err
+}
+
+func (s *hookedStore) Update(ctx context.Context, account string, k Key, u Update) error {
+	if err := s.call(ctx, "Update", account); err != nil {
+		return err
+	}
+	return s.Store.Update(ctx, account, k, u)
+}
+
+// failing returns a before that fails one method as long as *on.
+func failing(method string, on *bool) func(context.Context, string, string) error {
+	return func(_ context.Context, m, _ string) error {
+		if *on && m == method {
+			return errFault
+		}
+		return nil
+	}
+}
+
+func node(n string) Key { return Key{Service: "push.example.net", Node: n} }
+
+func stored(t *testing.T, s Store, account string) []Registration {
+	t.Helper()
+	rs, err := s.List(t.Context(), account)
+	require.NoError(t, err)
+	return rs
+}
+
+// keep stores registrations, and nothing of them is in an Engine.
+func keep(t *testing.T, s Store, account string, keys ...Key) {
+	t.Helper()
+	for i, k := range keys {
+		_, err := s.Enable(t.Context(), Registration{Account: account, Key: k, Enabled: time.Date(2026, 1, 1, 0, 0, i, 0, time.UTC)}, 0)
+		require.NoError(t, err)
+	}
+}
+
+func wantStoreError(t *testing.T, d Decision, err error, what string) {
+	t.Helper()
+	assert.ErrorIs(t, err, ErrStore, what)
+	assert.ErrorIs(t, err, errFault, what)
+	assert.Equal(t, Decision{Account: juliet, Reason: ReasonStore}, Decision{Account: d.Account, Reason: d.Reason}, what)
+	assert.Empty(t, d.Verdicts, what)
+	assert.Empty(t, d.Changes, what)
+}
+
+// TestStoreListFails gives events of an account that is only in the Store, which cannot be read.
+func TestStoreListFails(t *testing.T) {
+	for _, ev := range []Event{
+		SessionOpen{Session: phoneSession}, SessionClose{phoneSession}, PushEnable{Session: phoneSession, Key: phone}, PushDisable{phoneSession, phone},
+		AckDelayed{phoneSession, []Stanza{message("m1")}}, HibernationStart{phoneSession, nil}, StanzaQueued{phoneSession, message("m1")}, HibernationEnd{phoneSession},
+		ArchiveAdded{juliet, message("m1")}, Offline{juliet, message("m1")}, Groupchat{juliet, message("m1")}, Ping{Account: juliet},
+		AffiliationNone{juliet, phone}, AccountRemoved{juliet},
+	} {
+		t.Run(ev.Name(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var svc service
+				broken := true
+				memory := NewMemoryStore()
+				keep(t, memory, juliet, phone)
+				e := newEngine(t, Config{Publisher: &svc, Store: &hookedStore{Store: memory, before: failing("List", &broken)}})
+				d, err := e.Handle(t.Context(), ev)
+				wantStoreError(t, d, err, ev.Name())
+				_, err = e.Inspect(t.Context(), juliet)
+				assert.ErrorIs(t, err, ErrStore)
+				synctest.Wait()
+				assert.Empty(t, svc.published())
+				assert.Len(t, stored(t, memory, juliet), 1)
+
+				broken = false
+				d = handle(t, e, ev)
+				require.NoError(t, e.Close(t.Context()))
+				assert.Equal(t, d.Notifies(), len(svc.published()) == 1, "given again it has its effect, once")
+			})
+		})
+	}
+}
+
+func TestStoreEnableFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var svc service
+		broken := true
+		memory := NewMemoryStore()
+		var enabled int
+		e := newEngine(t, Config{Publisher: &svc, Store: &hookedStore{Store: memory, before: failing("Enable", &broken), evicts: func(k []Key) []Key { enabled++; return k }}})
+		handle(t, e, SessionOpen{Session: phoneSession})
+		old := []Field{{Var: "secret", Values: []string{"old"}}}
+		d, err := e.Handle(t.Context(), PushEnable{Session: phoneSession, Key: phone, Options: old})
+		wantStoreError(t, d, err, "the first enable")
+		assert.Empty(t, stored(t, memory, juliet))
+		st, err := e.Inspect(t.Context(), juliet)
+		require.NoError(t, err)
+		assert.Empty(t, st.Registrations)
+		assert.False(t, st.Sessions[0].IsBound)
+
+		broken = false
+		d = handle(t, e, PushEnable{Session: phoneSession, Key: phone, Options: old})
+		assert.Equal(t, []Change{{phone, Added, ReasonEnabled, ""}}, d.Changes)
+		assert.Equal(t, 1, enabled)
+		assert.Equal(t, old, stored(t, memory, juliet)[0].Options, "durable when Handle returns")
+
+		broken = true
+		d, err = e.Handle(t.Context(), PushEnable{Session: phoneSession, Key: phone, Options: []Field{{Var: "secret", Values: []string{"new"}}}})
+		wantStoreError(t, d, err, "the second enable")
+		d, err = e.Handle(t.Context(), PushEnable{Session: phoneSession, Key: node("other")})
+		wantStoreError(t, d, err, "an enable of another node")
+		handle(t, e, HibernationStart{phoneSession, []Stanza{message("m1")}})
+		require.NoError(t, e.Close(t.Context()))
+		require.Len(t, svc.published(), 1)
+		assert.Equal(t, phone, svc.published()[0].Key, "the session is bound as it was")
+		assert.Equal(t, old, svc.published()[0].Options)
+	})
+}
+
+// TestStoreRemoveFails lets the second of three removals fail.
+func TestStoreRemoveFails(t *testing.T) {
+	for _, ev := range []Event{PushDisable{phoneSession, Key{Service: "push.example.net"}}, AccountRemoved{juliet}} {
+		t.Run(ev.Name(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var svc service
+				var affected []Change
+				updates := 0
+				memory := NewMemoryStore()
+				e := newEngine(t, Config{
+					Publisher: &svc, Observer: &Observer{Affected: func(_ string, _ time.Time, eff *Effects) { affected = append(affected, eff.Changes...) }},
+					Store: &hookedStore{Store: memory, before: func(_ context.Context, m, _ string) error {
+						if m == "Update" {
+							if updates++; updates == 2 {
+								return errFault
+							}
+						}
+						return nil
+					}},
+				})
+				handle(t, e, SessionOpen{Session: phoneSession})
+				for _, n := range []string{"n1", "n2", "n3"} {
+					handle(t, e, PushEnable{Session: phoneSession, Key: node(n)})
+				}
+				d, err := e.Handle(t.Context(), ev)
+				wantStoreError(t, d, err, "removal")
+				reason := ReasonDisabledByUser
+				if _, ok := ev.(AccountRemoved); ok {
+					reason = ReasonAccount
+				}
+				assert.Equal(t, []Change{{node("n1"), Removed, reason, ""}}, affected, "what is gone from the store is gone")
+				assert.Len(t, stored(t, memory, juliet), 2)
+				d = handle(t, e, Ping{Account: juliet})
+				assert.Len(t, d.Verdicts, 2)
+				d = handle(t, e, ev)
+				assert.Equal(t, []Change{{node("n2"), Removed, reason, ""}, {node("n3"), Removed, reason, ""}}, d.Changes, "given again it does the rest")
+				assert.Empty(t, stored(t, memory, juliet))
+				require.NoError(t, e.Close(t.Context()))
+			})
+		})
+	}
+}
+
+func TestStoreRevokeFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broken := true
+		memory := NewMemoryStore()
+		keep(t, memory, juliet, phone)
+		e := newEngine(t, Config{Publisher: &service{}, Store: &hookedStore{Store: memory, before: failing("Update", &broken)}})
+		d, err := e.Handle(t.Context(), AffiliationNone{juliet, phone})
+		wantStoreError(t, d, err, "affiliation")
+		assert.Len(t, stored(t, memory, juliet), 1)
+		broken = false
+		d = handle(t, e, AffiliationNone{juliet, phone})
+		assert.Equal(t, []Change{{phone, Removed, ReasonRevoked, ""}}, d.Changes)
+		assert.Empty(t, stored(t, memory, juliet))
+		assert.Empty(t, handle(t, e, AffiliationNone{juliet, phone}).Changes, "of what is not there it is nothing")
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
+// TestStoreHealthFails learns from a reply what the Store does not take.
+func TestStoreHealthFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc := service{answer: func(*Notification) error { return &ReplyError{"cancel", "item-not-found"} }}
+		var log bytes.Buffer
+		broken := true
+		memory := NewMemoryStore()
+		keep(t, memory, juliet, phone)
+		e := newEngine(t, Config{Publisher: &svc, Store: &hookedStore{Store: memory, before: failing("Update", &broken)}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		handle(t, e, Offline{juliet, message("m1")})
+		synctest.Wait()
+		assert.Equal(t, ReasonDisabled, handle(t, e, Offline{juliet, message("m2")}).Verdicts[0].Reason, "the Engine knows it all the same")
+		require.NoError(t, e.Close(t.Context()))
+		assert.Len(t, svc.published(), 1)
+		assert.Contains(t, log.String(), "level=WARN msg=\"push: health not stored\"")
+	})
+}
+
+// TestStoreChangedElsewhere has another node of the cluster remove a registration, which is noticed when its health is stored.
+func TestStoreChangedElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc := service{}
+		memory := NewMemoryStore()
+		keep(t, memory, juliet, phone)
+		var affected []Change
+		e := newEngine(t, Config{Publisher: &svc, Store: memory, Observer: &Observer{Affected: func(_ string, _ time.Time, eff *Effects) { affected = append(affected, eff.Changes...) }}})
+		svc.answer = func(*Notification) error {
+			return memory.Update(context.Background(), juliet, phone, Update{Remove: true})
+		}
+		handle(t, e, Offline{juliet, message("m1")})
+		synctest.Wait()
+		assert.Equal(t, []Change{{phone, Removed, ReasonRemoved, ""}}, affected)
+		assert.Equal(t, ReasonNoRegistration, handle(t, e, Offline{juliet, message("m2")}).Reason)
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
+// TestStoreGarbage has a Store that returns what it should not, on each of the ways by which registrations come into the Engine.
+func TestStoreGarbage(t *testing.T) {
+	garbage := func(account string, rs []Registration) []Registration {
+		if len(rs) == 0 {
+			return rs
+		}
+		rs = append(rs, rs[0], Registration{Account: "nurse@example.com", Key: node("hers")}, Registration{Account: account}, Registration{},
+			Registration{Account: account, Key: Key{Node: "no service"}}, Registration{Account: account + "/x", Key: node("theirs")})
+		return append([]Registration{{Account: "nurse@example.com", Key: phone, Options: []Field{{Var: "hers"}}}}, rs...)
+	}
+	want := []Verdict{{Key: phone, Notify: true, Rule: RulePing, Reason: ReasonPing}}
+	check := func(t *testing.T, e *Engine) {
+		t.Helper()
+		d := handle(t, e, Ping{Account: juliet})
+		for i := range d.Verdicts {
+			d.Verdicts[i].Stanzas = nil
+		}
+		assert.Equal(t, want, d.Verdicts)
+		st, err := e.Inspect(t.Context(), juliet)
+		require.NoError(t, err)
+		assert.Len(t, st.Registrations, 1)
+	}
+	for name, load := range map[string]func(t *testing.T, e *Engine, s *hookedStore){
+		"read":    func(t *testing.T, e *Engine, s *hookedStore) {},
+		"inspect": func(t *testing.T, e *Engine, s *hookedStore) { _, _ = e.Inspect(t.Context(), juliet) },
+		"refresh": func(t *testing.T, e *Engine, s *hookedStore) {
+			handle(t, e, SessionOpen{Session: phoneSession})
+			require.NoError(t, e.Refresh(t.Context(), juliet))
+		},
+		"reload": func(t *testing.T, e *Engine, s *hookedStore) {
+			handle(t, e, SessionOpen{Session: phoneSession})
+			s.evicts = func([]Key) []Key { return []Key{node("never heard of"), {}} }
+			handle(t, e, PushEnable{Session: phoneSession, Key: phone})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var svc service
+				memory := NewMemoryStore()
+				keep(t, memory, juliet, phone)
+				s := &hookedStore{Store: memory, lists: garbage}
+				e := newEngine(t, Config{Publisher: &svc, Store: s})
+				load(t, e, s)
+				check(t, e)
+				require.NoError(t, e.Close(t.Context()))
+				require.Len(t, svc.published(), 1)
+				assert.Equal(t, juliet, svc.published()[0].Account)
+				assert.Empty(t, svc.published()[0].Options)
+			})
+		})
+	}
+}
+
+// TestRefreshForgets has a row of another account hide that the account's own is gone.
+func TestRefreshForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := NewMemoryStore()
+		keep(t, memory, juliet, phone)
+		s := &hookedStore{Store: memory}
+		var affected []Change
+		e := newEngine(t, Config{Publisher: &service{}, Store: s, Observer: &Observer{Affected: func(_ string, _ time.Time, eff *Effects) { affected = append(affected, eff.Changes...) }}})
+		handle(t, e, SessionOpen{Session: phoneSession})
+		require.NoError(t, memory.Update(t.Context(), juliet, phone, Update{Remove: true}))
+		s.lists = func(string, []Registration) []Registration {
+			return []Registration{{Account: "nurse@example.com", Key: phone}}
+		}
+		require.NoError(t, e.Refresh(t.Context(), juliet))
+		assert.Equal(t, []Change{{phone, Removed, ReasonRemoved, ""}}, affected)
+		require.NoError(t, e.Refresh(t.Context(), "nobody@example.com"), "costs nothing")
+		s.before = func(context.Context, string, string) error { return errFault }
+		assert.ErrorIs(t, e.Refresh(t.Context(), juliet), ErrStore)
+		require.NoError(t, e.Close(t.Context()))
+		assert.ErrorIs(t, e.Refresh(t.Context(), juliet), ErrClosed)
+	})
+}
+
+// TestStoreSlow checks that events of an account keep their order while the Store takes its time, that others do not wait, and that waiting ends with the
+// caller's context.
+func TestStoreSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var order []string
+		memory := NewMemoryStore()
+		slow := func(ctx context.Context, m, account string) error {
+			if m != "Enable" || account != juliet {
+				return nil
+			}
+			select {
+			case <-time.After(10 * time.Second):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		e := newEngine(t, Config{Publisher: &service{}, Store: &hookedStore{Store: memory, before: slow}, Observer: &Observer{
+			Decided: func(_ uint64, _ time.Time, ev Event, _ *Decision, _ time.Duration) {
+				mu.Lock()
+				defer mu.Unlock()
+				name := ev.Name()
+				if a, ok := ev.(Offline); ok {
+					name += " " + a.Stanza.ID
+				}
+				order = append(order, name)
+			},
+		}})
+		handle(t, e, SessionOpen{Session: phoneSession})
+		began := time.Now()
+		want := []string{"session-open", "push-enable"}
+		var wg sync.WaitGroup
+		raise := func(ev Event) {
+			wg.Go(func() {
+				_, err := e.Handle(t.Context(), ev)
+				assert.NoError(t, err)
+			})
+			synctest.Wait()
+		}
+		raise(PushEnable{Session: phoneSession, Key: phone})
+		for i := range 20 {
+			id := fmt.Sprint("m", i)
+			want = append(want, "offline "+id)
+			raise(Offline{juliet, message(id)})
+		}
+		assert.Empty(t, stored(t, memory, juliet), "not yet")
+
+		_, err := e.Handle(t.Context(), Offline{"nurse@example.com", message("m1")})
+		require.NoError(t, err)
+		assert.Zero(t, time.Since(began), "another account does not wait")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		d, err := e.Handle(ctx, Offline{juliet, message("impatient")})
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.False(t, d.Notifies())
+		assert.Equal(t, time.Second, time.Since(began))
+		_, err = e.Inspect(ctx, juliet)
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.ErrorIs(t, e.Refresh(ctx, juliet), context.DeadlineExceeded)
+
+		wg.Wait()
+		assert.Equal(t, 10*time.Second, time.Since(began))
+		order = append(order[:1], order[2:]...) // the nurse's
+		assert.Equal(t, want, order)
+
+		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		d, err = e.Handle(ctx, PushEnable{Session: phoneSession, Key: node("other")})
+		assert.ErrorIs(t, err, ErrStore)
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Equal(t, ReasonStore, d.Reason)
+		assert.Len(t, stored(t, memory, juliet), 1)
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
+// TestStoreReadRace reads an account's registrations while a client changes them: the old ones must not win.
+func TestStoreReadRace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var svc service
+		memory := NewMemoryStore()
+		s := &hookedStore{Store: memory}
+		hold := true
+		s.lists = func(account string, rs []Registration) []Registration {
+			if hold {
+				hold = false
+				time.Sleep(time.Second) // what was read is on its way
+			}
+			return rs
+		}
+		e := newEngine(t, Config{Publisher: &svc, Store: s})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			_, err := e.Handle(t.Context(), SessionOpen{Session: SessionID{juliet, "other"}})
+			assert.NoError(t, err)
+		})
+		synctest.Wait()
+		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone})
+		wg.Wait()
+		d := handle(t, e, Offline{juliet, message("m1")})
+		assert.True(t, d.Notifies())
+		require.NoError(t, e.Close(t.Context()))
+		assert.Len(t, svc.published(), 1)
+	})
+}
+
+func TestEviction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc := service{answer: func(n *Notification) error { return errors.New("no answer") }}
+		memory := NewMemoryStore()
+		e := newEngine(t, Config{Publisher: &svc, Store: memory, Policy: Policy{MaxRegistrations: 2}})
+		handle(t, e, SessionOpen{Session: phoneSession}, PushEnable{Session: phoneSession, Key: node("n1")})
+		time.Sleep(time.Second)
+		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: node("n2")}, Offline{juliet, message("m1")})
+		synctest.Wait()
+		time.Sleep(time.Second)
+		d := handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: node("n3")})
+		assert.Equal(t, []Change{{node("n3"), Added, ReasonEnabled, ""}, {node("n1"), Removed, ReasonLimit, ""}}, d.Changes)
+		require.Len(t, d.Drops, 1)
+		assert.Equal(t, Drop{Key: node("n1"), Class: Important, Count: 1, Events: d.Drops[0].Events, Reason: ReasonLimit}, d.Drops[0])
+		assert.Len(t, stored(t, memory, juliet), 2)
+		d = handle(t, e, StanzaQueued{phoneSession, message("m2")})
+		for _, v := range d.Verdicts {
+			assert.Equal(t, ReasonUnbound, v.Reason)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		assert.Error(t, e.Close(ctx))
+	})
+}
+
+// TestRestart checks what survives in the Store: the counters of a registration, and that it is disabled.
+func TestRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc := service{answer: func(*Notification) error { return &ReplyError{"auth", "forbidden"} }}
+		memory := NewMemoryStore()
+		e := newEngine(t, Config{Publisher: &svc, Store: memory})
+		restart := func() {
+			require.NoError(t, e.Close(t.Context()))
+			e = newEngine(t, Config{Publisher: &svc, Store: memory})
+		}
+		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone})
+		for i := range 3 {
+			assert.Equal(t, i, stored(t, memory, juliet)[0].Health.Refusals)
+			d := handle(t, e, Offline{juliet, message(fmt.Sprint("m", i))})
+			assert.True(t, d.Notifies())
+			restart()
+		}
+		h := stored(t, memory, juliet)[0].Health
+		assert.Equal(t, "forbidden", h.Cause)
+		assert.False(t, h.Disabled.IsZero())
+		d := handle(t, e, Offline{juliet, message("m4")})
+		assert.Equal(t, ReasonDisabled, d.Verdicts[0].Reason)
+		restart()
+		svc.answer = nil
+		d = handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone})
+		assert.Equal(t, []Change{{phone, Enabled, ReasonReenabled, ""}}, d.Changes)
+		assert.Equal(t, Health{}, stored(t, memory, juliet)[0].Health)
+		d = handle(t, e, Offline{juliet, message("m4")})
+		assert.True(t, d.Notifies())
+		restart()
+		assert.Len(t, svc.published(), 4)
+		assert.False(t, stored(t, memory, juliet)[0].Health.Succeeded.IsZero())
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
+func TestUnusableEvents(t *testing.T) {
+	e := newEngine(t, Config{Publisher: &service{}})
+	for _, ev := range []Event{Offline{}, Ping{}, SessionOpen{}, SessionOpen{Session: SessionID{Account: juliet}}, PushEnable{Session: phoneSession}, PushEnable{Session: phoneSession, Key: Key{Node: "n1"}}, nil} {
+		d, err := e.Handle(t.Context(), ev)
+		assert.ErrorIs(t, err, ErrEvent, "%#v", ev)
+		assert.NotErrorIs(t, err, ErrStore, "%#v", ev)
+		assert.Equal(t, ReasonNone, d.Reason, "%#v", ev)
+		assert.Empty(t, d.Verdicts)
+	}
+	require.NoError(t, e.Close(t.Context()))
+}

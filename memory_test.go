@@ -1,0 +1,58 @@
+package push
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestMemory compares a registration's memory with a list, through growth, forgetting, and ageing, around the number from which it has an index.
+func TestMemory(t *testing.T) {
+	for seed := range uint64(50) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		type entry struct {
+			hash uint64
+			at   time.Time
+			gone bool
+		}
+		var m memory
+		var model []entry
+		now := time.Unix(1e9, 0)
+		limit := 1 + r.IntN(40)
+		has := func(h uint64) bool {
+			return slices.ContainsFunc(model, func(e entry) bool { return e.hash == h && !e.gone })
+		}
+		for range 400 {
+			h := uint64(r.IntN(60))
+			switch r.IntN(8) {
+			case 0:
+				now = now.Add(time.Duration(r.IntN(20)) * time.Second)
+			case 1:
+				m.forget(h)
+				for i := range model {
+					model[i].gone = model[i].gone || model[i].hash == h
+				}
+			case 2:
+				m.prune(now, 60*time.Second)
+				for len(model) > 0 && (model[0].gone || now.Sub(model[0].at) > 60*time.Second) {
+					model = model[1:]
+				}
+			default:
+				if !has(h) {
+					m.add(h, now, limit)
+					model = append(model, entry{h, now, false})
+					model = model[max(len(model)-m.len(), 0):]
+				}
+			}
+			require.LessOrEqual(t, m.len(), limit)
+			for h := range uint64(60) {
+				if has(h) != m.has(h) {
+					t.Fatalf("seed %d: %d: remembered %v, want %v", seed, h, m.has(h), has(h))
+				}
+			}
+		}
+	}
+}
