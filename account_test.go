@@ -88,7 +88,6 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
-<<<<<<< HEAD
 func TestDisableNamesANodeOrAllOfAService(t *testing.T) {
 	for k, want := range map[Key][]string{
 		{Service: "push.example.net"}:             {"n1", "n2"},
@@ -108,8 +107,6 @@ func TestDisableNamesANodeOrAllOfAService(t *testing.T) {
 	}
 }
 
-=======
->>>>>>> rules
 // However often a publish fails, the wait stays within the policy.
 func TestBackoffStaysWithinPolicy(t *testing.T) {
 	for _, p := range []Policy{
