@@ -10,28 +10,30 @@ import (
 	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/examples/server/internal/element"
 	"github.com/xmpp-push/push/examples/server/internal/peer"
-	"github.com/xmpp-push/push/pushhttp"
 )
+
+// demoConfig has the demo's short times.
+func demoConfig() Config {
+	cfg := Config{
+		Domain: "localhost", ComponentSecret: "demo",
+		AckDelay: 400 * time.Millisecond, ResumeTimeout: 800 * time.Millisecond, MaxResume: 72 * time.Hour, MaxErrors: 16,
+	}
+	cfg.Policy.Delay = 300 * time.Millisecond
+	cfg.Policy.RetryMin = 500 * time.Millisecond
+	return cfg
+}
 
 // demo tells the whole story of push notifications with a server of its own, two scripted people and a push service, over real
 // sockets. Its times are short: what takes the server seconds or minutes as a rule takes it a moment here. It returns an error if anything
 // went otherwise than told. The history, if there is one, remembers it.
-func demo(ctx context.Context, w io.Writer, history *pushhttp.History) (err error) {
+func demo(ctx context.Context, w io.Writer, watch *push.Observer) (err error) {
 	interrupted := ctx
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	t := newTimeline(w)
 	d := &story{ctx: ctx, t: t, events: make(chan string, 1000)} // more than the story has
-	cfg := Config{
-		Domain: "localhost", ComponentSecret: "demo",
-		AckDelay: 400 * time.Millisecond, ResumeTimeout: 800 * time.Millisecond, MaxResume: 72 * time.Hour, MaxErrors: 16,
-		Observer: push.Observers(t.observer(), d.observer()),
-	}
-	if history != nil {
-		cfg.Observer = push.Observers(cfg.Observer, history.Observer())
-	}
-	cfg.Policy.Delay = 300 * time.Millisecond
-	cfg.Policy.RetryMin = 500 * time.Millisecond
+	cfg := demoConfig()
+	cfg.Observer = push.Observers(t.observer(), d.observer(), watch)
 	s, err := NewServer(cfg)
 	if err != nil {
 		return err

@@ -160,7 +160,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		o.history = pushhttp.NewHistory(pushhttp.HistoryConfig{})
 	}
 	if o.demo {
-		err := demo(ctx, stdout, o.history)
+		var watch *push.Observer
+		if o.history != nil {
+			watch = o.history.Observer()
+		}
+		err := demo(ctx, stdout, watch)
 		if ctx.Err() != nil {
 			return 1 // interrupted
 		}

@@ -4,15 +4,19 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/examples/server/internal/peer"
 	"github.com/xmpp-push/push/trace"
 )
@@ -114,6 +118,56 @@ func TestRestart(t *testing.T) {
 		}
 	}
 }
+
+// TestDemoReplays records the demo. The recording, without text and secrets, replays to what was decided.
+func TestDemoReplays(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes some seconds")
+	}
+	cfg := demoConfig()
+	var file bytes.Buffer
+	rec, err := trace.NewRecorder(trace.RecorderConfig{
+		Host: cfg.Domain, Policy: cfg.pushPolicy(), Create: func(string) (io.WriteCloser, error) { return unclosed{&file}, nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var live, again []string
+	watch := &push.Observer{Decided: func(_ uint64, _ time.Time, ev push.Event, d *push.Decision, _ time.Duration) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, v := range d.Verdicts {
+			live = append(live, fmt.Sprint(ev.Name(), " ", d.Account, " ", v.Node, " ", v.Notify, " ", v.Class, " ", v.Rule, ": ", v.Reason))
+		}
+	}}
+	if err := demo(t.Context(), io.Discard, push.Observers(rec.Observer(), watch)); err != nil {
+		t.Fatal(err)
+	}
+	if err := rec.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"sweet sorrow", "demo"} {
+		if strings.Contains(file.String(), text) {
+			t.Errorf("%q is in the recording", text)
+		}
+	}
+	replay := trace.NewReplay(func(l *trace.Line) {
+		if l.Kind == "decision" && l.Node != nil {
+			again = append(again, fmt.Sprint(l.Type, " ", l.User, " ", *l.Node, " ", *l.Notify, " ", l.Class, " ", l.Rule, ": ", l.Reason))
+		}
+	})
+	if err := replay.Run(trace.NewReader(&file)); err != io.EOF {
+		t.Fatal(err)
+	}
+	if len(live) < 20 || !slices.Equal(live, again) {
+		t.Errorf("decided:\n%s\n\nreplayed:\n%s", strings.Join(live, "\n"), strings.Join(again, "\n"))
+	}
+}
+
+type unclosed struct{ io.Writer }
+
+func (unclosed) Close() error { return nil }
 
 // TestInspector looks at the pages.
 func TestInspector(t *testing.T) {
