@@ -181,6 +181,7 @@ func lacks(account string, ev Event) string {
 		if ev.Service == "" {
 			return "service"
 		}
+	default:
 	}
 	return ""
 }
@@ -690,7 +691,8 @@ func (e *Engine) Inspect(ctx context.Context, account string) (AccountStatus, er
 }
 
 // Close sends what waits, retries included, and returns when that is done, or when ctx is: then it gives up what is left. If anything was left, the
-// error is an *UnsentError. After it returns nothing of the Engine's runs. A second Close does nothing.
+// error is an *UnsentError. After it returns nothing of the Engine's runs. A second Close does nothing. Replies of push services have to reach the
+// Publisher until then: close the Engine before the streams.
 func (e *Engine) Close(ctx context.Context) error {
 	var all []*entry
 	for i := range e.shards {

@@ -63,7 +63,8 @@ func (f PublisherFunc) Publish(ctx context.Context, n *Notification) error { ret
 
 // Resumption lets the host follow advice on how long a hibernated session stays resumable. Optional.
 type Resumption interface {
-	// ResumeTimeout is called with the time, from now on, for which the session should stay resumable; zero means the host's normal time. Calls for
+	// ResumeTimeout is called with the time, from now on, for which the session should stay resumable; zero means the host's normal time, which it
+	// arms by itself when a session hibernates that it gets no advice for. Calls for
 	// one session come in their order, in the course of Handle or from a goroutine of the Engine's. It must not call the Engine, nor wait for
 	// a lock that the host holds while it calls Handle.
 	ResumeTimeout(session SessionID, timeout time.Duration, reason Reason)

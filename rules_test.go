@@ -542,8 +542,9 @@ func events(list []uint64) string {
 	return strings.Join(words, "+")
 }
 
-func (s *story) sent(a *simAccount, n *Notification) {
-	assert.Equal(s.t, a.name, n.Account)
+func (s *story) sent(f *flight) {
+	n := &f.n
+	assert.Equal(s.t, f.a.name, n.Account)
 	line := fmt.Sprintf("publish to %s: %v %d of %s", label(n.Key), n.Class, n.Count, events(n.Events))
 	if n.Unread != n.Count {
 		line += fmt.Sprintf(", %d unread", n.Unread)
@@ -560,7 +561,7 @@ func (s *story) sent(a *simAccount, n *Notification) {
 	for _, f := range n.Options {
 		line += fmt.Sprintf(", %s=%s", f.Var, strings.Join(f.Values, ","))
 	}
-	s.print(a.name, "%s", line)
+	s.print(n.Account, "%s", line)
 }
 
 func (s *story) replied(f *flight, res Result) {

@@ -30,6 +30,9 @@ const maxAttrs = 32
 
 type decl struct{ prefix, uri string }
 
+// xmlNS is what the prefix xml stands for without a declaration.
+const xmlNS = "http://www.w3.org/XML/1998/namespace"
+
 type attr struct{ name, value string }
 
 var (
@@ -182,6 +185,9 @@ func (s *scanner) startTag() error {
 			if prefix != "" && a.value == "" {
 				return fmt.Errorf("%w: a prefix without a namespace", errSyntax)
 			}
+			if prefix == "xmlns" || prefix == "xml" && a.value != xmlNS {
+				return fmt.Errorf("%w: a prefix that is reserved", errSyntax)
+			}
 			s.decls[s.nDecl] = decl{prefix, a.value}
 			s.nDecl++
 		}
@@ -236,7 +242,7 @@ func (s *scanner) resolve(name string) (space, local string, err error) {
 	case "":
 		return "", local, nil
 	case "xml":
-		return "http://www.w3.org/XML/1998/namespace", local, nil
+		return xmlNS, local, nil
 	}
 	return "", "", fmt.Errorf("%w: prefix %q is not declared", errSyntax, cut(prefix, 40))
 }

@@ -25,7 +25,7 @@ type sim struct {
 
 	decided func(a *simAccount, ev Event, d *Decision)
 	effects func(a *simAccount, e *Effects)
-	sent    func(a *simAccount, n *Notification)
+	sent    func(f *flight)
 	replied func(f *flight, res Result)
 }
 
@@ -61,7 +61,7 @@ func newSim(p *Policy, start time.Time) *sim {
 		answer:  func(*Notification) (Reply, time.Duration) { return Reply{}, 0 },
 		decided: func(*simAccount, Event, *Decision) {},
 		effects: func(*simAccount, *Effects) {},
-		sent:    func(*simAccount, *Notification) {},
+		sent:    func(*flight) {},
 		replied: func(*flight, Result) {},
 	}
 }
@@ -131,10 +131,13 @@ func (s *sim) pump(v *simService) {
 			s.effects(r.a, &e)
 			continue
 		}
-		s.sent(r.a, &n)
-		s.effects(r.a, &e)
-		reply, wait := s.answer(&n)
-		f := &flight{r, n, reply, s.now.Add(wait)}
+		f := &flight{simRef: r, n: n}
+		s.effects(r.a, &Effects{Drops: e.Drops}) // what was too old to be sent with the rest
+		s.sent(f)
+		s.effects(r.a, &Effects{Changes: e.Changes, Advice: e.Advice})
+		var wait time.Duration
+		f.reply, wait = s.answer(&n)
+		f.at = s.now.Add(wait)
 		s.flights = append(s.flights, f)
 		if wait == 0 {
 			s.end(f)

@@ -31,8 +31,8 @@ type Stanza struct {
 	// has it. The archive's stanza-id (XEP-0359) is the best choice where there is an archive. Never notifying twice rests on it.
 	// A stanza without an ID cannot be recognised again and is notified for each event.
 	ID string
-	// From and To are the addresses in prepared form, those of the forwarded message where the stanza is a carbon copy. An absent To
-	// means the sender's own account.
+	// From and To are the addresses in prepared form, those of the forwarded message where the stanza is a carbon copy that comes from the
+	// account itself. An absent To means the sender's own account.
 	From, To string
 	// Body is the text that may go into the summary form if the policy includes bodies. It is never logged.
 	Body string
@@ -146,9 +146,15 @@ func ParseStanza(id string, data []byte) (Stanza, error) {
 // mellium handler is given. It reads to the matching end element and no further.
 func ReadStanza(id string, r xml.TokenReader) (Stanza, error) {
 	var out collector
-	size := 0
+	size, nothing := 0, 0
 	for {
 		tok, err := r.Token()
+		if tok == nil && err == nil { // a reader may do that now and then
+			if nothing++; nothing > 100 {
+				return Stanza{}, fmt.Errorf("%w: %w", ErrStanza, io.ErrNoProgress)
+			}
+			continue
+		}
 		switch t := tok.(type) {
 		case xml.StartElement:
 			size += len(t.Name.Local) + len(t.Name.Space)
@@ -365,8 +371,12 @@ func (c *collector) end() {
 // stanza makes the Stanza when all has been read.
 func (c *collector) stanza(id string) (Stanza, error) {
 	m := &c.outer
+	class := Classify(m.Features)
 	if c.isCarbon {
-		m = &c.inner
+		class = Classify(c.inner.Features)
+		if c.outer.from == "" || c.outer.to == "" || bare(c.outer.from) == bare(c.outer.to) {
+			m = &c.inner
+		} // else a stranger wraps what he made up (XEP-0280 §11): the sender shown is he
 	}
 	from, err := prepared(m.from)
 	if err != nil {
@@ -381,7 +391,7 @@ func (c *collector) stanza(id string) (Stanza, error) {
 		From:  from,
 		To:    to,
 		Body:  strings.Clone(m.body),
-		Class: Classify(m.Features),
+		Class: class,
 		Kind:  c.outer.Kind,
 	}, nil
 }

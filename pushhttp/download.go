@@ -21,7 +21,7 @@ func (p *Handler) trace(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "Refused: a trace names JIDs, and these pages show pseudonyms.", http.StatusForbidden)
 		return
 	}
-	lines, _ := p.cfg.History.of(name)
+	lines := p.cfg.History.of(name)
 	if len(lines) == 0 {
 		http.Error(w, "There is no history of this account.", http.StatusNotFound)
 		return

@@ -95,8 +95,6 @@ type list struct {
 type account struct {
 	name  string
 	lines list
-	// version is the seq of the newest line, or of a change of one.
-	version uint64
 }
 
 // NewHistory returns an empty History.
@@ -259,7 +257,6 @@ func (h *History) add(a *account, k kind, at time.Time) *line {
 	*l = line{kind: k, nanos: at.UnixNano(), seq: h.seq, account: a}
 	h.append(&h.all, i, func(l *line) *links { return &l.inAll })
 	h.append(&a.lines, i, func(l *line) *links { return &l.inAccount })
-	a.version = h.seq
 	return l
 }
 
@@ -298,21 +295,37 @@ func (h *History) unlink(from *list, at links, of func(*line) *links) {
 	from.n--
 }
 
-// of returns copies of an account's lines, oldest first, and the account's version.
-func (h *History) of(name string) ([]line, uint64) {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	a := h.accounts[name]
-	if a == nil {
-		return nil, 0
+// of returns copies of an account's lines, oldest first. It lets the Engine go on every now and then.
+func (h *History) of(name string) (ls []line) {
+	const atOnce = 512
+	var at int32 // the last that was copied
+	var seq uint64
+	for more := true; more; {
+		h.mu.RLock()
+		a := h.accounts[name]
+		if a == nil {
+			h.mu.RUnlock()
+			return ls
+		}
+		next := a.lines.first
+		if at != 0 && h.line(at).seq == seq {
+			next = h.line(at).inAccount.after
+		}
+		if ls == nil {
+			ls = make([]line, 0, a.lines.n)
+		}
+		for n := 0; next != 0 && n < atOnce; {
+			if l := h.line(next); l.seq > seq {
+				ls = append(ls, *l)
+				at, seq = next, l.seq
+				n++
+			}
+			next = h.line(next).inAccount.after
+		}
+		more = next != 0
+		h.mu.RUnlock()
 	}
-	ls := make([]line, 0, a.lines.n)
-	for i := a.lines.first; i != 0; {
-		l := h.line(i)
-		ls = append(ls, *l)
-		i = l.inAccount.after
-	}
-	return ls, a.version
+	return ls
 }
 
 // names returns the accounts that were seen lately, newest first.
@@ -335,14 +348,16 @@ func (h *History) names(limit int) (names []string) {
 	return names
 }
 
-// find returns the first account that f says yes to.
+// find returns an account that f says yes to.
 func (h *History) find(f func(name string) bool) (string, bool) {
 	h.mu.RLock()
-	defer h.mu.RUnlock()
+	names := make([]string, 0, len(h.accounts))
 	for name := range h.accounts {
-		if f(name) {
-			return name, true
-		}
+		names = append(names, name)
+	}
+	h.mu.RUnlock()
+	if i := slices.IndexFunc(names, f); i >= 0 {
+		return names[i], true
 	}
 	return "", false
 }

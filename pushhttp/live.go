@@ -73,6 +73,9 @@ func (p *Handler) live(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent) // which ends an EventSource
 		return
 	}
+	if r.Method == http.MethodHead {
+		return
+	}
 	watcher, err := p.cfg.History.watch(account)
 	if err != nil {
 		http.Error(w, "Too many pages follow already.", http.StatusServiceUnavailable)

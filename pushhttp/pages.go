@@ -323,7 +323,7 @@ func (p *Handler) account(w http.ResponseWriter, r *http.Request, operator strin
 	}
 	var lines []line
 	if p.cfg.History != nil {
-		lines, _ = p.cfg.History.of(name)
+		lines = p.cfg.History.of(name)
 	}
 	v.Known = len(st.Registrations)+len(st.Sessions)+len(lines) > 0
 	v.Devices = p.devices(&st, lines)
@@ -501,7 +501,7 @@ func (p *Handler) story(w http.ResponseWriter, r *http.Request, operator string)
 		p.fail(w, http.StatusNotFound, operator, "No account is known under that name any more.")
 		return
 	}
-	lines, _ := p.cfg.History.of(name)
+	lines := p.cfg.History.of(name)
 	jid := p.shown(name)
 	v := storyPage{page: p.page("Story", "story", operator), JID: jid, Account: "account?" + url.Values{"jid": {jid}}.Encode()}
 	ids, numbers := make(map[string]bool), make(map[uint64]bool)

@@ -325,9 +325,9 @@ func TestHistoryIsBounded(t *testing.T) {
 		}
 		o.Decided(uint64(i), time.Unix(int64(i), 0), push.Ping{Account: name}, &push.Decision{Account: name, Verdicts: []push.Verdict{{Key: phone}}}, 0)
 		if i == 10_000 {
-			ls, _ := h.of("noisy@example.com")
+			ls := h.of("noisy@example.com")
 			assert.Len(t, ls, 100)
-			ls, _ = h.of("user1@example.com")
+			ls = h.of("user1@example.com")
 			assert.Len(t, ls, 100, "the noisy one did not cost the others theirs")
 		}
 	}
@@ -338,6 +338,36 @@ func TestHistoryIsBounded(t *testing.T) {
 	}
 	assert.Len(t, h.tally.services, maxServices)
 	assert.Len(t, h.tally.problems, maxProblems)
+}
+
+// A copy of an account's lines is whole and in order while more of them come and go.
+func TestLinesWhileTheyChange(t *testing.T) {
+	h := NewHistory(HistoryConfig{Lines: 4000, PerAccount: 3000})
+	o := h.Observer()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := range 30_000 {
+			name := juliet
+			if i%3 == 0 {
+				name = fmt.Sprintf("user%d@example.com", i%100)
+			}
+			o.Decided(uint64(i), time.Unix(int64(i), 0), push.Ping{Account: name}, &push.Decision{Account: name}, 0)
+		}
+	}()
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		ls := h.of(juliet)
+		for i := range ls {
+			require.Same(t, ls[0].account, ls[i].account)
+			require.True(t, i == 0 || ls[i-1].seq < ls[i].seq)
+		}
+	}
+	require.Len(t, h.of(juliet), 2667, "two of three of the last 4000")
 }
 
 func TestLive(t *testing.T) {
@@ -405,7 +435,7 @@ func filled(t testing.TB, n int) *scene {
 		require.NoError(t, err)
 	}
 	for i := 0; ; i++ {
-		if ls, _ := h.of(juliet); len(ls) >= n {
+		if ls := h.of(juliet); len(ls) >= n {
 			return s
 		}
 		for range 100 {

@@ -17,6 +17,9 @@ import (
 // MaxLine bounds the length of a line in bytes.
 const MaxLine = 16 << 20
 
+// maxAt bounds times, in milliseconds: 278 years from their origin. The library counts nanoseconds.
+const maxAt = 1 << 43
+
 // maxSeen bounds how many stanzas are remembered so that later lines can name them by their ID alone.
 const maxSeen = 1 << 19
 
@@ -197,8 +200,8 @@ func (r *Reader) parse(data []byte) (*Record, error) {
 	if *l.At < r.last {
 		return nil, fmt.Errorf("at is %d, earlier than the line before (%d)", *l.At, r.last)
 	}
-	if *l.At > 1<<52 || *l.At < -1<<52 {
-		return nil, fmt.Errorf("at is %d, out of range", *l.At)
+	if *l.At > maxAt || *l.At < -maxAt {
+		return nil, fmt.Errorf("at is %d, out of range for milliseconds", *l.At)
 	}
 	rec.At = *l.At
 	var err error

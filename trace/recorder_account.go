@@ -41,7 +41,7 @@ func millis(t time.Time) *int64 {
 }
 
 func fromMillis(ms *int64) time.Time {
-	if ms == nil || *ms > 1<<52 || *ms < -1<<52 {
+	if ms == nil || *ms > maxAt || *ms < -maxAt {
 		return time.Time{}
 	}
 	return time.UnixMilli(*ms)

@@ -295,7 +295,7 @@ func replayed(t *testing.T, r io.Reader) (decided []string) {
 
 // A recording of a live engine replays to the same decisions, and recording its events again gives the same recording.
 func TestRecorderReplaysTheSame(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range uint64(25) {
 		var first tape
 		steps := randomLoad(seed, 300)
 		synctest.Test(t, func(t *testing.T) {
@@ -370,7 +370,7 @@ func readSteps(t *testing.T, in io.Reader) (steps []step) {
 }
 
 func TestRecorderRotates(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(10) {
 		synctest.Test(t, func(t *testing.T) {
 			var files tape
 			decided, stats := run(t, randomLoad(seed, 400), true, trace.RecorderConfig{Create: files.create, MaxBytes: 8 << 10})
@@ -488,3 +488,62 @@ type nowhere struct{}
 
 func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
 func (nowhere) Close() error                { return nil }
+
+// Accounts are told of from many goroutines at once. Each of them is in the recording in its own order.
+func TestRecorderOfManyAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var files tape
+		rec, err := trace.NewRecorder(trace.RecorderConfig{Host: "example.com", Create: files.create, MaxBytes: 32 << 10})
+		require.NoError(t, err)
+		var mu sync.Mutex
+		live := make(map[string][]string)
+		watch := &push.Observer{Decided: func(_ uint64, _ time.Time, ev push.Event, d *push.Decision, _ time.Duration) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, v := range d.Verdicts {
+				live[d.Account] = append(live[d.Account], fmt.Sprint(ev.Name(), " ", v.Node, " ", v.Notify, " ", v.Reason, " ", v.Stanzas))
+			}
+		}}
+		e, err := push.New(push.Config{
+			Host: "example.com", Observer: push.Observers(rec.Observer(), watch),
+			Publisher: push.PublisherFunc(func(context.Context, *push.Notification) error { return nil }),
+		})
+		require.NoError(t, err)
+		var all sync.WaitGroup
+		for i := range 16 {
+			all.Go(func() {
+				rnd := rand.New(rand.NewPCG(uint64(i), 1))
+				s := push.SessionID{Account: fmt.Sprintf("user%d@example.com", i), ID: "s"}
+				evs := []push.Event{push.SessionOpen{Session: s, JID: s.Account + "/x"}, push.PushEnable{Session: s, Key: push.Key{Service: "push.example.net", Node: "n"}}}
+				for j := range 200 {
+					st := push.Stanza{ID: fmt.Sprint(j / 2), To: s.Account, Class: push.Important}
+					evs = append(evs, []push.Event{
+						push.ArchiveAdded{Account: s.Account, Stanza: st}, push.Offline{Account: s.Account, Stanza: st}, push.HibernationStart{Session: s},
+						push.Ping{Account: s.Account},
+					}[rnd.IntN(4)])
+				}
+				for _, ev := range evs {
+					time.Sleep(time.Duration(rnd.IntN(3)) * time.Millisecond)
+					if _, err := e.Handle(t.Context(), ev); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		all.Wait()
+		require.NoError(t, e.Close(t.Context()))
+		require.NoError(t, rec.Close())
+		require.Zero(t, rec.Stats().Dropped)
+		require.Greater(t, rec.Stats().Files, uint64(2))
+		got := make(map[string][]string)
+		replay := trace.NewReplay(func(l *trace.Line) {
+			if l.Kind == "decision" && l.Node != nil {
+				got[l.User] = append(got[l.User], fmt.Sprint(l.Type, " ", *l.Node, " ", *l.Notify, " ", l.Reason, " ", l.Stanzas))
+			}
+		})
+		require.ErrorIs(t, replay.Run(trace.NewReader(files.joined())), io.EOF)
+		for account := range live {
+			sameLines(t, live[account], got[account], 0)
+		}
+	})
+}

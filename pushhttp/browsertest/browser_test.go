@@ -117,8 +117,13 @@ func open(t *testing.T, ctx context.Context, authorize func(*http.Request) (stri
 		s.engine.Close(context.Background())
 	})
 	s.url = srv.URL + "/some/where/push/"
+	s.tab(ctx)
+	return s
+}
 
-	// A tab of its own.
+// tab gives the site a tab of its own.
+func (s *site) tab(ctx context.Context) {
+	t := s.t
 	tab, cancel := chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
 	tab, cancel = context.WithTimeout(tab, 60*time.Second)
@@ -139,7 +144,6 @@ func open(t *testing.T, ctx context.Context, authorize func(*http.Request) (stri
 			s.troubles = append(s.troubles, "dialog: "+ev.Message)
 		}
 	}))
-	return s
 }
 
 type action = chromedp.Action[chromedp.Void]

@@ -1,0 +1,261 @@
+package main
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/examples/server/internal/element"
+	"mellium.im/xmpp/jid"
+)
+
+// account is a user of this server. Its lock covers its sessions too, and is held while the push engine is told of an event, so that events
+// are told in the order in which they happened. What has to go to other accounts is returned and routed after the lock is released.
+type account struct {
+	srv      *Server
+	jid      string // bare
+	password string
+
+	scram                sync.Once
+	salt, saltedPassword []byte
+
+	mu       sync.Mutex
+	sessions []*session // the oldest first
+	roster   map[string]*contact
+	archive  []archived
+	offline  []*message
+}
+
+func newAccount(s *Server, j jid.JID, password string) *account {
+	return &account{srv: s, jid: j.String(), password: password, roster: make(map[string]*contact)}
+}
+
+// account returns the account that a JID of this server belongs to, or nil.
+func (s *Server) account(j jid.JID) *account {
+	if j.Domainpart() != s.domain {
+		return nil
+	}
+	return s.accounts[j.Localpart()]
+}
+
+// sessions returns the full JIDs of an account's sessions, hibernated ones included.
+func (s *Server) sessions(localpart string) []string {
+	a := s.accounts[localpart]
+	if a == nil {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var jids []string
+	for _, x := range a.sessions {
+		jids = append(jids, x.jid.String())
+	}
+	return jids
+}
+
+// message is a message on its way to an account. Several sessions may hold a copy; the lock of the account covers it.
+type message struct {
+	// id is the stanza's identity for the account: its ID in the archive, if it is there.
+	id string
+	el *element.Element
+	at time.Time
+	// holders counts the sessions that have not acknowledged their copy; taken: a session has acknowledged one.
+	holders int
+	taken   bool
+	// stored: it is in the archive, where clients can fetch it.
+	stored bool
+	// described is what the push library knows it as; see stanza.
+	described push.Stanza
+}
+
+// session is one client connection; a resumption continues it. The lock of its account covers it.
+type session struct {
+	acct   *account
+	id     push.SessionID
+	jid    jid.JID
+	stream *stream // nil while the session is hibernated
+	ended  bool
+	// leaving: the client is about to resume on another stream.
+	leaving bool
+
+	presence   *element.Element // what it announced, or nil while it is not available
+	priority   int
+	carbons    bool
+	interested bool // in changes of the roster
+	archivist  bool // has queried the archive
+	inactive   bool // client state indication (XEP-0352)
+	held       []outgoing
+	sm         *acks // nil if stream management is not in use
+	resumption watchdog
+}
+
+// outgoing is a stanza for a session.
+type outgoing struct {
+	el *element.Element
+	// id is the stanza's identity for the account, made up unless it is a message's.
+	id string
+	// msg is the message that el is a copy of; nil for what is not handed on if the session ends.
+	msg *message
+}
+
+// bind makes a session for a client that asks for a resource, and answers it. A session that has the resource is replaced
+// (RFC 6120 §7.7.2.2).
+func (a *account) bind(t *stream, iq *element.Element) (*session, []*element.Element) {
+	resource := iq.Child(nsBind, "bind").Child(nsBind, "resource").Text()
+	j, err := jid.MustParse(a.jid).WithResource(cmp.Or(resource, newID()))
+	if err != nil {
+		t.send(element.Error(iq, "modify", "bad-request"))
+		return nil, nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var out []*element.Element
+	if old := a.session(j.Resourcepart()); old != nil {
+		out = old.end("conflict")
+	}
+	x := &session{acct: a, id: push.SessionID{Account: a.jid, ID: newID()}, jid: j, stream: t}
+	a.sessions = append(a.sessions, x)
+	a.srv.push.opened(x)
+	t.send(element.Result(iq, element.New(nsBind, "bind").Add(element.New(nsBind, "jid").Add(j.String()))))
+	return x, out
+}
+
+// session returns the session with a resource, or nil.
+func (a *account) session(resource string) *session {
+	for _, x := range a.sessions {
+		if x.jid.Resourcepart() == resource {
+			return x
+		}
+	}
+	return nil
+}
+
+// disconnected says that reading from the session's stream has ended: in good order, or because the connection is lost.
+func (x *session) disconnected(t *stream, inGoodOrder bool) []*element.Element {
+	x.acct.mu.Lock()
+	defer x.acct.mu.Unlock()
+	switch {
+	case x.ended || x.stream != t: // ended, or resumed on another stream
+		return nil
+	case (!inGoodOrder || x.leaving) && x.sm != nil && x.sm.resumeID != "":
+		x.hibernate()
+		return nil
+	}
+	return x.end("")
+}
+
+// end ends the session for good. What it has not acknowledged is handed on. It returns stanzas to route.
+func (x *session) end(condition string) []*element.Element {
+	if x.ended {
+		return nil
+	}
+	a := x.acct
+	x.ended = true
+	a.sessions = slices.DeleteFunc(a.sessions, func(o *session) bool { return o == x })
+	x.resumption.stop()
+	if x.stream != nil {
+		x.stream.close(condition)
+		x.stream = nil
+	}
+	out := x.announce(element.New("", "presence", "type", "unavailable"))
+	if x.sm != nil {
+		x.sm.stopWaiting()
+		for _, o := range x.sm.queue {
+			out = append(out, a.handOn(o)...)
+		}
+	}
+	a.srv.push.closed(x)
+	return out
+}
+
+// handOn decides what becomes of a stanza that its session has not acknowledged and never will (RFC 6121 §8.5.3.2, XEP-0198 §4). A message
+// goes to another resource, else to offline storage, unless a session has it already.
+func (a *account) handOn(o outgoing) []*element.Element {
+	if m := o.msg; m != nil {
+		m.holders--
+		if m.taken || m.holders > 0 {
+			return nil
+		}
+		a.deliver(m, a.top())
+		return nil
+	}
+	if name := o.el.Name.Local; name == "iq" || name == "message" && o.el.Get("type") == "groupchat" {
+		if e := element.Error(o.el, "wait", "recipient-unavailable"); e != nil {
+			return []*element.Element{e}
+		}
+	}
+	return nil
+}
+
+// endAll ends all sessions.
+func (a *account) endAll(condition string) (out []*element.Element) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for len(a.sessions) > 0 {
+		out = append(out, a.sessions[0].end(condition)...)
+	}
+	return out
+}
+
+// send gives a stanza to the session, whatever state that is in.
+func (x *session) send(o outgoing) {
+	if x.ended {
+		return
+	}
+	if x.inactive && canWait(o.el) {
+		x.hold(o)
+		return
+	}
+	if x.sm != nil {
+		x.enqueue(o)
+		return
+	}
+	x.stream.send(o.el)
+	if o.msg != nil {
+		o.msg.taken = true
+	}
+}
+
+// sendNew is send for a stanza that no other session gets.
+func (x *session) sendNew(el *element.Element) { x.send(outgoing{el: el, id: newID()}) }
+
+const nsCSI = "urn:xmpp:csi:0"
+
+// canWait tells whether a client that nobody looks at can do without a stanza for now: presence and typing notifications.
+func canWait(el *element.Element) bool {
+	switch el.Name.Local {
+	case "presence":
+		t := el.Get("type")
+		return t == "" || t == "unavailable"
+	case "message":
+		return el.Child("", "body") == nil && el.Child("http://jabber.org/protocol/chatstates", "") != nil && len(el.Children()) == 1
+	}
+	return false
+}
+
+// hold keeps a stanza until the client is active again. It stays out of stream management and so notifies nobody (rule R13). Of presence only
+// the newest from each sender is kept, and of typing notifications too.
+func (x *session) hold(o outgoing) {
+	x.held = slices.DeleteFunc(x.held, func(h outgoing) bool {
+		return h.el.Name == o.el.Name && h.el.Get("from") == o.el.Get("from")
+	})
+	if o.msg != nil {
+		o.msg.taken = true
+		o.msg = nil
+	}
+	x.held = append(x.held, o)
+}
+
+// setInactive follows the client's state.
+func (x *session) setInactive(inactive bool) {
+	x.inactive = inactive
+	if !inactive {
+		held := x.held
+		x.held = nil
+		for _, o := range held {
+			x.send(o)
+		}
+	}
+}

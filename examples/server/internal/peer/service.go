@@ -1,0 +1,150 @@
+package peer
+
+import (
+	"context"
+	"crypto/sha1"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/xmpp-push/push/examples/server/internal/element"
+)
+
+const nsPubsub = "http://jabber.org/protocol/pubsub"
+
+// Publish is what a push service was told.
+type Publish struct {
+	At                                  time.Time
+	From, Node, Count, Body, Secret, ID string
+	// Alert says that the user should see it, as push services tell by the body.
+	Alert bool
+}
+
+// PushService is an app server (XEP-0357 §3): a component that takes publishes and answers them.
+type PushService struct {
+	Domain string
+	conn   net.Conn
+	in     *element.Reader
+	done   chan struct{}
+
+	mu    sync.Mutex
+	seen  []Publish
+	next  int
+	news  chan struct{}
+	reply func(p Publish) (errorType, condition string)
+}
+
+// ConnectService connects a push service to a server's component port.
+func ConnectService(conn net.Conn, domain, secret string) (*PushService, error) {
+	s := &PushService{Domain: domain, conn: conn, in: element.NewReader(conn), done: make(chan struct{}), news: make(chan struct{}, 1)}
+	conn.SetDeadline(time.Now().Add(30 * time.Second))
+	fmt.Fprintf(conn, "<?xml version='1.0'?><stream:stream xmlns='%s' xmlns:stream='%s' to='%s'>", element.NSComponent, element.NSStream, domain)
+	head, err := s.in.Header()
+	if err == nil {
+		sum := sha1.Sum([]byte(head.Get("id") + secret))
+		fmt.Fprintf(conn, "<handshake>%s</handshake>", hex.EncodeToString(sum[:]))
+		var e *element.Element
+		if e, err = s.in.Next(); err == nil && !e.Is("", "handshake") {
+			err = fmt.Errorf("handshake refused: %s", e)
+		}
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	conn.SetDeadline(time.Time{})
+	go s.read()
+	return s, nil
+}
+
+// Answer sets how publishes are answered from now on: with an error, or, where the condition is empty, with a result. Nil: all are accepted.
+func (s *PushService) Answer(reply func(p Publish) (errorType, condition string)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reply = reply
+}
+
+func (s *PushService) read() {
+	defer close(s.done)
+	defer s.conn.Close()
+	for {
+		iq, err := s.in.Next()
+		if err != nil {
+			return
+		}
+		pubsub := iq.Child(nsPubsub, "pubsub")
+		if iq.Name.Local != "iq" || iq.Get("type") != "set" || pubsub == nil {
+			continue
+		}
+		publish := pubsub.Child(nsPubsub, "publish")
+		form := publish.Child(nsPubsub, "item").Child(nsPush, "notification").Child(element.NSForm, "x")
+		p := Publish{
+			At: time.Now(), From: iq.Get("from"), ID: iq.Get("id"),
+			Count: form.Field("message-count"), Body: form.Field("last-message-body"),
+			Secret: pubsub.Child(nsPubsub, "publish-options").Child(element.NSForm, "x").Field("secret"),
+		}
+		if publish != nil {
+			p.Node = publish.Get("node")
+		}
+		p.Alert = p.Body != ""
+		s.mu.Lock()
+		s.seen = append(s.seen, p)
+		reply := s.reply
+		select {
+		case s.news <- struct{}{}:
+		default:
+		}
+		s.mu.Unlock()
+		answer := element.Result(iq)
+		if reply != nil {
+			if typ, condition := reply(p); condition != "" {
+				answer = element.Error(iq, typ, condition)
+			}
+		}
+		if _, err := s.conn.Write(answer.Append(nil)); err != nil {
+			return
+		}
+	}
+}
+
+// Seen returns all publishes so far.
+func (s *PushService) Seen() []Publish {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]Publish(nil), s.seen...)
+}
+
+// Next returns the next publish that was not yet returned.
+func (s *PushService) Next(ctx context.Context) (Publish, error) {
+	for {
+		s.mu.Lock()
+		if s.next < len(s.seen) {
+			p := s.seen[s.next]
+			s.next++
+			s.mu.Unlock()
+			return p, nil
+		}
+		s.mu.Unlock()
+		select {
+		case <-s.news:
+		case <-s.done:
+			return Publish{}, ErrGone
+		case <-ctx.Done():
+			return Publish{}, ctx.Err()
+		}
+	}
+}
+
+// Send sends a stanza.
+func (s *PushService) Send(st *element.Element) error {
+	_, err := s.conn.Write(st.Append(nil))
+	return err
+}
+
+// Close ends the connection.
+func (s *PushService) Close() {
+	s.conn.Close()
+	<-s.done
+}

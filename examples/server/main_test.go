@@ -1,0 +1,202 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/examples/server/internal/peer"
+	"github.com/xmpp-push/push/trace"
+)
+
+// started runs the program, and returns what it printed at first, by its first word, and a function that ends it.
+func started(t *testing.T, args ...string) (told map[string]string, stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	out, w := io.Pipe()
+	var errs bytes.Buffer
+	done := make(chan int)
+	go func() {
+		code := run(ctx, append([]string{"-c2s", "127.0.0.1:0", "-component", "127.0.0.1:0"}, args...), w, &errs)
+		w.Close()
+		done <- code
+	}()
+	told = make(map[string]string)
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		if f := strings.Fields(lines.Text()); len(f) > 1 {
+			told[f[0]] = strings.Join(f[1:], " ")
+			if f[0] == "account" {
+				break
+			}
+		}
+	}
+	return told, func() {
+		cancel()
+		if code := <-done; code != 0 {
+			t.Errorf("exit code %d: %s", code, &errs)
+		}
+	}
+}
+
+func dialTCP(t *testing.T, told string) net.Conn {
+	t.Helper()
+	addr, _, _ := strings.Cut(told, " ")
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// TestRestart enables push, ends the server, and is notified by the next one. What happened was recorded.
+func TestRestart(t *testing.T) {
+	dir := t.TempDir()
+	recording := filepath.Join(dir, "trace.jsonl")
+	args := []string{"-data", dir, "-user", "juliet:pw", "-component-secret", "s", "-record", recording}
+	juliet := peer.Login{Domain: "localhost", User: "juliet", Password: "pw", Resource: "phone", Resumable: true}
+	for round := range 2 {
+		told, stop := started(t, args...)
+		service, err := peer.ConnectService(dialTCP(t, told["components"]), "push.localhost", "s")
+		if err != nil {
+			t.Fatal(err)
+		}
+		phone, err := peer.Connect(dialTCP(t, told["clients"]), juliet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if round == 0 {
+			if err := phone.EnablePush(t.Context(), "push.localhost", "n1", "s3"); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			if _, err := phone.Chat("juliet@localhost", "a note to myself"); err != nil {
+				t.Fatal(err)
+			}
+			p, err := service.Next(ctx) // nobody is available
+			if err != nil || p.Node != "n1" || p.Secret != "s3" {
+				t.Errorf("published %+v, %v", p, err)
+			}
+			cancel()
+		}
+		phone.Close()
+		service.Close()
+		stop()
+	}
+	f, err := os.Open(recording)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	seen := make(map[string]bool)
+	for r := trace.NewReader(f); ; {
+		rec, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[rec.Type] = true
+	}
+	for _, want := range []string{"config", "session-open", "archive-added", "offline", "publish-result", "session-close"} {
+		if !seen[want] {
+			t.Errorf("the recording has no %s: %v", want, seen)
+		}
+	}
+}
+
+// TestDemoReplays records the demo. The recording, without text and secrets, replays to what was decided.
+func TestDemoReplays(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes some seconds")
+	}
+	cfg := demoConfig()
+	var file bytes.Buffer
+	rec, err := trace.NewRecorder(trace.RecorderConfig{
+		Host: cfg.Domain, Policy: cfg.pushPolicy(), Create: func(string) (io.WriteCloser, error) { return unclosed{&file}, nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var live, again []string
+	watch := &push.Observer{Decided: func(_ uint64, _ time.Time, ev push.Event, d *push.Decision, _ time.Duration) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, v := range d.Verdicts {
+			live = append(live, fmt.Sprint(ev.Name(), " ", d.Account, " ", v.Node, " ", v.Notify, " ", v.Class, " ", v.Rule, ": ", v.Reason))
+		}
+	}}
+	if err := demo(t.Context(), io.Discard, push.Observers(rec.Observer(), watch)); err != nil {
+		t.Fatal(err)
+	}
+	if err := rec.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"sweet sorrow", "demo"} {
+		if strings.Contains(file.String(), text) {
+			t.Errorf("%q is in the recording", text)
+		}
+	}
+	replay := trace.NewReplay(func(l *trace.Line) {
+		if l.Kind == "decision" && l.Node != nil {
+			again = append(again, fmt.Sprint(l.Type, " ", l.User, " ", *l.Node, " ", *l.Notify, " ", l.Class, " ", l.Rule, ": ", l.Reason))
+		}
+	})
+	if err := replay.Run(trace.NewReader(&file)); err != io.EOF {
+		t.Fatal(err)
+	}
+	if len(live) < 20 || !slices.Equal(live, again) {
+		t.Errorf("decided:\n%s\n\nreplayed:\n%s", strings.Join(live, "\n"), strings.Join(again, "\n"))
+	}
+}
+
+type unclosed struct{ io.Writer }
+
+func (unclosed) Close() error { return nil }
+
+// TestInspector looks at the pages.
+func TestInspector(t *testing.T) {
+	told, stop := started(t, "-inspect", "127.0.0.1:0", "-user", "juliet:pw")
+	defer stop()
+	url, _, _ := strings.Cut(told["inspector"], " ")
+	reply, err := http.Get(url + "account?jid=juliet@localhost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reply.Body.Close()
+	page, _ := io.ReadAll(reply.Body)
+	if reply.StatusCode != http.StatusOK || !strings.Contains(string(page), "juliet@localhost") {
+		t.Errorf("%s: %s", reply.Status, page)
+	}
+}
+
+func TestUsage(t *testing.T) {
+	for args, want := range map[string]string{
+		"-user juliet":   "NAME:PASSWORD",
+		"-user @:x":      "not the name of an account",
+		"-domain a@b":    "not a domain",
+		"spurious":       "unexpected argument",
+		"-max-errors no": "invalid value",
+		"-c2s nonsense":  "address",
+	} {
+		var out, errs bytes.Buffer
+		if code := run(t.Context(), strings.Fields(args), &out, &errs); code == 0 || !strings.Contains(errs.String(), want) {
+			t.Errorf("%s: exit code %d, %s", args, code, &errs)
+		}
+	}
+}

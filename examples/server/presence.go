@@ -1,0 +1,257 @@
+package main
+
+import (
+	"slices"
+	"strconv"
+
+	"github.com/xmpp-push/push/examples/server/internal/element"
+	"mellium.im/xmpp/jid"
+)
+
+// Presence and contact lists, as much of RFC 6121 §2 to §4 as accounts of one server need.
+
+// contact is an entry of a roster.
+type contact struct {
+	name string
+	// to: the account sees the contact's presence; from: the contact sees the account's.
+	to, from bool
+	// asked: a request of the account to see the contact's presence is unanswered; pending is one of the contact, kept until it is answered.
+	asked   bool
+	pending *element.Element
+}
+
+func (c *contact) subscription() string {
+	switch {
+	case c.to && c.from:
+		return "both"
+	case c.to:
+		return "to"
+	case c.from:
+		return "from"
+	}
+	return "none"
+}
+
+func (a *account) contact(bare string) *contact {
+	c := a.roster[bare]
+	if c == nil {
+		c = &contact{}
+		a.roster[bare] = c
+	}
+	return c
+}
+
+// item is the contact as an item of the roster, or nil if the user never asked for it.
+func (c *contact) item(bare string) *element.Element {
+	if !c.to && !c.from && !c.asked && c.name == "" {
+		return nil
+	}
+	item := element.New(nsRoster, "item", "jid", bare, "name", c.name, "subscription", c.subscription())
+	if c.asked {
+		item.Set("ask", "subscribe")
+	}
+	return item
+}
+
+// rosterPush tells the account's clients that a contact changed.
+func (a *account) rosterPush(item *element.Element) {
+	if item == nil {
+		return
+	}
+	for _, x := range a.sessions {
+		if x.interested {
+			x.sendNew(element.New("", "iq", "type", "set", "id", newID(), "to", x.jid.String()).Add(element.New(nsRoster, "query").Add(item)))
+		}
+	}
+}
+
+// rosterIQ answers a client that gets or changes its contact list.
+func (x *session) rosterIQ(iq *element.Element) *element.Element {
+	a := x.acct
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if iq.Get("type") == "get" {
+		x.interested = true
+		q := element.New(nsRoster, "query")
+		for _, bare := range a.contacts(func(*contact) bool { return true }) {
+			q.Add(a.roster[bare].item(bare))
+		}
+		return element.Result(iq, q)
+	}
+	item := iq.First().Child(nsRoster, "item")
+	if item == nil {
+		return element.Error(iq, "modify", "bad-request")
+	}
+	j, err := jid.Parse(item.Get("jid"))
+	if err != nil {
+		return element.Error(iq, "modify", "jid-malformed")
+	}
+	bare := j.Bare().String()
+	if item.Get("subscription") == "remove" {
+		delete(a.roster, bare)
+		a.rosterPush(element.New(nsRoster, "item", "jid", bare, "subscription", "remove"))
+	} else {
+		c := a.contact(bare)
+		if c.name = item.Get("name"); c.name == "" {
+			c.name = j.Localpart()
+		}
+		a.rosterPush(c.item(bare))
+	}
+	return element.Result(iq)
+}
+
+// contacts returns the contacts that are wanted, sorted.
+func (a *account) contacts(wanted func(*contact) bool) []string {
+	var bares []string
+	for bare, c := range a.roster {
+		if wanted(c) {
+			bares = append(bares, bare)
+		}
+	}
+	slices.Sort(bares)
+	return bares
+}
+
+// presenceOut handles presence from a client. It returns stanzas to route.
+func (x *session) presenceOut(st *element.Element, addressed bool) []*element.Element {
+	a := x.acct
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	typ := st.Get("type")
+	if !addressed {
+		if typ != "" && typ != "unavailable" {
+			return nil
+		}
+		out := x.announce(st)
+		return out
+	}
+	to, err := jid.Parse(st.Get("to"))
+	if err != nil {
+		return nil
+	}
+	bare := to.Bare().String()
+	switch typ {
+	case "subscribe", "subscribed", "unsubscribe", "unsubscribed":
+		c := a.contact(bare)
+		var now *element.Element
+		switch typ {
+		case "subscribe":
+			c.asked = !c.to
+		case "subscribed":
+			if c.pending == nil {
+				return nil
+			}
+			c.from, c.pending = true, nil
+			now = x.presence
+		case "unsubscribe":
+			c.to, c.asked = false, false
+		case "unsubscribed":
+			c.from, c.pending = false, nil
+		}
+		a.rosterPush(c.item(bare))
+		out := []*element.Element{st.Copy().Set("from", a.jid).Set("to", bare)}
+		if now != nil {
+			out = append(out, now.Copy().Set("to", bare))
+		}
+		return out
+	}
+	return []*element.Element{st}
+}
+
+// announce takes note of a session's presence and tells it to those who may see it: the account's other clients and its contacts.
+func (x *session) announce(st *element.Element) []*element.Element {
+	a := x.acct
+	st = st.Copy().Set("from", x.jid.String())
+	first := x.presence == nil
+	switch {
+	case st.Get("type") == "":
+		x.presence = st
+		x.priority, _ = strconv.Atoi(st.Child("", "priority").Text())
+		x.priority = max(-128, min(127, x.priority))
+	case first:
+		return nil
+	default:
+		x.presence = nil
+	}
+	for _, o := range a.sessions {
+		if o.presence != nil || o == x && x.presence != nil {
+			o.sendNew(st.Copy().Set("to", o.jid.String()))
+		}
+		if first && o != x && o.presence != nil {
+			x.sendNew(o.presence.Copy().Set("to", x.jid.String()))
+		}
+	}
+	var out []*element.Element
+	for _, bare := range a.contacts(func(c *contact) bool { return c.from }) {
+		out = append(out, st.Copy().Set("to", bare))
+	}
+	if x.presence != nil && first {
+		for _, bare := range a.contacts(func(c *contact) bool { return c.to }) {
+			out = append(out, element.New("", "presence", "type", "probe", "from", x.jid.String(), "to", bare))
+		}
+		for _, bare := range a.contacts(func(c *contact) bool { return c.pending != nil }) {
+			x.sendNew(a.roster[bare].pending)
+		}
+	}
+	if x.presence != nil && x.priority >= 0 {
+		x.deliverOffline()
+	}
+	return out
+}
+
+// receivePresence handles presence from somebody else.
+func (a *account) receivePresence(st *element.Element, to1 *session) []*element.Element {
+	from, err := jid.Parse(st.Get("from"))
+	if err != nil {
+		return nil
+	}
+	bare := from.Bare().String()
+	switch typ := st.Get("type"); typ {
+	case "probe":
+		c := a.roster[bare]
+		if c == nil || !c.from {
+			return []*element.Element{element.New("", "presence", "type", "unsubscribed", "from", a.jid, "to", bare)}
+		}
+		var out []*element.Element
+		for _, x := range a.sessions {
+			if x.presence != nil {
+				out = append(out, x.presence.Copy().Set("to", st.Get("from")))
+			}
+		}
+		return out
+	case "subscribe":
+		c := a.contact(bare)
+		if c.from {
+			return []*element.Element{element.New("", "presence", "type", "subscribed", "from", a.jid, "to", bare)}
+		}
+		c.pending = st
+	case "subscribed":
+		c := a.roster[bare]
+		if c == nil || !c.asked {
+			return nil
+		}
+		c.to, c.asked = true, false
+		a.rosterPush(c.item(bare))
+	case "unsubscribe", "unsubscribed":
+		c := a.roster[bare]
+		if c == nil {
+			return nil
+		}
+		if typ == "unsubscribe" {
+			c.from, c.pending = false, nil
+		} else {
+			c.to, c.asked = false, false
+		}
+		a.rosterPush(c.item(bare))
+	}
+	if to1 != nil {
+		to1.sendNew(st)
+		return nil
+	}
+	for _, x := range a.sessions {
+		if x.presence != nil {
+			x.sendNew(st)
+		}
+	}
+	return nil
+}

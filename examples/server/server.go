@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/xmpp-push/push"
+	"mellium.im/xmpp/jid"
+)
+
+// Config is what the server's flags say.
+type Config struct {
+	Domain          string
+	ComponentSecret string
+	// AckDelay is how long a request for acknowledgement may stay unanswered before that is an event.
+	AckDelay time.Duration
+	// ResumeTimeout is how long a hibernated session can be resumed, MaxResume how long the push engine may have it extended to.
+	ResumeTimeout, MaxResume time.Duration
+	// MaxErrors disables a registration.
+	MaxErrors int
+	// Policy is the rest of the push policy.
+	Policy   push.Policy
+	Store    push.Store
+	Observer *push.Observer
+	Logger   *slog.Logger
+}
+
+// Server is a small XMPP server: clients, components, and no other servers. What it knows is in memory, registrations excepted.
+type Server struct {
+	cfg    Config
+	domain string
+	tls    *tls.Config
+	push   *pushHost
+	log    *slog.Logger
+
+	mu         sync.Mutex
+	accounts   map[string]*account // by localpart
+	components map[string]*stream  // by domain
+	listeners  []net.Listener
+	streams    map[*stream]struct{}
+	closed     bool
+	serving    sync.WaitGroup
+}
+
+// NewServer returns a server without accounts that listens nowhere.
+func NewServer(cfg Config) (*Server, error) {
+	domain, err := jid.Parse(cfg.Domain)
+	if err != nil || domain.Domain().String() != domain.String() {
+		return nil, fmt.Errorf("%q is not a domain", cfg.Domain)
+	}
+	s := &Server{
+		cfg: cfg, domain: domain.String(), log: cfg.Logger,
+		accounts: make(map[string]*account), components: make(map[string]*stream), streams: make(map[*stream]struct{}),
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.push, err = newPushHost(s); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// AddAccount creates an account. It is for the time before the server listens.
+func (s *Server) AddAccount(name, password string) error {
+	j, err := jid.New(name, s.domain, "")
+	if err != nil || name == "" {
+		return fmt.Errorf("%q is not the name of an account", name)
+	}
+	s.accounts[j.Localpart()] = newAccount(s, j, password)
+	return nil
+}
+
+// UseTLS makes a key and a certificate that nobody else vouches for, and offers STARTTLS from then on.
+func (s *Server) UseTLS() error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(now.UnixNano()),
+		Subject:      pkix.Name{CommonName: s.domain},
+		DNSNames:     []string{s.domain},
+		NotBefore:    now.Add(-time.Hour),
+		NotAfter:     now.Add(365 * 24 * time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return err
+	}
+	s.tls = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, MinVersion: tls.VersionTLS12}
+	return nil
+}
+
+// ListenClients accepts clients at an address, ListenComponents components (XEP-0114). Port 0 means a free one; they return the real address.
+func (s *Server) ListenClients(addr string) (net.Addr, error) { return s.listen(addr, s.ServeClient) }
+func (s *Server) ListenComponents(addr string) (net.Addr, error) {
+	return s.listen(addr, s.ServeComponent)
+}
+
+func (s *Server) listen(addr string, serve func(net.Conn)) (net.Addr, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listeners = append(s.listeners, l)
+	s.serving.Add(1)
+	go func() {
+		defer s.serving.Done()
+		for {
+			conn, err := l.Accept()
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err != nil {
+				s.log.Warn("accept failed", "err", err)
+				time.Sleep(100 * time.Millisecond) // out of file descriptors, most likely
+				continue
+			}
+			go serve(conn)
+		}
+	}()
+	return l.Addr(), nil
+}
+
+// admit counts a stream in, unless the server is closed.
+func (s *Server) admit(t *stream) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.streams[t] = struct{}{}
+	s.serving.Add(1)
+	return true
+}
+
+func (s *Server) dismiss(t *stream) {
+	s.mu.Lock()
+	delete(s.streams, t)
+	s.mu.Unlock()
+	s.serving.Done()
+}
+
+// Close ends all sessions and sends what the push engine still has to send.
+func (s *Server) Close(ctx context.Context) error {
+	s.mu.Lock()
+	s.closed = true
+	for _, l := range s.listeners {
+		l.Close()
+	}
+	s.mu.Unlock()
+	for _, a := range s.accounts {
+		s.route(a.endAll("system-shutdown")...)
+	}
+	err := s.push.engine.Close(ctx) // while the components are still there
+	s.mu.Lock()
+	for t := range s.streams {
+		t.close("system-shutdown")
+	}
+	s.mu.Unlock()
+	s.serving.Wait()
+	return err
+}
+
+// newID returns a string that is unique and cannot be guessed.
+func newID() string {
+	var b [15]byte
+	rand.Read(b[:])
+	return strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
+}

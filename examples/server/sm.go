@@ -1,0 +1,246 @@
+package main
+
+import (
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/xmpp-push/push/examples/server/internal/element"
+)
+
+// Stream management (XEP-0198): counting, acknowledging, hibernating and resuming.
+
+const nsSM = "urn:xmpp:sm:3"
+
+// maxQueue is how many stanzas may wait for a session's acknowledgement.
+const maxQueue = 10_000
+
+// acks is the state of a session's stream management.
+type acks struct {
+	// resumeID lets the client resume; empty if it did not ask for that.
+	resumeID string
+	// in counts stanzas that were handled, acked those that the client has acknowledged; queue are the ones after.
+	in, acked uint32
+	queue     []outgoing
+	// waiting runs while an acknowledgement is being waited for, and late says that it has run out.
+	waiting *time.Timer
+	late    bool
+}
+
+// manage turns stream management on, when the client asks for it.
+func (x *session) manage(enable *element.Element) {
+	if x.sm != nil || x.stream == nil {
+		return
+	}
+	x.sm = &acks{}
+	enabled := element.New(nsSM, "enabled")
+	if r := enable.Get("resume"); r == "true" || r == "1" {
+		x.sm.resumeID = newID()
+		enabled.Set("resume", "true").Set("id", x.sm.resumeID).Set("max", seconds(x.acct.srv.cfg.ResumeTimeout))
+	}
+	x.stream.send(enabled)
+}
+
+func seconds(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
+
+// enqueue keeps a stanza until it is acknowledged, and sends it with a request for that unless the session is hibernated.
+func (x *session) enqueue(o outgoing) {
+	if len(x.sm.queue) >= maxQueue {
+		// The stanza is not lost: it is handed on with the others.
+		go func() {
+			x.acct.mu.Lock()
+			out := x.end("resource-constraint")
+			x.acct.mu.Unlock()
+			x.acct.srv.route(out...)
+		}()
+	}
+	if o.msg != nil {
+		o.msg.holders++
+	}
+	x.sm.queue = append(x.sm.queue, o)
+	if x.stream == nil {
+		x.acct.srv.push.queued(x, o)
+		return
+	}
+	x.stream.send(o.el, element.New(nsSM, "r"))
+	x.await()
+}
+
+// await waits for an acknowledgement of the newest stanza, which was just asked for. If an older one is overdue already, this one is late at once.
+func (x *session) await() {
+	switch {
+	case x.acct.srv.cfg.AckDelay <= 0:
+	case x.sm.late:
+		x.acct.srv.push.ackDelayed(x, len(x.sm.queue)-1)
+	case x.sm.waiting == nil:
+		sm := x.sm
+		var timer *time.Timer
+		timer = time.AfterFunc(x.acct.srv.cfg.AckDelay, func() {
+			x.acct.mu.Lock()
+			defer x.acct.mu.Unlock()
+			if sm.waiting == timer {
+				sm.waiting = nil
+				sm.late = true
+				x.acct.srv.push.ackDelayed(x, 0)
+			}
+		})
+		sm.waiting = timer
+	}
+}
+
+func (m *acks) stopWaiting() {
+	if m.waiting != nil {
+		m.waiting.Stop()
+		m.waiting = nil
+	}
+	m.late = false
+}
+
+// acknowledge takes the client's count of what it has handled. It returns false if the client counts more than it was sent.
+func (x *session) acknowledge(h string) bool {
+	n, err := strconv.ParseUint(h, 10, 32)
+	if err != nil {
+		return false
+	}
+	done := uint32(n) - x.sm.acked
+	if int32(done) < 0 {
+		return true // an older count, overtaken by a newer
+	}
+	if int64(done) > int64(len(x.sm.queue)) {
+		return false
+	}
+	for _, o := range x.sm.queue[:done] {
+		if o.msg != nil {
+			o.msg.holders--
+			o.msg.taken = true
+		}
+	}
+	clear(x.sm.queue[:done])
+	x.sm.queue = x.sm.queue[done:]
+	x.sm.acked += done
+	x.sm.stopWaiting()
+	return true
+}
+
+// hibernate is what happens to a session that can be resumed when its connection is lost.
+func (x *session) hibernate() {
+	x.stream = nil
+	x.sm.stopWaiting()
+	x.resumption.start(x.acct.srv.cfg.ResumeTimeout, x.expire)
+	if !x.leaving { // else its client is back already
+		x.acct.srv.push.hibernated(x)
+	}
+}
+
+// expire ends a session that was not resumed in time.
+func (x *session) expire(stillDue func() bool) {
+	x.acct.mu.Lock()
+	var out []*element.Element
+	if !x.ended && x.stream == nil && stillDue() {
+		out = x.end("")
+	}
+	x.acct.mu.Unlock()
+	x.acct.srv.route(out...)
+}
+
+// resume continues a session on the stream of a client that has logged in. It answers the client and returns nil if that cannot be.
+func (a *account) resume(t *stream, req *element.Element) *session {
+	for {
+		a.mu.Lock()
+		var x *session
+		for _, o := range a.sessions {
+			if o.sm != nil && o.sm.resumeID != "" && o.sm.resumeID == req.Get("previd") {
+				x = o
+			}
+		}
+		if x == nil {
+			a.mu.Unlock()
+			t.send(element.New(nsSM, "failed").Add(element.New(element.NSStanzas, "item-not-found")))
+			return nil
+		}
+		old := x.stream
+		if old == nil {
+			ok := x.revive(t, req.Get("h"))
+			a.mu.Unlock()
+			if !ok {
+				return nil
+			}
+			return x
+		}
+		// The client is quicker than the loss of its connection. What was read from the old one has to be dealt with first, so that
+		// the count in <resumed/> is right; then the session is found hibernated.
+		x.leaving = true
+		old.close("conflict")
+		a.mu.Unlock()
+		<-old.served
+	}
+}
+
+// revive continues a hibernated session on a new stream, with what it has missed.
+func (x *session) revive(t *stream, h string) bool {
+	if !x.acknowledge(h) {
+		t.close("undefined-condition")
+		return false
+	}
+	x.stream, x.inactive, x.leaving = t, false, false
+	x.resumption.stop()
+	x.acct.srv.push.resumed(x)
+	t.send(element.New(nsSM, "resumed", "previd", x.sm.resumeID, "h", strconv.FormatUint(uint64(x.sm.in), 10)))
+	for _, o := range x.sm.queue {
+		t.send(o.el)
+	}
+	if len(x.sm.queue) > 0 {
+		t.send(element.New(nsSM, "r"))
+		x.await()
+	}
+	x.setInactive(false)
+	return true
+}
+
+// watchdog ends a session whose client stays away. Its lock is its own: the push engine changes the time while the account's is held.
+type watchdog struct {
+	mu    sync.Mutex
+	timer *time.Timer
+	fire  func(stillDue func() bool)
+}
+
+func (w *watchdog) start(d time.Duration, fire func(stillDue func() bool)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fire = fire
+	w.set(d)
+}
+
+// reset changes the time, from now on, if the watchdog runs.
+func (w *watchdog) reset(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.timer != nil {
+		w.set(d)
+	}
+}
+
+func (w *watchdog) set(d time.Duration) {
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+	var timer *time.Timer
+	fire := w.fire
+	timer = time.AfterFunc(d, func() {
+		fire(func() bool {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.timer == timer
+		})
+	})
+	w.timer = timer
+}
+
+func (w *watchdog) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.timer != nil {
+		w.timer.Stop()
+		w.timer = nil
+	}
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/xmpp-push/push/examples/server/internal/element"
+)
+
+const (
+	// negotiateIn is how long the other side has to get from the first byte to a bound session.
+	negotiateIn = 30 * time.Second
+	// writeIn is how long the operating system may refuse to take what is written before the connection counts as lost.
+	writeIn = 30 * time.Second
+	// maxOut is how many bytes may wait for a slow reader.
+	maxOut = 8 << 20
+)
+
+// stream is the XML stream on one connection. One goroutine reads; anybody may send, which never blocks.
+type stream struct {
+	conn net.Conn
+	in   *element.Reader
+	// space is the stream's own namespace.
+	space string
+	// served is closed when the goroutine that reads has done all it will do.
+	served chan struct{}
+
+	mu      sync.Mutex
+	out     []byte
+	wake    chan struct{}
+	closing bool
+	pumped  chan struct{}
+}
+
+func newStream(conn net.Conn, space string) *stream {
+	return &stream{
+		conn: conn, in: element.NewReader(conn), space: space,
+		served: make(chan struct{}), wake: make(chan struct{}, 1), pumped: make(chan struct{}),
+	}
+}
+
+// open reads the other side's header, answers it, and returns it.
+func (t *stream) open(domain string) (*element.Element, error) {
+	t.in.Restart()
+	head, err := t.in.Header()
+	if err != nil {
+		if errors.Is(err, element.ErrXML) {
+			t.header(domain, "")
+		}
+		return nil, err
+	}
+	return head, nil
+}
+
+// header sends the stream header.
+func (t *stream) header(from, id string) {
+	h := []byte(`<?xml version='1.0'?><stream:stream xmlns='` + t.space + `' xmlns:stream='` + element.NSStream + `' version='1.0' xml:lang='en' from='`)
+	h = element.Escape(h, from)
+	h = append(h, "' id='"...)
+	h = element.Escape(h, id)
+	t.sendBytes(append(h, "'>"...))
+}
+
+// startTLS goes on with TLS. Nothing may be waiting to be sent.
+func (t *stream) startTLS(cfg *tls.Config) error {
+	c := tls.Server(t.conn, cfg)
+	if err := c.Handshake(); err != nil {
+		return err
+	}
+	t.conn, t.in = c, element.NewReader(c)
+	return nil
+}
+
+// pump writes what is sent until the stream is closed or the connection breaks.
+func (t *stream) pump() {
+	defer close(t.pumped)
+	defer t.conn.Close()
+	for range t.wake {
+		t.mu.Lock()
+		b, closing := t.out, t.closing
+		t.out = nil
+		t.mu.Unlock()
+		if len(b) > 0 {
+			patience := writeIn
+			if closing {
+				patience = time.Second
+			}
+			t.conn.SetWriteDeadline(time.Now().Add(patience))
+			if _, err := t.conn.Write(b); err != nil {
+				return
+			}
+		}
+		if closing {
+			return
+		}
+	}
+}
+
+// flush waits until all that was sent is written. It is for the negotiation, where conn changes.
+func (t *stream) flush() error {
+	t.mu.Lock()
+	b := t.out
+	t.out = nil
+	t.mu.Unlock()
+	_, err := t.conn.Write(b)
+	return err
+}
+
+func (t *stream) send(es ...*element.Element) {
+	var b []byte
+	for _, e := range es {
+		b = e.Append(b)
+	}
+	t.sendBytes(b)
+}
+
+func (t *stream) sendBytes(b []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closing {
+		return
+	}
+	t.out = append(t.out, b...)
+	if len(t.out) > maxOut {
+		t.closing = true // whoever does not read is not there
+	}
+	t.poke()
+}
+
+func (t *stream) poke() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+// close ends the stream in good order, with a stream error (RFC 6120 §4.9) unless condition is empty.
+func (t *stream) close(condition string) {
+	b := []byte("</stream:stream>")
+	if condition != "" {
+		b = []byte("<stream:error><" + condition + " xmlns='" + element.NSStreams + "'/></stream:error></stream:stream>")
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closing {
+		return
+	}
+	t.out = append(t.out, b...)
+	t.closing = true
+	// What the other side sends now is for nobody, and it has a moment to take what is left.
+	t.conn.SetDeadline(time.Now().Add(time.Second))
+	t.poke()
+}
+
+// closeFor closes the stream because reading from it failed.
+func (t *stream) closeFor(err error) {
+	switch {
+	case errors.Is(err, element.ErrXML):
+		t.close("not-well-formed")
+	default:
+		t.close("")
+	}
+}

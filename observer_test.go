@@ -1,0 +1,40 @@
+package push_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	. "github.com/xmpp-push/push"
+)
+
+// An observer knows the registrations that were stored before the first event it is told of.
+func TestObserverIsToldWhatWasRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := NewMemoryStore()
+		stored := Registration{Account: juliet, Key: phone, Client: "client"}
+		_, err := store.Enable(t.Context(), stored, 5)
+		require.NoError(t, err)
+		var told []string
+		e := newEngine(t, Config{Publisher: &service{}, Store: store, Observer: &Observer{
+			Read: func(account string, _ time.Time, rs []Registration) {
+				told = append(told, "read "+account)
+				for _, r := range rs {
+					told = append(told, r.Client+" "+r.Node)
+				}
+			},
+			Decided: func(_ uint64, _ time.Time, ev Event, d *Decision, _ time.Duration) { told = append(told, ev.Name()) },
+		}})
+		handle(t, e, SessionOpen{Session: phoneSession}, ArchiveAdded{Account: juliet, Stanza: message("m1")})
+		assert.Equal(t, []string{"read " + juliet, "client phone", "session-open", "archive-added"}, told)
+
+		told = nil
+		require.NoError(t, store.Update(t.Context(), juliet, phone, Update{Remove: true}))
+		require.NoError(t, e.Refresh(t.Context(), juliet))
+		assert.Equal(t, []string{"read " + juliet}, told)
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
