@@ -181,6 +181,7 @@ func lacks(account string, ev Event) string {
 		if ev.Service == "" {
 			return "service"
 		}
+	default:
 	}
 	return ""
 }

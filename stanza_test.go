@@ -174,6 +174,8 @@ func TestTrickyStanzas(t *testing.T) {
 		{"carbon of a presence", carbon(`<presence xmlns="jabber:client"><body>hi</body></presence>`), Stanza{From: "juliet@example.com", To: "juliet@example.com/a"}},
 		{"carbon in a presence", strings.NewReplacer(`<message xmlns="jabber:client" from`, `<presence xmlns="jabber:client" from`, `</received></message>`, `</received></presence>`).
 			Replace(carbon(`<message xmlns="jabber:client"><body>hi</body></message>`)), Stanza{Kind: KindPresence, From: "juliet@example.com", To: "juliet@example.com/a"}},
+		{"carbon that a stranger made up", strings.Replace(carbon(`<message xmlns="jabber:client" from="nurse@example.com" to="a.example"><body>hi</body></message>`), `from="juliet@example.com"`, `from="tybalt@example.net/x"`, 1),
+			Stanza{Class: Important, From: "tybalt@example.net/x", To: "juliet@example.com/a"}},
 		{"forwarded without a carbon", `<message xmlns="jabber:client"><forwarded xmlns="urn:xmpp:forward:0"><message xmlns="jabber:client"><body>hi</body></message></forwarded></message>`, Stanza{}},
 		{"many carbons", strings.Replace(carbon(`<message xmlns="jabber:client"/>`), `<received`, `<sent xmlns="urn:xmpp:carbons:2"/><received`, 1), Stanza{}},
 		{"payload of another", `<message><encrypted xmlns="urn:xmpp:omemo:2"><x><payload/></x></encrypted></message>`, Stanza{}},

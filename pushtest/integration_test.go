@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -20,7 +19,6 @@ type server struct {
 	engine  *push.Engine
 	router  *push.Router
 
-	mu       sync.Mutex
 	accounts map[string][]*device // by bare JID, which has them from its first session on
 	ids      int
 }

@@ -20,10 +20,6 @@ const (
 	Service = "push.example.net"
 )
 
-// service is what a suite's push service does with the bytes of an IQ that it is sent. It returns the stanzas that it sends, in their order, which need not be
-// replies to this IQ. It may be called from several goroutines at once, and does not keep iq.
-type service = func(iq []byte) (replies [][]byte)
-
 // patience is how long something may take that has to happen, and grace how long something gets that must not.
 const (
 	patience = 20 * time.Second
