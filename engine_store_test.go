@@ -224,6 +224,8 @@ func TestStoreRevokeFails(t *testing.T) {
 		assert.Equal(t, []Change{{phone, Removed, ReasonRevoked, ""}}, d.Changes)
 		assert.Empty(t, stored(t, memory, juliet))
 		assert.Empty(t, handle(t, e, AffiliationNone{juliet, phone}).Changes, "of what is not there it is nothing")
+		handle(t, e, SessionOpen{Session: phoneSession})
+		assert.Empty(t, handle(t, e, AffiliationNone{juliet, phone}).Changes)
 		require.NoError(t, e.Close(t.Context()))
 	})
 }
@@ -448,6 +450,35 @@ func TestStoreReadRace(t *testing.T) {
 	})
 }
 
+// TestRefreshDuringRead has another node change what is being read here, and say so.
+func TestRefreshDuringRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := NewMemoryStore()
+		s := &hookedStore{Store: memory}
+		hold := true
+		s.lists = func(_ string, rs []Registration) []Registration {
+			if hold {
+				hold = false
+				time.Sleep(time.Second)
+			}
+			return rs
+		}
+		e := newEngine(t, Config{Publisher: &service{}, Store: s})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			_, err := e.Handle(t.Context(), SessionOpen{Session: phoneSession})
+			assert.NoError(t, err)
+		})
+		synctest.Wait()
+		keep(t, memory, juliet, phone)
+		require.NoError(t, e.Refresh(t.Context(), juliet))
+		wg.Wait()
+		d := handle(t, e, Ping{Account: juliet})
+		assert.True(t, d.Notifies())
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
 func TestEviction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc := service{answer: func(n *Notification) error { return errors.New("no answer") }}
@@ -518,5 +549,35 @@ func TestUnusableEvents(t *testing.T) {
 		assert.Equal(t, ReasonNone, d.Reason, "%#v", ev)
 		assert.Empty(t, d.Verdicts)
 	}
+	require.NoError(t, e.Close(t.Context()))
+}
+
+// TestEvictedElsewhere enables at the limit while another node of the cluster has stored more than the Engine knows.
+func TestEvictedElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := NewMemoryStore()
+		e := newEngine(t, Config{Publisher: &service{}, Store: memory, Policy: Policy{MaxRegistrations: 3}})
+		handle(t, e, SessionOpen{Session: phoneSession}, PushEnable{Session: phoneSession, Key: phone})
+		pass(time.Hour)
+		for _, n := range []string{"n2", "n3"} {
+			_, err := memory.Enable(t.Context(), Registration{Account: juliet, Key: node(n), Enabled: time.Now()}, 3)
+			require.NoError(t, err)
+		}
+		d := handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: node("n4")})
+		assert.Equal(t, []Change{{node("n4"), Added, ReasonEnabled, ""}, {phone, Removed, ReasonRemoved, ""}}, d.Changes)
+		d = handle(t, e, Ping{Account: juliet})
+		assert.Len(t, d.Verdicts, 3)
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
+// TestRemovedElsewhere disables what another node has removed already.
+func TestRemovedElsewhere(t *testing.T) {
+	memory := NewMemoryStore()
+	e := newEngine(t, Config{Publisher: &service{}, Store: memory})
+	handle(t, e, SessionOpen{Session: phoneSession}, PushEnable{Session: phoneSession, Key: phone})
+	require.NoError(t, memory.Update(t.Context(), juliet, phone, Update{Remove: true}))
+	d := handle(t, e, PushDisable{phoneSession, phone})
+	assert.Equal(t, []Change{{phone, Removed, ReasonDisabledByUser, ""}}, d.Changes)
 	require.NoError(t, e.Close(t.Context()))
 }

@@ -1,0 +1,176 @@
+package push_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	. "github.com/xmpp-push/push"
+)
+
+// TestForgetting counts how often registrations are read, which tells whether the Engine keeps an account: as long as it has a session, something
+// waits, or something has to be remembered, and no longer.
+func TestForgetting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reads := 0
+		memory := NewMemoryStore()
+		keep(t, memory, juliet, phone)
+		e := newEngine(t, Config{Publisher: &service{}, Store: &hookedStore{Store: memory, before: func(_ context.Context, m, account string) error {
+			if m == "List" && account == juliet {
+				reads++
+			}
+			return nil
+		}}})
+		read := func(want int, evs ...Event) {
+			t.Helper()
+			before := reads
+			handle(t, e, evs...)
+			synctest.Wait()
+			assert.Equal(t, want, reads-before)
+		}
+		read(2, SessionClose{phoneSession}, SessionClose{phoneSession})
+		read(1, Offline{juliet, message("m1")}, Offline{juliet, message("m1")}, Offline{juliet, message("m2")})
+		pass(9 * time.Minute)
+		read(0, Offline{juliet, message("m1")})
+		pass(9 * time.Minute)
+		read(1, Offline{juliet, message("m1")})
+		pass(time.Hour)
+		read(1, SessionOpen{Session: phoneSession})
+		pass(1000 * time.Hour)
+		read(0, Ping{Account: juliet}, SessionClose{phoneSession})
+		pass(11 * time.Minute)
+		read(1, Ping{Account: juliet})
+		read(1, AccountRemoved{juliet})
+		read(1, Ping{Account: juliet})
+
+		// Others of the same shard do not change that.
+		for i := range 300 {
+			account := fmt.Sprintf("user%d@example.com", i)
+			handle(t, e, PushEnable{Session: SessionID{Account: account}, Key: phone}, Offline{account, message("m1")})
+			pass(time.Second)
+		}
+		keep(t, memory, juliet, phone)
+		read(1, Offline{juliet, message("m1")})
+		pass(11 * time.Minute)
+		read(1, Offline{juliet, message("m1")})
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
+// TestUnknown has events of what the Engine was never told of.
+func TestUnknown(t *testing.T) {
+	e := newEngine(t, Config{Publisher: &service{}})
+	for _, ev := range []Event{SessionClose{phoneSession}, AckDelayed{phoneSession, []Stanza{message("m1")}}, HibernationStart{phoneSession, nil}, StanzaQueued{phoneSession, message("m1")}, HibernationEnd{phoneSession}} {
+		d := handle(t, e, ev)
+		assert.Equal(t, ReasonUnknownSession, d.Reason, ev.Name())
+	}
+	for _, ev := range []Event{ArchiveAdded{juliet, message("m1")}, Offline{juliet, message("m1")}, Groupchat{juliet, message("m1")}, Ping{Account: juliet}} {
+		d := handle(t, e, ev)
+		assert.Equal(t, ReasonNoRegistration, d.Reason, ev.Name())
+	}
+	require.NoError(t, e.Close(t.Context()))
+}
+
+// TestCloseDuringRead closes the Engine while an account's registrations are read.
+func TestCloseDuringRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := NewMemoryStore()
+		keep(t, memory, juliet, phone)
+		var svc service
+		e := newEngine(t, Config{Publisher: &svc, Store: &hookedStore{Store: memory, before: func(context.Context, string, string) error { time.Sleep(time.Minute); return nil }}})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			d, err := e.Handle(t.Context(), Offline{juliet, message("m1")})
+			assert.ErrorIs(t, err, ErrClosed)
+			assert.False(t, d.Notifies())
+		})
+		synctest.Wait()
+		began := time.Now()
+		require.NoError(t, e.Close(t.Context()))
+		assert.Zero(t, time.Since(began))
+		wg.Wait()
+		assert.Empty(t, svc.published())
+	})
+}
+
+// TestTurns has goroutines wait for the turn of an account, some of which give up.
+func TestTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := NewMemoryStore()
+		e := newEngine(t, Config{Publisher: &service{}, Store: &hookedStore{Store: memory, before: func(_ context.Context, m, _ string) error {
+			if m == "Enable" {
+				time.Sleep(time.Minute)
+			}
+			return nil
+		}}})
+		handle(t, e, SessionOpen{Session: phoneSession})
+		var wg sync.WaitGroup
+		var order []int
+		var mu sync.Mutex
+		for i, limit := range []time.Duration{time.Hour, time.Second, time.Hour, time.Minute, time.Hour} {
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), limit)
+				defer cancel()
+				_, err := e.Handle(ctx, PushEnable{Session: phoneSession, Key: node(fmt.Sprint("n", i))})
+				mu.Lock()
+				defer mu.Unlock()
+				if err == nil {
+					order = append(order, i)
+				} else {
+					assert.ErrorIs(t, err, context.DeadlineExceeded)
+				}
+			})
+			synctest.Wait()
+		}
+		wg.Wait()
+		if len(order) == 4 { // the one whose time is over when its turn comes may have it or not
+			order = append(order[:2], order[3])
+		}
+		assert.Equal(t, []int{0, 2, 4}, order)
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
+// TestManyServices has more push services than the Engine remembers without need, some of which have something waiting.
+func TestManyServices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var svc service
+		busy := true
+		svc.answer = func(n *Notification) error {
+			if busy && n.Node == "busy" {
+				time.Sleep(5 * time.Minute)
+			}
+			return nil
+		}
+		e := newEngine(t, Config{Publisher: &svc, Policy: Policy{ServiceInFlight: 1}})
+		const services = 2000
+		for i := range services {
+			for j := range 2 {
+				account := fmt.Sprintf("user%d-%d@example.com", i, j)
+				k := Key{Service: fmt.Sprintf("push%d.example.net", i), Node: "idle"}
+				if i%100 == 0 {
+					k.Node = "busy"
+				}
+				handle(t, e, PushEnable{Session: SessionID{Account: account}, Key: k}, Ping{Account: account})
+			}
+			synctest.Wait()
+		}
+		known := e.Services()
+		assert.Less(t, len(known), services/2)
+		working := 0
+		for _, s := range known {
+			working += s.InFlight + s.Waiting
+		}
+		assert.Equal(t, 2*services/100, working, "those that have something to do are not forgotten")
+		assert.Len(t, svc.published(), 2*services-services/100)
+		pass(time.Hour)
+		assert.Len(t, svc.published(), 2*services)
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
