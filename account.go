@@ -270,7 +270,7 @@ func (a *Account) judgeSession(on trigger, id string, stanzas []Stanza, f *Facts
 	}
 	for _, r := range a.regs {
 		q := question{event: on, mine: s.bound == r, unbound: s.bound == nil, skipPlain: a.policy.SkipPlain}
-		a.judge(q, r, s, stanzas, f, d)
+		a.judge(&q, r, s, stanzas, 0, f, d)
 	}
 }
 
@@ -285,11 +285,16 @@ func (a *Account) judgeAccount(on trigger, st *Stanza, f *Facts, d *Decision) {
 		to = st.From // RFC 6121 §8.1.1.1: what has no address is for the sender's own account
 	}
 	own := on == onArchiveAdded && to != "" && bare(to) != a.name
+	one := []Stanza{*st}
+	var h uint64
+	if st.ID != "" {
+		h = hashID(st.ID)
+	}
 	for _, r := range a.regs {
 		q := question{event: on, own: own, skipPlain: a.policy.SkipPlain}
 		q.live, q.hibernated = a.standing(r)
 		q.live = q.live || slices.Contains(f.Elsewhere, r.Key)
-		a.judge(q, r, nil, []Stanza{*st}, f, d)
+		a.judge(&q, r, nil, one, h, f, d)
 	}
 }
 
@@ -300,13 +305,14 @@ func (a *Account) ping(e Ping, f *Facts, d *Decision) {
 	}
 	for _, r := range a.regs {
 		q := question{event: onPing, named: len(e.Registrations) == 0 || slices.Contains(e.Registrations, r.Key)}
-		a.judge(q, r, nil, []Stanza{{Kind: KindNonza}}, f, d)
+		a.judge(&q, r, nil, []Stanza{{Kind: KindNonza}}, 0, f, d)
 	}
 }
 
 // judge answers for one registration: it puts each stanza to the rules, notes those that are notified, and leaves them to the pacing.
-func (a *Account) judge(q question, r *registration, from *session, stanzas []Stanza, f *Facts, d *Decision) {
-	v := Verdict{Key: r.Key}
+func (a *Account) judge(q *question, r *registration, from *session, stanzas []Stanza, hash uint64, f *Facts, d *Decision) {
+	d.Verdicts = append(d.Verdicts, Verdict{Key: r.Key})
+	v := &d.Verdicts[len(d.Verdicts)-1]
 	first := len(d.ids)
 	q.disabled = !r.Health.Disabled.IsZero() && !a.mayRetry(r, f.Now)
 	if len(stanzas) == 0 {
@@ -320,9 +326,11 @@ func (a *Account) judge(q question, r *registration, from *session, stanzas []St
 		st := &stanzas[i]
 		q.class, q.held, q.seen = st.Class, st.Held, false
 		rule, reason := decide(q)
-		var h uint64
+		h := hash
 		if reason.Notifies() && st.ID != "" { // only then it matters whether it was notified before
-			h = hashID(st.ID)
+			if h == 0 {
+				h = hashID(st.ID)
+			}
 			if q.seen = r.mem.has(h); q.seen {
 				rule, reason = decide(q)
 			}
@@ -357,14 +365,16 @@ func (a *Account) judge(q question, r *registration, from *session, stanzas []St
 		if st.ID != "" {
 			d.ids = append(d.ids, st.ID)
 			r.mem.add(h, f.Now, a.policy.Remember)
-			w.hashes = newest(append(w.hashes, h), a.policy.Remember)
+			w.hashes = append(w.hashes, h)
+			if len(w.hashes) > 2*a.policy.Remember { // not one by one, which would move all of them each time
+				w.hashes = newest(w.hashes, a.policy.Remember)
+			}
 		}
 		if a.policy.IncludeSender || a.policy.IncludeBody {
 			w.newest, w.sender, w.body = toInstant(f.Now), st.From, st.Body
 		}
 	}
 	v.Stanzas = d.ids[first:len(d.ids):len(d.ids)]
-	d.Verdicts = append(d.Verdicts, v)
 	if w == nil {
 		return
 	}

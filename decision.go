@@ -86,7 +86,8 @@ type Drop struct {
 func (d *Decision) reset(account string) {
 	clear(d.Verdicts)
 	clear(d.ids)
-	*d = Decision{Account: account, Verdicts: d.Verdicts[:0], ids: d.ids[:0], Effects: d.Effects}
+	d.Account, d.Reason = account, ReasonNone
+	d.Verdicts, d.ids = d.Verdicts[:0], d.ids[:0]
 	d.Effects.Reset()
 }
 

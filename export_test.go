@@ -10,7 +10,13 @@ type Sizes struct {
 
 func (a *Account) Sizes() (s Sizes) {
 	for _, r := range a.regs {
-		s.Marks = max(s.Marks, len(r.mem.index))
+		marks := 0
+		for _, m := range r.mem.ring[r.mem.head:] {
+			if m.at != forgotten {
+				marks++
+			}
+		}
+		s.Marks = max(s.Marks, marks)
 		s.Memory = max(s.Memory, len(r.mem.ring))
 		s.Parts = max(s.Parts, len(r.pace.waiting))
 		for _, p := range r.pace.waiting {

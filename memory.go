@@ -9,10 +9,11 @@ import (
 
 // memory holds which stanzas a registration was notified of, as hashes: the newest of them, up to a number and an age (rule R11).
 type memory struct {
-	index map[uint64]uint32 // hash to sequence number; nil as long as there are few
-	ring  []remembered      // oldest first, from head on; entry i has the number first+i-head
-	head  int
-	first uint32
+	ring []remembered // oldest first, from head on
+	head int
+	// table finds a hash in the ring: open addressing with linear probing, since the hashes are random already. A slot holds the place in the
+	// ring plus one; zero is free. Its size is a power of two, at least twice the number of hashes. It is nil as long as there are few.
+	table []uint32
 }
 
 type remembered struct {
@@ -21,7 +22,7 @@ type remembered struct {
 }
 
 const (
-	// fewRemembered is how many are looked through one by one. Most registrations never have more, and a map is larger than that many.
+	// fewRemembered is how many are looked through one by one. Most registrations never have more.
 	fewRemembered = 16
 	forgotten     = math.MinInt64
 )
@@ -32,20 +33,30 @@ var hashSeed = maphash.MakeSeed()
 func hashID(id string) uint64 { return maphash.String(hashSeed, id) }
 
 func (m *memory) has(h uint64) bool {
-	if m.index == nil {
-		return m.find(h) >= 0
+	if m.table == nil {
+		return m.place(h) > 0
 	}
-	_, ok := m.index[h]
-	return ok
+	slot := m.find(h)
+	return m.table[slot] != 0
 }
 
-// find returns where h is in the ring, or a negative number.
-func (m *memory) find(h uint64) int {
+// place looks for h in the ring, and returns where it is plus one, or zero.
+func (m *memory) place(h uint64) int {
 	i := slices.IndexFunc(m.ring[m.head:], func(r remembered) bool { return r.hash == h && r.at != forgotten })
 	if i < 0 {
-		return i
+		return 0
 	}
-	return m.head + i
+	return m.head + i + 1
+}
+
+// find returns the slot of h, or the free one where it would be.
+func (m *memory) find(h uint64) uint64 {
+	mask := uint64(len(m.table) - 1)
+	slot := h & mask
+	for m.table[slot] != 0 && m.ring[m.table[slot]-1].hash != h {
+		slot = (slot + 1) & mask
+	}
+	return slot
 }
 
 // add remembers h, which it does not have, and forgets the oldest beyond limit.
@@ -54,29 +65,62 @@ func (m *memory) add(h uint64, now time.Time, limit int) {
 		m.pop()
 	}
 	if m.head > 16 && m.head > len(m.ring)/2 {
-		m.ring = m.ring[:copy(m.ring, m.ring[m.head:])]
-		m.head = 0
+		m.slide()
 	}
 	m.ring = append(m.ring, remembered{h, now.Unix()})
 	switch {
-	case m.index != nil:
-		m.index[h] = m.first + uint32(m.len()) - 1
-	case m.len() > fewRemembered:
-		m.index = make(map[uint64]uint32, m.len())
-		for i, r := range m.ring[m.head:] {
-			if r.at != forgotten {
-				m.index[r.hash] = m.first + uint32(i)
-			}
-		}
+	case 2*m.len() > len(m.table) && m.len() > fewRemembered:
+		m.grow()
+	case m.table != nil:
+		m.table[m.find(h)] = uint32(len(m.ring))
 	}
 }
 
 // forget takes one back that was never sent.
 func (m *memory) forget(h uint64) {
-	if m.index != nil {
-		delete(m.index, h)
-	} else if i := m.find(h); i >= 0 {
-		m.ring[i].at = forgotten
+	if m.table == nil {
+		if n := m.place(h); n > 0 {
+			m.ring[n-1].at = forgotten
+		}
+		return
+	}
+	slot := m.find(h)
+	if n := m.table[slot]; n != 0 {
+		m.free(slot)
+		m.ring[n-1].at = forgotten
+	}
+}
+
+// free empties a slot, and moves those behind it that could not be found any more.
+func (m *memory) free(slot uint64) {
+	mask := uint64(len(m.table) - 1)
+	for next := (slot + 1) & mask; m.table[next] != 0; next = (next + 1) & mask {
+		if home := m.ring[m.table[next]-1].hash & mask; (next-home)&mask >= (next-slot)&mask {
+			m.table[slot] = m.table[next]
+			slot = next
+		}
+	}
+	m.table[slot] = 0
+}
+
+// slide takes back the space before head.
+func (m *memory) slide() {
+	for i, n := range m.table {
+		if n != 0 {
+			m.table[i] = n - uint32(m.head)
+		}
+	}
+	m.ring = m.ring[:copy(m.ring, m.ring[m.head:])]
+	m.head = 0
+}
+
+// grow makes a table that is large enough for twice the number.
+func (m *memory) grow() {
+	m.table = make([]uint32, max(2*len(m.table), 4*fewRemembered))
+	for i := m.head; i < len(m.ring); i++ {
+		if r := m.ring[i]; r.at != forgotten {
+			m.table[m.find(r.hash)] = uint32(i + 1)
+		}
 	}
 }
 
@@ -91,13 +135,12 @@ func (m *memory) prune(now time.Time, age time.Duration) {
 	}
 }
 
+// len counts those that were forgotten, too.
 func (m *memory) len() int { return len(m.ring) - m.head }
 
 func (m *memory) pop() {
-	h := m.ring[m.head].hash
-	if n, ok := m.index[h]; ok && n == m.first { // else it was forgotten, or remembered again later
-		delete(m.index, h)
+	if r := m.ring[m.head]; m.table != nil && r.at != forgotten {
+		m.free(m.find(r.hash))
 	}
 	m.head++
-	m.first++
 }

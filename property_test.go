@@ -402,7 +402,7 @@ func (b *book) bounds() {
 		size := a.Sizes()
 		require.LessOrEqual(b.t, size.Marks, b.policy.Remember)
 		require.LessOrEqual(b.t, size.Memory, 2*b.policy.Remember+32)
-		require.LessOrEqual(b.t, size.Hashes, b.policy.Remember)
+		require.LessOrEqual(b.t, size.Hashes, 2*b.policy.Remember)
 		require.LessOrEqual(b.t, size.Parts, 1+len(a.Status(b.s.now).Sessions))
 	}
 }

@@ -50,7 +50,7 @@ const (
 )
 
 // decide answers for one stanza and one registration. The reason tells whether to notify.
-func decide(q question) (Rule, Reason) {
+func decide(q *question) (Rule, Reason) {
 	// R12. A registration that is not enabled is never published to (XEP-0357 §6). It is asked again when the publish is sent.
 	if q.disabled {
 		return RuleEnabled, ReasonDisabled
@@ -75,7 +75,7 @@ func decide(q question) (Rule, Reason) {
 }
 
 // reach says whether the event by itself reaches for the registration.
-func reach(q question) (Rule, Reason) {
+func reach(q *question) (Rule, Reason) {
 	switch q.event {
 
 	// R2, R3, R4. A session that does not acknowledge, has lost its connection, or is hibernated: its own device is notified of
@@ -129,7 +129,7 @@ func reach(q question) (Rule, Reason) {
 }
 
 // ofSession answers for an event that concerns only the registration of its session.
-func ofSession(q question, reason Reason) Reason {
+func ofSession(q *question, reason Reason) Reason {
 	switch {
 	case q.mine:
 		return reason

@@ -3,6 +3,7 @@ package browsertest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -165,7 +166,20 @@ func goTo(url string) action { return chromedp.Navigate(url) }
 
 func ready(css string) action { return chromedp.WaitReady(chromedp.CSS(css)) }
 
-func click(css string) action { return chromedp.Click(chromedp.CSS(css)) }
+// click clicks an element when it is there. A page that follows what happens may put another in its place at any time, so finding and clicking
+// have to be one step.
+func click(css string) action {
+	expression := fmt.Sprintf(`(e => e != null && (e.click(), true))(document.querySelector(%q))`, css)
+	return chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+		for range 200 {
+			if done, err := chromedp.Run(ctx, chromedp.Evaluate[bool](expression)); err == nil && done {
+				return nil
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		return errors.New("nothing to click: " + css)
+	})
+}
 
 func (s *site) raise(evs ...push.Event) {
 	s.t.Helper()
@@ -173,6 +187,20 @@ func (s *site) raise(evs ...push.Event) {
 		_, err := s.engine.Handle(s.t.Context(), ev)
 		require.NoError(s.t, err)
 	}
+}
+
+// follow clicks a link and waits for the page that it leads to.
+func (s *site) follow(css string) {
+	s.t.Helper()
+	eval[bool](s, `window.left = true`)
+	s.do(click(css))
+	for range 200 {
+		if there, err := chromedp.Run(s.ctx, chromedp.Evaluate[bool](`!window.left && document.readyState == "complete"`)); err == nil && there {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	s.t.Fatalf("%s led nowhere", css)
 }
 
 // quiet fails the test if the browser complained.

@@ -63,13 +63,13 @@ func TestServer(t *testing.T) {
 		s.see(want)
 	}
 	s.shot("server-overview")
-	s.do(click(`#accounts a[href$="juliet%40localhost"]`))
+	s.follow(`#accounts a[href$="juliet%40localhost"]`)
 	s.see("incoming call")
 	s.shot("server-account")
 	page := s.text()
 	for next := true; next; {
 		if next = eval[bool](s, `document.querySelector("a[rel=next]") != null`); next {
-			s.do(click(`a[rel=next]`), ready(`#more a`))
+			s.follow(`a[rel=next]`)
 			page += s.text()
 		}
 	}
