@@ -20,7 +20,7 @@ type Notification struct {
 	Unread int
 	// Sender and Body are those of the newest stanza, if the policy includes them. Body may be the policy's StandIn.
 	Sender, Body string
-	// Options are the registration's publish options.
+	// Options are the registration's publish options, which must not be changed.
 	Options []Field
 	// Events are the numbers of the events that it came from, oldest first.
 	Events []uint64
