@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"log/slog"
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/xmpp-push/push/internal/deadline"
@@ -31,6 +31,7 @@ type Engine struct {
 
 	start  time.Time
 	shards [shardCount]shard
+	closed atomic.Bool
 
 	gatesMu sync.RWMutex
 	gates   map[string]*gate
@@ -47,12 +48,13 @@ const shardCount = 64
 type shard struct {
 	mu       sync.Mutex
 	accounts map[string]*entry
+	kept     presence // the names in accounts
 	queue    deadline.Queue[*entry]
 	timer    *time.Timer
 	timerAt  time.Time
 	events   uint64
 	// changes counts what may have made a list of registrations that was read without a turn stale.
-	changes uint64
+	changes atomic.Uint64
 	closed  bool
 	_       [64]byte
 }
@@ -71,8 +73,6 @@ type ref struct {
 	account string
 	key     Key
 }
-
-var shardSeed = maphash.MakeSeed()
 
 // New returns a running Engine, or everything that is wrong with cfg. It has no goroutine while it has nothing to do.
 func New(cfg Config) (*Engine, error) {
@@ -103,7 +103,7 @@ func New(cfg Config) (*Engine, error) {
 func (e *Engine) now() time.Time { return e.start.Round(0).Add(time.Since(e.start)) }
 
 func (e *Engine) shard(account string) *shard {
-	return &e.shards[maphash.String(shardSeed, account)%shardCount]
+	return &e.shards[hashID(account)%shardCount]
 }
 
 var decisions = sync.Pool{New: func() any { return new(Decision) }}
@@ -130,13 +130,13 @@ func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
 	if lack := lacks(name, ev); lack != "" {
 		return fmt.Errorf("%w: it names no %s", ErrEvent, lack)
 	}
-	s := e.shard(name)
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return ErrClosed
+	hash := hashID(name)
+	s := &e.shards[hash%shardCount]
+	if !s.kept.has(hash) || e.slow || changesStore(ev) {
+		return e.handleSlow(ctx, s, name, ev, d)
 	}
-	if en := s.accounts[name]; en != nil && !en.busy && !e.slow && !changesStore(ev) {
+	s.mu.Lock()
+	if en := s.accounts[name]; en != nil && !en.busy && !s.closed {
 		now, number := e.now(), s.number()
 		en.Handle(ev, Facts{Now: now, Number: number}, d)
 		var buf [4]Key
@@ -164,7 +164,8 @@ func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
 		e.work.Done()
 		return nil
 	}
-	return e.handleSlow(ctx, s, name, ev, d) // unlocks
+	s.mu.Unlock()
+	return e.handleSlow(ctx, s, name, ev, d)
 }
 
 // lacks returns what an event cannot do without and has not got.
@@ -203,9 +204,9 @@ func changesStore(ev Event) bool {
 	}
 }
 
-// handleSlow handles an event in the account's turn. s is locked when it is called, and not when it returns.
+// handleSlow handles an event in the account's turn.
 func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event, d *Decision) error {
-	en, err := e.turn(ctx, s, name, opens(ev)) // unlocks
+	en, err := e.turn(ctx, s, name, opens(ev))
 	if err != nil {
 		if !errors.Is(err, ErrStore) {
 			return err
@@ -265,25 +266,28 @@ func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event
 }
 
 // turn takes the turn of an account, which counts as work, and reads its registrations if it is not kept yet. An entry of nil means that nothing
-// is known of the account and the event cannot change that. s is locked when it is called, and not when it returns.
+// is known of the account and the event cannot change that; to find that out takes no lock.
 func (e *Engine) turn(ctx context.Context, s *shard, name string, opens bool) (*entry, error) {
+	hash := hashID(name)
 	for {
-		if s.closed {
-			s.mu.Unlock()
+		if e.closed.Load() {
 			return nil, ErrClosed
 		}
-		if en := s.accounts[name]; en != nil {
-			e.work.Add(1)
-			err := s.acquire(ctx, en)
-			s.mu.Unlock()
-			if err != nil {
-				e.work.Done()
-				return nil, err
+		seen := s.changes.Load()
+		if s.kept.has(hash) {
+			s.mu.Lock()
+			if en := s.accounts[name]; en != nil && !s.closed {
+				e.work.Add(1)
+				err := s.acquire(ctx, en)
+				s.mu.Unlock()
+				if err != nil {
+					e.work.Done()
+					return nil, err
+				}
+				return en, nil
 			}
-			return en, nil
+			s.mu.Unlock()
 		}
-		seen := s.changes
-		s.mu.Unlock()
 		rs, err := e.list(ctx, name)
 		if err != nil {
 			return nil, err
@@ -292,14 +296,16 @@ func (e *Engine) turn(ctx context.Context, s *shard, name string, opens bool) (*
 			return nil, nil
 		}
 		s.mu.Lock()
-		if s.changes == seen && s.accounts[name] == nil && !s.closed {
+		if s.changes.Load() == seen && s.accounts[name] == nil && !s.closed {
 			e.work.Add(1)
 			en := &entry{Account: NewAccount(name, e.policy, rs), busy: true}
 			s.accounts[en.name] = en
+			s.kept.add(hash)
 			s.mu.Unlock()
 			e.read(en.Account)
 			return en, nil
 		}
+		s.mu.Unlock()
 	}
 }
 
@@ -374,6 +380,7 @@ func (s *shard) settle(e *Engine, en *entry, now time.Time) {
 		s.queue.Set(en, time.Time{})
 		if s.accounts[en.name] == en {
 			delete(s.accounts, en.name)
+			s.kept.remove(hashID(en.name))
 		}
 		return
 	}
@@ -449,7 +456,7 @@ func (e *Engine) store(ctx context.Context, a *Account, ev Event, now time.Time)
 	defer func() {
 		s := e.shard(a.name)
 		s.mu.Lock()
-		s.changes++
+		s.changes.Add(1)
 		s.mu.Unlock()
 	}()
 	switch ev := ev.(type) {
@@ -535,7 +542,7 @@ func (e *Engine) Refresh(ctx context.Context, account string) error {
 		s.mu.Unlock()
 		return ErrClosed
 	}
-	s.changes++
+	s.changes.Add(1)
 	en := s.accounts[account]
 	if en == nil {
 		s.mu.Unlock()
@@ -570,7 +577,7 @@ func (e *Engine) RefreshAll(ctx context.Context) error {
 	for i := range e.shards {
 		s := &e.shards[i]
 		s.mu.Lock()
-		s.changes++
+		s.changes.Add(1)
 		names := slices.Collect(maps.Keys(s.accounts))
 		s.mu.Unlock()
 		for _, name := range names {
@@ -699,6 +706,7 @@ func (e *Engine) Close(ctx context.Context) error {
 	for i := range e.shards {
 		s := &e.shards[i]
 		s.mu.Lock()
+		e.closed.Store(true)
 		if !s.closed {
 			s.closed = true
 			if s.timer != nil {

@@ -19,19 +19,24 @@ type MemoryStore struct {
 type memoryShard struct {
 	mu       sync.RWMutex
 	accounts map[string]string // to what pack returned
+	known    presence          // the names in accounts
 	_        [32]byte          // a cache line each
 }
 
 // NewMemoryStore returns an empty MemoryStore.
 func NewMemoryStore() *MemoryStore { return new(MemoryStore) }
 
-func (s *MemoryStore) shard(account string) *memoryShard {
-	return &s.shards[hashID(account)%uint64(len(s.shards))]
+func (s *MemoryStore) shard(hash uint64) *memoryShard {
+	return &s.shards[hash%uint64(len(s.shards))]
 }
 
 // List implements Store, in the order of the keys. For an account without registrations it allocates nothing.
 func (s *MemoryStore) List(_ context.Context, account string) ([]Registration, error) {
-	sh := s.shard(account)
+	hash := hashID(account)
+	sh := s.shard(hash)
+	if !sh.known.has(hash) {
+		return nil, nil
+	}
 	sh.mu.RLock()
 	packed := sh.accounts[account]
 	sh.mu.RUnlock()
@@ -43,7 +48,7 @@ func (s *MemoryStore) List(_ context.Context, account string) ([]Registration, e
 
 // Enable implements Store.
 func (s *MemoryStore) Enable(_ context.Context, r Registration, limit int) ([]Key, error) {
-	sh := s.shard(r.Account)
+	sh := s.shard(hashID(r.Account))
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	rs := unpack(r.Account, sh.accounts[r.Account])
@@ -60,7 +65,7 @@ func (s *MemoryStore) Enable(_ context.Context, r Registration, limit int) ([]Ke
 
 // Update implements Store.
 func (s *MemoryStore) Update(_ context.Context, account string, k Key, u Update) error {
-	sh := s.shard(account)
+	sh := s.shard(hashID(account))
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	rs := unpack(account, sh.accounts[account])
@@ -79,7 +84,10 @@ func (s *MemoryStore) Update(_ context.Context, account string, k Key, u Update)
 
 func (sh *memoryShard) set(account string, rs []Registration) {
 	if len(rs) == 0 {
-		delete(sh.accounts, account)
+		if _, ok := sh.accounts[account]; ok {
+			delete(sh.accounts, account)
+			sh.known.remove(hashID(account))
+		}
 		return
 	}
 	if sh.accounts == nil {
@@ -88,6 +96,7 @@ func (sh *memoryShard) set(account string, rs []Registration) {
 	packed := pack(rs)
 	if _, ok := sh.accounts[account]; !ok {
 		account = strings.Clone(account) // the caller's may be part of a whole stanza
+		sh.known.add(hashID(account))
 	}
 	sh.accounts[account] = packed
 }

@@ -1,0 +1,88 @@
+package push
+
+import (
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// What was added and not removed is always found, while others come and go; what was never added is hardly ever.
+func TestPresence(t *testing.T) {
+	var p presence
+	r := rand.New(rand.NewPCG(1, 2))
+	in := map[uint64]int{}
+	var hashes []uint64
+	for range 20_000 {
+		if r.IntN(3) > 0 || len(hashes) == 0 {
+			h := r.Uint64()
+			if r.IntN(50) == 0 {
+				h &= 1<<32 - 1 // whose fingerprint would be that of a free slot
+			}
+			p.add(h)
+			in[h]++
+			hashes = append(hashes, h)
+		} else {
+			i := r.IntN(len(hashes))
+			h := hashes[i]
+			hashes[i] = hashes[len(hashes)-1]
+			hashes = hashes[:len(hashes)-1]
+			p.remove(h)
+			if in[h]--; in[h] == 0 {
+				delete(in, h)
+			}
+		}
+	}
+	for h := range in {
+		require.True(t, p.has(h))
+	}
+	found := 0
+	for range 100_000 {
+		if p.has(r.Uint64()) {
+			found++
+		}
+	}
+	require.Less(t, found, 10)
+	for _, h := range hashes {
+		p.remove(h)
+	}
+	require.Zero(t, p.live)
+	require.LessOrEqual(t, len(*p.slots.Load()), 1<<16)
+}
+
+func TestPresenceWhileItChanges(t *testing.T) {
+	var p presence
+	const stays = 0xabcdef0123456789
+	p.add(stays)
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					if !p.has(stays) {
+						t.Error("lost")
+						return
+					}
+				}
+			}
+		})
+	}
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 200 {
+		var hs []uint64
+		for range 100 {
+			hs = append(hs, r.Uint64())
+			p.add(hs[len(hs)-1])
+		}
+		for _, h := range hs {
+			p.remove(h)
+		}
+	}
+	close(stop)
+	wg.Wait()
+}
