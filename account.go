@@ -371,7 +371,7 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 			}
 		}
 		if a.policy.IncludeSender || a.policy.IncludeBody {
-			w.newest, w.sender, w.body = toInstant(f.Now), st.From, st.Body
+			w.text = &text{toInstant(f.Now), st.From, st.Body}
 		}
 	}
 	v.Stanzas = d.ids[first:len(d.ids):len(d.ids)]

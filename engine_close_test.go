@@ -108,6 +108,25 @@ func TestCloseStubborn(t *testing.T) {
 	})
 }
 
+// TestCloseLearns gives up a publish whose reply comes just then. What it says is stored all the same.
+func TestCloseLearns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := NewMemoryStore()
+		e := newEngine(t, Config{
+			Publisher: PublisherFunc(func(ctx context.Context, _ *Notification) error {
+				<-ctx.Done()
+				return &ReplyError{"cancel", "item-not-found"}
+			}),
+			Store: &hookedStore{Store: memory, before: func(ctx context.Context, _, _ string) error { return ctx.Err() }},
+		})
+		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone}, Offline{juliet, message("m1")})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.NoError(t, e.Close(ctx))
+		assert.Equal(t, "item-not-found", health(t, memory).Cause)
+	})
+}
+
 // TestCloseWaitsForStore closes an Engine while a client enables push.
 func TestCloseWaitsForStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -159,7 +178,7 @@ func TestClosed(t *testing.T) {
 // TestCloseRace closes an Engine under load: each event is refused, or its stanza is published or reported as unsent. An Engine with an Observer
 // takes another way through Handle than one without.
 func TestCloseRace(t *testing.T) {
-	for i := range 30 {
+	for i := range 16 {
 		var mu sync.Mutex
 		owed := make(map[string]int)
 		cfg := Config{

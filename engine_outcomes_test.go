@@ -456,3 +456,26 @@ func TestVetoIsNoAnswer(t *testing.T) {
 		assert.Error(t, e.Close(t.Context()))
 	})
 }
+
+// TestRetryDisabledRefused has the retry of a tombstone end in an error that alone would not disable. The next retry is a day away, for another node too.
+func TestRetryDisabledRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc := service{answer: func(*Notification) error { return &ReplyError{"modify", "bad-request"} }}
+		memory := NewMemoryStore()
+		_, err := memory.Enable(t.Context(), Registration{Account: juliet, Key: phone, Health: Health{Succeeded: time.Now(), Disabled: time.Now(), Cause: "gone"}}, 0)
+		require.NoError(t, err)
+		pass(25 * time.Hour)
+		policy := Policy{RetryDisabled: 24 * time.Hour}
+		e := newEngine(t, Config{Publisher: &svc, Store: memory, Policy: policy})
+		handle(t, e, Offline{juliet, message("m1")})
+		require.NoError(t, e.Close(t.Context()))
+		require.Len(t, svc.published(), 1)
+		assert.Equal(t, "bad-request", health(t, memory).Cause)
+		assert.Zero(t, time.Since(health(t, memory).Disabled))
+
+		e = newEngine(t, Config{Publisher: &svc, Store: memory, Policy: policy})
+		d := handle(t, e, Offline{juliet, message("m2")})
+		assert.Equal(t, ReasonDisabled, d.Verdicts[0].Reason)
+		require.NoError(t, e.Close(t.Context()))
+	})
+}

@@ -33,13 +33,18 @@ type part struct {
 	// count and at are the number of stanzas and the time of the newest event, by class. A zero at means none of that class.
 	count [Urgent + 1]int32
 	at    [Urgent + 1]instant
-	// newest is the time of the newest stanza, which sender and body are of.
-	newest       instant
-	sender, body string
-	events       []uint64
-	hashes       []uint64 // of the stanzas, to be forgotten if they are dropped
+	// text is of the newest stanza, if the policy includes it.
+	text   *text
+	events []uint64
+	hashes []uint64 // of the stanzas, to be forgotten if they are dropped
 	// resumed: its session was resumed while it was in flight, so that it is not tried again.
 	resumed bool
+}
+
+// text is what a notification may say of a stanza.
+type text struct {
+	at           instant
+	sender, body string
 }
 
 // instant is a time in a third of the space: nanoseconds since 1970, plus one so that zero can mean none.
@@ -74,8 +79,8 @@ func (p *part) merge(o *part, policy *Policy) {
 		p.count[c] += o.count[c]
 		p.at[c] = max(p.at[c], o.at[c])
 	}
-	if o.newest >= p.newest {
-		p.newest, p.sender, p.body = o.newest, o.sender, o.body
+	if o.text != nil && (p.text == nil || o.text.at >= p.text.at) {
+		p.text = o.text
 	}
 	p.events = append(p.events, o.events...)
 	sortUnique(&p.events)
@@ -270,7 +275,7 @@ func (p *pacer) begin() {
 // finish ends a flight that is not tried again.
 func (p *pacer) finish(now time.Time, policy *Policy) {
 	for i := range p.flight {
-		p.flight[i].from, p.flight[i].sender, p.flight[i].body = nil, "", ""
+		p.flight[i].from, p.flight[i].text = nil, nil
 	}
 	p.flight, p.inFlight = p.flight[:0], false
 	p.tries, p.stripped = 0, false

@@ -65,8 +65,8 @@ func (a *Account) Begin(k Key, now time.Time, e *Effects) (Notification, bool) {
 		}
 		n.Count += f.total()
 		n.Events = append(n.Events, f.events...)
-		if f.newest >= at {
-			at, n.Sender, n.Body = f.newest, f.sender, f.body
+		if f.text != nil && f.text.at >= at {
+			at, n.Sender, n.Body = f.text.at, f.text.sender, f.text.body
 		}
 	}
 	if len(p.flight) > 1 {

@@ -90,22 +90,33 @@ func (s *PushService) read() {
 		}
 		p.Alert = p.Body != ""
 		s.mu.Lock()
-		s.seen = append(s.seen, p)
 		reply := s.reply
-		select {
-		case s.news <- struct{}{}:
-		default:
-		}
 		s.mu.Unlock()
-		answer := element.Result(iq)
-		if reply != nil {
-			if typ, condition := reply(p); condition != "" {
-				answer = element.Error(iq, typ, condition)
+		if reply == nil { // answered before it is told of, so that the service can be closed then
+			if err := s.Send(element.Result(iq)); err != nil {
+				return
 			}
+			s.see(p)
+			continue
 		}
-		if _, err := s.conn.Write(answer.Append(nil)); err != nil {
+		s.see(p)
+		answer := element.Result(iq)
+		if typ, condition := reply(p); condition != "" {
+			answer = element.Error(iq, typ, condition)
+		}
+		if err := s.Send(answer); err != nil {
 			return
 		}
+	}
+}
+
+func (s *PushService) see(p Publish) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seen = append(s.seen, p)
+	select {
+	case s.news <- struct{}{}:
+	default:
 	}
 }
 
