@@ -20,7 +20,7 @@ type Account struct {
 	regs     []*registration // in the order of their keys
 	sessions []*session
 	// touched is when something was remembered last, or a session ended since. left is when a session ended last.
-	touched, left time.Time
+	touched, left instant
 	// gone are the keys of registrations that were removed while a publish for them was not answered.
 	gone []Key
 }
@@ -33,7 +33,7 @@ type registration struct {
 	// unread counts the stanzas that it was notified of since its session was last active.
 	unread int
 	// retried is when a tombstone was tried again last (Policy.RetryDisabled).
-	retried time.Time
+	retried instant
 }
 
 // Facts is what the rules may know besides the event.
@@ -102,16 +102,16 @@ func (a *Account) idleAt() (time.Time, bool) {
 		return time.Time{}, false
 	}
 	var at time.Time
-	if !a.touched.IsZero() {
-		at = a.touched.Add(a.policy.RememberFor)
+	if a.touched != 0 {
+		at = a.touched.time().Add(a.policy.RememberFor)
 	}
 	for _, r := range a.regs {
 		p := &r.pace
 		if p.queued || p.inFlight || len(p.waiting) > 0 {
 			return time.Time{}, false
 		}
-		if p.notBefore.After(at) {
-			at = p.notBefore
+		if t := p.notBefore.time(); t.After(at) {
+			at = t
 		}
 	}
 	return at, true
@@ -194,7 +194,7 @@ func (a *Account) Handle(ev Event, f Facts, d *Decision) {
 		for _, r := range slices.Clone(a.regs) {
 			a.remove(r, ReasonAccount, &d.Effects)
 		}
-		a.sessions, a.touched = nil, time.Time{}
+		a.sessions, a.touched = nil, 0
 	}
 }
 
@@ -378,7 +378,7 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 	if w == nil {
 		return
 	}
-	a.touched = f.Now
+	a.touched = toInstant(f.Now)
 	r.unread += v.Count
 	due := f.Now
 	if (q.event == onAckDelayed || q.event == onStanzaQueued) && v.Class != Urgent {
@@ -390,7 +390,7 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 // mayRetry tells whether a tombstone is tried once more (XEP-0357 §7.1).
 func (a *Account) mayRetry(r *registration, now time.Time) bool {
 	after := a.policy.RetryDisabled
-	return after > 0 && now.Sub(r.Health.Disabled) >= after && (r.retried.IsZero() || now.Sub(r.retried) >= after)
+	return after > 0 && now.Sub(r.Health.Disabled) >= after && (r.retried == 0 || now.Sub(r.retried.time()) >= after)
 }
 
 // Next returns when Due has something to do; zero means never. It changes with every call of Handle, Due, Begin and End.
@@ -405,7 +405,7 @@ func (a *Account) Next() time.Time {
 		earlier(r.pace.next(a.policy))
 	}
 	for _, s := range a.sessions {
-		earlier(s.wakeAt)
+		earlier(s.wakeAt.time())
 	}
 	return next
 }
@@ -414,8 +414,8 @@ func (a *Account) Next() time.Time {
 // may go out, for the caller to Begin as soon as the service admits them. Each is named once until it is begun.
 func (a *Account) Due(now time.Time, keys []Key, e *Effects) []Key {
 	for _, s := range a.sessions {
-		if !s.wakeAt.IsZero() && !now.Before(s.wakeAt) {
-			s.wakeAt = time.Time{}
+		if s.wakeAt != 0 && toInstant(now) >= s.wakeAt {
+			s.wakeAt = 0
 			if s.bound != nil {
 				s.bound.pace.open(s).at[Plain] = toInstant(now)
 				s.bound.pace.schedule(now)
@@ -463,7 +463,7 @@ func (r *registration) drop(parts []part, reason Reason, detail string, e *Effec
 // Flush lets everything that waits go out at once, retries too.
 func (a *Account) Flush(now time.Time) {
 	for _, r := range a.regs {
-		r.pace.due, r.pace.notBefore = now, now
+		r.pace.due, r.pace.notBefore = toInstant(now), 0
 	}
 }
 
@@ -502,7 +502,7 @@ func (a *Account) Status(now time.Time) AccountStatus {
 // can come back, as offline messages, until some time after the session has ended.
 func (a *Account) Prune(now time.Time) bool {
 	age := a.policy.RememberFor
-	if len(a.sessions) > 0 || now.Sub(a.left) < a.policy.RememberFor { // else no stanza of a session can still come by another way
+	if len(a.sessions) > 0 || a.left != 0 && now.Sub(a.left.time()) < a.policy.RememberFor { // else no stanza of a session can still come by another way
 		age += a.policy.MaxResume
 	}
 	for _, r := range a.regs {

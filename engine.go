@@ -690,7 +690,8 @@ func (e *Engine) Inspect(ctx context.Context, account string) (AccountStatus, er
 	return st, nil
 }
 
-// Close sends what waits, retries included, and returns when that is done, or when ctx is: then it gives up what is left. If anything was left, the
+// Close sends what waits, retries included, and returns when that is done, or when ctx is: then it ends the contexts of what is in flight and
+// gives up what is left. A Publisher that does not return when its context ends holds Close up. If anything was left, the
 // error is an *UnsentError. After it returns nothing of the Engine's runs. A second Close does nothing. Replies of push services have to reach the
 // Publisher until then: close the Engine before the streams.
 func (e *Engine) Close(ctx context.Context) error {

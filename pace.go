@@ -14,9 +14,9 @@ import (
 type pacer struct {
 	// waiting is what has not been sent, one part for each session that it came from. due is when it may go out.
 	waiting []part
-	due     time.Time
+	due     instant
 	// notBefore holds it back after a failure and within the minimum interval.
-	notBefore time.Time
+	notBefore instant
 	// flight is what was sent and not answered.
 	flight   []part
 	inFlight bool
@@ -99,7 +99,7 @@ func newest(list []uint64, limit int) []uint64 {
 // open returns the waiting part of a source, for more to be noted in it; schedule has to follow.
 func (p *pacer) open(from *session) *part {
 	if len(p.waiting) == 0 {
-		p.due = time.Time{}
+		p.due = 0
 	}
 	for i := range p.waiting {
 		if p.waiting[i].from == from {
@@ -118,8 +118,8 @@ func (p *pacer) open(from *session) *part {
 
 // schedule lets what waits go out from due on, or earlier if it could before.
 func (p *pacer) schedule(due time.Time) {
-	if p.due.IsZero() || due.Before(p.due) {
-		p.due = due
+	if at := toInstant(due); p.due == 0 || at < p.due {
+		p.due = at
 	}
 }
 
@@ -140,10 +140,7 @@ func (p *pacer) next(policy *Policy) time.Time {
 }
 
 func (p *pacer) ready() time.Time {
-	if p.notBefore.After(p.due) {
-		return p.notBefore
-	}
-	return p.due
+	return max(p.due, p.notBefore).time()
 }
 
 // expiry returns when the next class of what waits is too old.
@@ -279,9 +276,9 @@ func (p *pacer) finish(now time.Time, policy *Policy) {
 	}
 	p.flight, p.inFlight = p.flight[:0], false
 	p.tries, p.stripped = 0, false
-	p.notBefore = time.Time{}
+	p.notBefore = 0
 	if policy.MinInterval > 0 {
-		p.notBefore = now.Add(policy.MinInterval)
+		p.notBefore = toInstant(now.Add(policy.MinInterval))
 	}
 }
 
@@ -297,7 +294,7 @@ func (p *pacer) again(now time.Time, wait time.Duration, policy *Policy) {
 			p.waiting = append(p.waiting, *l)
 		}
 	}
-	p.due, p.notBefore = now, now.Add(wait)
+	p.due, p.notBefore = toInstant(now), toInstant(now.Add(wait))
 	p.settle()
 }
 

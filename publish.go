@@ -20,7 +20,7 @@ type Notification struct {
 	Unread int
 	// Sender and Body are those of the newest stanza, if the policy includes them. Body may be the policy's StandIn.
 	Sender, Body string
-	// Options are the registration's publish options.
+	// Options are the registration's publish options, which must not be changed.
 	Options []Field
 	// Events are the numbers of the events that it came from, oldest first.
 	Events []uint64
@@ -46,7 +46,7 @@ func (a *Account) Begin(k Key, now time.Time, e *Effects) (Notification, bool) {
 			r.drop(p.takeAll(), ReasonDisabled, "", e)
 			return Notification{}, false
 		}
-		r.retried = now
+		r.retried = toInstant(now)
 	}
 	if !now.Before(p.expiry(a.policy)) {
 		r.drop(p.takeOld(now, a.policy), ReasonTooOld, "", e)
@@ -204,7 +204,7 @@ func (a *Account) End(k Key, reply Reply, now time.Time, e *Effects) Result {
 		wait := a.policy.backoff(a.name, k, p.tries)
 		p.again(now, wait, a.policy)
 		if len(p.waiting) > 0 {
-			res.RetryAt = p.notBefore
+			res.RetryAt = p.notBefore.time()
 		}
 	case TooBig:
 		r.drop(p.takeResumed(), ReasonResumed, "", e)

@@ -103,7 +103,7 @@ type Observer struct {
 	Decided func(number uint64, at time.Time, ev Event, d *Decision, took time.Duration)
 	// Affected: something changed outside of an event: a notification was dropped, a registration disabled.
 	Affected func(account string, at time.Time, e *Effects)
-	// Sent: a publish goes out.
+	// Sent: a publish goes out. The host's unread count and its veto come after this; Replied has what they made of it.
 	Sent func(at time.Time, n *Notification)
 	// Replied: it ended.
 	Replied func(at time.Time, n *Notification, reply Reply, result Result, took time.Duration)

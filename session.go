@@ -16,7 +16,7 @@ type session struct {
 	// extended: the host was advised to keep it resumable for longer than its normal time.
 	extended bool
 	// wakeAt is when a wake-up goes out because the resumption time is about to end. Zero: not.
-	wakeAt time.Time
+	wakeAt instant
 }
 
 func (a *Account) session(id string) *session {
@@ -67,9 +67,9 @@ func (a *Account) close(id string, now time.Time) bool {
 	}
 	s := a.sessions[i]
 	a.sessions = slices.Delete(a.sessions, i, i+1)
-	a.left = now
-	if !a.touched.IsZero() {
-		a.touched = now
+	a.left = toInstant(now)
+	if a.touched != 0 {
+		a.touched = toInstant(now)
 	}
 	for _, r := range a.regs {
 		r.pace.orphan(s, a.policy)
@@ -82,13 +82,13 @@ func (a *Account) close(id string, now time.Time) bool {
 func (a *Account) hibernate(s *session, now time.Time, d *Decision) {
 	s.hibernated = true
 	s.extended = false
-	s.wakeAt = time.Time{}
+	s.wakeAt = 0
 	if s.bound == nil || !s.bound.Health.Disabled.IsZero() || a.policy.MaxResume <= 0 {
 		return
 	}
 	s.extended = true
 	if a.policy.WakeBefore > 0 {
-		s.wakeAt = now.Add(a.policy.MaxResume - a.policy.WakeBefore)
+		s.wakeAt = toInstant(now.Add(a.policy.MaxResume - a.policy.WakeBefore))
 	}
 	d.advise(a.name, s, a.policy.MaxResume, ReasonAsleep)
 }
@@ -111,7 +111,7 @@ func (a *Account) alerted(id string, d *Decision) {
 func (a *Account) resume(s *session, d *Decision) {
 	s.hibernated = false
 	s.extended = false
-	s.wakeAt = time.Time{}
+	s.wakeAt = 0
 	if s.bound != nil {
 		s.bound.unread = 0
 	}
@@ -125,7 +125,7 @@ func (a *Account) shorten(r *registration, reason Reason, e *Effects) {
 	for _, s := range a.sessions {
 		if s.bound == r && s.extended {
 			s.extended = false
-			s.wakeAt = time.Time{}
+			s.wakeAt = 0
 			e.advise(a.name, s, 0, reason)
 		}
 	}

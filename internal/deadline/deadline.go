@@ -8,7 +8,7 @@ import (
 
 // Item is what a Queue holds; embed it. The zero Item is in no queue.
 type Item struct {
-	at    time.Time
+	at    int64 // nanoseconds since 1970
 	seq   uint64
 	index int // in the heap, plus one
 }
@@ -20,7 +20,7 @@ func (i *Item) At() time.Time {
 	if i.index == 0 {
 		return time.Time{}
 	}
-	return i.at
+	return time.Unix(0, i.at)
 }
 
 // Entry is a pointer to a struct that embeds Item.
@@ -43,10 +43,10 @@ func (q *Queue[E]) Set(e E, at time.Time) {
 		if it.index > 0 {
 			heap.Remove(&q.h, it.index-1)
 		}
-	case it.index > 0 && it.at.Equal(at):
+	case it.index > 0 && it.at == at.UnixNano():
 	default:
 		q.seq++
-		it.at, it.seq = at, q.seq
+		it.at, it.seq = at.UnixNano(), q.seq
 		if it.index > 0 {
 			heap.Fix(&q.h, it.index-1)
 		} else {
@@ -60,12 +60,12 @@ func (q *Queue[E]) Next() time.Time {
 	if len(q.h) == 0 {
 		return time.Time{}
 	}
-	return q.h[0].item().at
+	return q.h[0].item().At()
 }
 
 // Pop takes out the first entry if it is due at now.
 func (q *Queue[E]) Pop(now time.Time) (e E, ok bool) {
-	if len(q.h) == 0 || now.Before(q.h[0].item().at) {
+	if len(q.h) == 0 || now.UnixNano() < q.h[0].item().at {
 		return e, false
 	}
 	return heap.Pop(&q.h).(E), true
@@ -79,10 +79,10 @@ type entries[E Entry] []E
 func (h entries[E]) Len() int { return len(h) }
 func (h entries[E]) Less(i, j int) bool {
 	a, b := h[i].item(), h[j].item()
-	if a.at.Equal(b.at) {
+	if a.at == b.at {
 		return a.seq < b.seq
 	}
-	return a.at.Before(b.at)
+	return a.at < b.at
 }
 func (h entries[E]) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
