@@ -95,6 +95,9 @@ var hostile = []struct {
 	{"slash at the end", `<message /`, false},
 	{"end with an attribute", `<message></message a="b">`, false},
 	{"end with a space", `<message></message >`, true},
+	{"spaces in a tag", "<message to\n=\t'a.example'\r\n></message>", true},
+	{"letters", `<z><A/><Z/><_/></z>`, true},
+	{"last character and a space", `<message><body>&#x10FFFF;&#32;</body></message>`, true},
 }
 
 // numbered writes a text for each number.
@@ -164,6 +167,7 @@ func TestTrickyStanzas(t *testing.T) {
 		{"empty CDATA", `<message><body><![CDATA[]]></body></message>`, Stanza{}},
 		{"lines", "<message><body>a\r\nb\rc&#13;</body></message>", Stanza{Class: Important, Body: "a\nb\nc\r"}},
 		{"spaces", "<message><body> </body></message>", Stanza{Class: Important, Body: " "}},
+		{"references in attributes", `<message to="a&#46;example" from='b&#x2e;example'/>`, Stanza{To: "a.example", From: "b.example"}},
 		{"markup in the body", `<message><body>a<b>c</b>d</body></message>`, Stanza{Class: Important, Body: "ad"}},
 		{"markup only", `<message><body><b>c</b></body></message>`, Stanza{}},
 		{"address to be prepared", `<message to="Juliet@EXAMPLE.com/Balcony"/>`, Stanza{To: "juliet@example.com/Balcony"}},
@@ -196,12 +200,14 @@ func TestStanzasAreBounded(t *testing.T) {
 	for _, text := range []string{
 		strings.Repeat("a", 10000), strings.Repeat("é", 5000), "a" + strings.Repeat("é", 5000), strings.Repeat("€", 3000), strings.Repeat("😀", 3000),
 		strings.Repeat("é<![CDATA[€]]>&amp;", 1000), strings.Repeat("a", 2047) + "<b/>" + "éa", strings.Repeat("a", 2048),
+		strings.Repeat("a", 2047) + "é<b/>b",
 	} {
 		st, err := ParseStanza("", []byte(body(text)))
 		require.NoError(t, err)
 		assert.LessOrEqual(t, len(st.Body), 2048)
 		assert.Greater(t, len(st.Body), 2040)
 		assert.True(t, utf8.ValidString(st.Body))
+		assert.False(t, strings.HasSuffix(st.Body, "b"), "what was cut off leaves no hole")
 		other, err := ReadStanza("", xml.NewDecoder(strings.NewReader(body(text))))
 		require.NoError(t, err)
 		assert.Equal(t, other, st)
@@ -225,9 +231,24 @@ func TestStanzasAreBounded(t *testing.T) {
 		used := allocated(func() { _, err = ParseStanza("", data) })
 		assert.ErrorIs(t, err, ErrStanza)
 		assert.Less(t, used, uint64(MaxStanzaBytes/10))
-		_, err = ReadStanza("", xml.NewDecoder(strings.NewReader(big[:5*MaxStanzaBytes/4])))
+	}
+	message := xml.StartElement{Name: xml.Name{Local: "message"}}
+	long := strings.Repeat("a", 1000)
+	for _, part := range [][]xml.Token{
+		{xml.CharData(long)},
+		{xml.StartElement{Name: xml.Name{Local: long}}, xml.EndElement{Name: xml.Name{Local: long}}},
+		{xml.StartElement{Attr: []xml.Attr{{Name: xml.Name{Local: "a"}, Value: long}}}, xml.EndElement{}},
+		{xml.StartElement{Name: xml.Name{Space: long}}, xml.EndElement{}},
+	} {
+		list := []xml.Token{message}
+		for range MaxStanzaBytes/1000 + 1 {
+			list = append(list, part...)
+		}
+		_, err = ReadStanza("", &tokens{list: append(list, message.End())})
 		assert.ErrorIs(t, err, ErrStanza)
 	}
+	_, err = ReadStanza("", xml.NewDecoder(strings.NewReader(strings.Repeat(`<a>`, MaxStanzaDepth+1)+strings.Repeat(`</a>`, MaxStanzaDepth+1))))
+	assert.ErrorIs(t, err, ErrStanza)
 	deep := []byte(strings.Repeat(`<message>`, 10000))
 	assert.Less(t, allocated(func() { _, err = ParseStanza("", deep) }), uint64(MaxStanzaBytes/2))
 	assert.ErrorIs(t, err, ErrStanza)
@@ -368,6 +389,16 @@ func recorded(t testing.TB) (all []string) {
 	}
 	require.NotEmpty(t, all)
 	return all
+}
+
+func TestRecordedStanzas(t *testing.T) {
+	for _, text := range recorded(t) {
+		st, err := ParseStanza("x", []byte(text))
+		require.NoError(t, err, text)
+		other, err := ReadStanza("x", xml.NewDecoder(strings.NewReader(text)))
+		require.NoError(t, err, text)
+		assert.Equal(t, other, st, text)
+	}
 }
 
 // What the scanner accepts encoding/xml accepts too, with the same result, but for names beyond ASCII, where the scanner takes any character.
