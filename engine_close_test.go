@@ -264,3 +264,30 @@ func TestCloseLeaves(t *testing.T) {
 	assert.Nil(t, p.Value(), "something holds the Engine")
 	assert.LessOrEqual(t, runtime.NumGoroutine(), before)
 }
+
+// slowVeto takes its time over the stanza m2.
+type slowVeto struct{}
+
+func (slowVeto) VetoStanza(_ *Registration, st Stanza) string {
+	if st.ID == "m2" {
+		time.Sleep(5 * time.Second)
+	}
+	return ""
+}
+
+func (slowVeto) VetoPublish(context.Context, *Notification) string { return "" }
+
+// A reply that had to wait for its account's turn is handled at the time it gets that: what was decided before it is due then, also when
+// nothing but Close would look again.
+func TestCloseSendsWhatWasDecidedWhileAReplyWaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc := service{answer: func(*Notification) error { time.Sleep(time.Second); return nil }}
+		e := newEngine(t, Config{Publisher: &svc, Veto: slowVeto{}})
+		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone}, Offline{juliet, message("m1")})
+		time.Sleep(500 * time.Millisecond)
+		go e.Handle(t.Context(), Offline{juliet, message("m2")})
+		time.Sleep(300 * time.Millisecond)
+		require.NoError(t, e.Close(t.Context()))
+		assert.Len(t, svc.published(), 2)
+	})
+}

@@ -166,10 +166,11 @@ func (e *Engine) publish(r ref) (sent, answered bool) {
 		return false, false
 	}
 	reply := e.send(&n)
-	done := e.now()
+	took := e.now().Sub(now)
 	s.mu.Lock()
 	_ = s.acquire(context.Background(), en)
 	s.mu.Unlock()
+	done := e.now() // not earlier than any event that had the turn before
 	eff.Reset()
 	var buf [4]Key
 	res := en.End(r.key, reply, done, &eff)
@@ -179,10 +180,10 @@ func (e *Engine) publish(r ref) (sent, answered bool) {
 	keys := en.Due(done, buf[:0], &eff)
 	e.deliver(r.account, done, &eff)
 	if e.obs.Replied != nil {
-		e.obs.Replied(done, &n, reply, res, done.Sub(now))
+		e.obs.Replied(done, &n, reply, res, took)
 	}
 	e.affected(r.account, done, &eff)
-	e.logReply(&n, reply, res, done.Sub(now))
+	e.logReply(&n, reply, res, took)
 	e.release(s, en)
 	e.dispatch(r.account, keys)
 	return reply.Vetoed == "", reply.Answered()
