@@ -234,8 +234,10 @@ func (a *Account) enable(e PushEnable, now time.Time, d *Decision) {
 	if s != nil {
 		s.bind(r)
 	}
-	for _, k := range Evict(a.Registrations(), a.policy.MaxRegistrations) {
-		a.remove(a.find(k), ReasonLimit, &d.Effects)
+	if len(a.regs) > a.policy.MaxRegistrations {
+		for _, k := range Evict(a.Registrations(), a.policy.MaxRegistrations) {
+			a.remove(a.find(k), ReasonLimit, &d.Effects)
+		}
 	}
 }
 
