@@ -54,6 +54,8 @@ type Replay struct {
 	l            Line
 	n            push.Notification
 	due, sent, e push.Effects
+	no           bool // stays false
+	seconds      int64
 }
 
 // node is an account or a service in the queue of deadlines.
@@ -210,12 +212,12 @@ func (r *Replay) decision(a *account, rec *Record, session string) {
 	d := &r.d
 	base := Line{Kind: "decision", At: rec.At, Event: rec.Number, Type: rec.Type, User: a.name}
 	if d.Reason != push.ReasonNone {
-		l, no := base, false
-		l.Notify, l.Rule, l.Reason = &no, push.RuleNone.String(), d.Reason.String()
+		r.l = base
+		r.l.Notify, r.l.Rule, r.l.Reason = &r.no, push.RuleNone.String(), d.Reason.String()
 		if d.Reason == push.ReasonUnknownSession {
-			l.Session = session
+			r.l.Session = session
 		}
-		r.out(&l)
+		r.out(&r.l)
 		return
 	}
 	for i := range d.Verdicts {
@@ -233,18 +235,21 @@ func (r *Replay) effects(a *account, e *push.Effects, now time.Time) {
 	at := now.UnixMilli()
 	for i := range e.Changes {
 		c := &e.Changes[i]
-		r.out(&Line{Kind: "registration", At: at, User: a.name, Service: c.Service, Node: &c.Node,
-			Change: string(c.Kind), Reason: c.Reason.String(), Detail: c.Detail})
+		r.l = Line{Kind: "registration", At: at, User: a.name, Service: c.Service, Node: &c.Node,
+			Change: string(c.Kind), Reason: c.Reason.String(), Detail: c.Detail}
+		r.out(&r.l)
 	}
 	for i := range e.Drops {
 		d := &e.Drops[i]
-		r.out(&Line{Kind: "drop", At: at, User: a.name, Service: d.Service, Node: &d.Node, Class: d.Class.String(),
-			Reason: d.Reason.String(), Detail: d.Detail, Count: &d.Count, Events: d.Events})
+		r.l = Line{Kind: "drop", At: at, User: a.name, Service: d.Service, Node: &d.Node, Class: d.Class.String(),
+			Reason: d.Reason.String(), Detail: d.Detail, Count: &d.Count, Events: d.Events}
+		r.out(&r.l)
 	}
 	for i := range e.Advice {
 		ad := &e.Advice[i]
-		s := int64(ad.Timeout / time.Second)
-		r.out(&Line{Kind: "resume-timeout", At: at, User: a.name, Session: ad.Session.ID, Seconds: &s, Reason: ad.Reason.String()})
+		r.seconds = int64(ad.Timeout / time.Second)
+		r.l = Line{Kind: "resume-timeout", At: at, User: a.name, Session: ad.Session.ID, Seconds: &r.seconds, Reason: ad.Reason.String()}
+		r.out(&r.l)
 	}
 }
 
@@ -304,7 +309,11 @@ func (r *Replay) pump(s *service, now time.Time) {
 			return
 		}
 		f := s.ready[0]
-		s.ready = s.ready[1:]
+		if len(s.ready) > 1 {
+			s.ready = s.ready[1:]
+		} else {
+			s.ready = s.ready[:0] // its space is used again
+		}
 		e := &r.sent
 		e.Reset()
 		n, ok := f.a.Begin(f.k, now, e)
