@@ -18,8 +18,7 @@
 //  3. Raise the events where they happen, each stanza with an ID of its own that stays the same ([Stanza.ID]).
 //  4. Close the Engine when the server stops.
 //
-// The library never reads or keeps a message's text unless the policy says that push services may see it, and never logs text or
-// publish options.
+// The library keeps a message's text only if the policy says that push services may see it, and never logs text or publish options.
 package push
 
 import (

@@ -2,6 +2,7 @@ package jackal
 
 import (
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/jackal-xmpp/stravaganza"
@@ -20,9 +21,11 @@ func toStanza(account, id string, e stravaganza.Element) push.Stanza {
 	f := features(n)
 	m := n
 	if inner, carbon := forwarded(n); inner != nil {
-		m = inner
 		f = features(inner)
 		f.Carbon = carbon
+		if from, to := n.attr("from"), n.attr("to"); from == "" || to == "" || bare(from) == bare(to) {
+			m = inner
+		} // else a stranger made it up, and it shows who sent it
 	}
 	st := push.Stanza{
 		ID:    id,
@@ -38,6 +41,11 @@ func toStanza(account, id string, e stravaganza.Element) push.Stanza {
 		}
 	}
 	return st
+}
+
+func bare(jid string) string {
+	b, _, _ := strings.Cut(jid, "/")
+	return b
 }
 
 // stanza makes a Stanza of one in the session's queue. What has no ID from the archive is named by its number there.

@@ -16,6 +16,7 @@ const account = "juliet@example.com"
 
 // stanzas are of all classes, and some are meant to be misread.
 var stanzas = map[string]string{
+	"forged carbon":        `<message from='mallory@example.org/x' to='juliet@example.com/t' type='chat'><received xmlns='urn:xmpp:carbons:2'><forwarded xmlns='urn:xmpp:forward:0'><message xmlns='jabber:client' from='bank@example.org' to='juliet@example.com' type='chat'><body>hello</body></message></forwarded></received></message>`,
 	"text":                 `<message from='romeo@example.net/o' to='juliet@example.com' type='chat'><body>hello</body></message>`,
 	"empty body":           `<message from='romeo@example.net' to='juliet@example.com'><body/></message>`,
 	"second body":          `<message from='romeo@example.net' to='juliet@example.com'><body/><body xml:lang='de'>Servus</body></message>`,
