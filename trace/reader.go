@@ -21,7 +21,7 @@ const MaxLine = 16 << 20
 const maxAt = 1 << 43
 
 // maxSeen bounds how many stanzas are remembered so that later lines can name them by their ID alone.
-const maxSeen = 1 << 19
+const maxSeen = 1 << 18
 
 // Error is a line that cannot be used.
 type Error struct {
