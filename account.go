@@ -387,6 +387,9 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 		due = due.Add(a.policy.Delay)
 	}
 	r.pace.schedule(due)
+	if v.Class == Urgent {
+		r.pace.notBefore = 0 // a call that waited for the next try or the interval would be too old by then
+	}
 }
 
 // mayRetry tells whether a tombstone is tried once more (XEP-0357 §7.1).

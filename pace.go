@@ -8,7 +8,7 @@ import (
 )
 
 // When a notification goes out. For each registration at most one publish is in flight and one notification waits; whatever comes meanwhile is
-// merged into the one that waits. So what waits is bounded by the number of registrations, however long a push service is down.
+// merged into the one that waits; a call makes that go at once. So what waits is bounded by the number of registrations, however long a push service is down.
 
 // pacer is the state of one registration.
 type pacer struct {

@@ -15,13 +15,14 @@ type Policy struct {
 	// Delay is how long the notification of an ack-delayed or stanza-queued event waits for more of them. Default 1 s; negative: not at all.
 	Delay time.Duration
 	// MinInterval is the shortest time between two publishes to one registration; what comes in between is merged into the
-	// next. Default: none.
+	// next. A call does not wait for it. Default: none.
 	MinInterval time.Duration
 	// Expire is how old a notification may get while its publish fails, before it is given up. Default 10 min.
 	Expire time.Duration
 	// ExpireUrgent is the same for a call. Default 60 s.
 	ExpireUrgent time.Duration
-	// RetryMin and RetryMax bound the wait between two tries of one publish, which doubles each time. Defaults 5 s and 5 min.
+	// RetryMin and RetryMax bound the wait between two tries of one publish, which doubles each time; a call that comes meanwhile is a
+	// reason to try at once. Defaults 5 s and 5 min.
 	RetryMin, RetryMax time.Duration
 	// ReplyTimeout is how long a push service may take to answer. Default 30 s.
 	ReplyTimeout time.Duration
