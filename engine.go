@@ -599,7 +599,7 @@ func (e *Engine) deliver(account string, now time.Time, eff *Effects) {
 	for i := range eff.Changes {
 		c := &eff.Changes[i]
 		level := slog.LevelInfo
-		if c.Kind == Disabled {
+		if c.Kind == ChangeDisabled {
 			level = slog.LevelWarn
 		}
 		if e.log.Enabled(e.ctx, level) {

@@ -49,7 +49,7 @@ func ExampleEngine_Handle() {
 	}
 	engine.Handle(ctx, push.SessionClose{Session: push.SessionID{Account: "juliet@example.com", ID: "tablet"}})
 
-	st := push.Stanza{ID: "m1", From: "romeo@example.net", To: "juliet@example.com", Class: push.Important}
+	st := push.Stanza{ID: "m1", From: "romeo@example.net", To: "juliet@example.com", Class: push.ClassImportant}
 	for _, ev := range []push.Event{push.ArchiveAdded{Account: "juliet@example.com", Stanza: st}, push.Offline{Account: "juliet@example.com", Stanza: st}} {
 		d, err := engine.Handle(ctx, ev)
 		if err != nil {
@@ -109,7 +109,7 @@ func ExampleResumption() {
 	engine.Handle(ctx, push.SessionOpen{Session: s})
 	engine.Handle(ctx, push.PushEnable{Session: s, Key: push.Key{Service: "push.example.net", Node: "n1"}})
 	engine.Handle(ctx, push.HibernationStart{Session: s})
-	engine.Handle(ctx, push.StanzaQueued{Session: s, Stanza: push.Stanza{ID: "m1", Class: push.Important}})
+	engine.Handle(ctx, push.StanzaQueued{Session: s, Stanza: push.Stanza{ID: "m1", Class: push.ClassImportant}})
 	engine.Close(ctx)
 	// Output:
 	// session c2s-17: resumable for 72h0m0s: asleep, can be woken by push
@@ -141,7 +141,7 @@ func ExampleVetoer() {
 	})
 	defer engine.Close(ctx)
 	engine.Handle(ctx, push.PushEnable{Session: push.SessionID{Account: "juliet@example.com"}, Key: push.Key{Service: "push.example.net"}})
-	d, _ := engine.Handle(ctx, push.Offline{Account: "juliet@example.com", Stanza: push.Stanza{ID: "m1", From: "paris@example.org", Class: push.Important}})
+	d, _ := engine.Handle(ctx, push.Offline{Account: "juliet@example.com", Stanza: push.Stanza{ID: "m1", From: "paris@example.org", Class: push.ClassImportant}})
 	fmt.Println(d.Verdicts[0].Notify, d.Verdicts[0].Reason, "-", d.Verdicts[0].Detail)
 	// Output: false vetoed by the host - muted by the user
 }
@@ -185,7 +185,7 @@ func ExampleAccount() {
 		push.SessionOpen{Session: s},
 		push.PushEnable{Session: s, Key: push.Key{Service: "push.example.net", Node: "n1"}},
 		push.HibernationStart{Session: s},
-		push.StanzaQueued{Session: s, Stanza: push.Stanza{ID: "m1", Class: push.Important}},
+		push.StanzaQueued{Session: s, Stanza: push.Stanza{ID: "m1", Class: push.ClassImportant}},
 	} {
 		account.Handle(ev, push.Facts{Now: now, Number: uint64(i + 1)}, &d)
 	}

@@ -31,8 +31,8 @@ type pacer struct {
 type part struct {
 	from *session
 	// count and at are the number of stanzas and the time of the newest event, by class. A zero at means none of that class.
-	count [Urgent + 1]int32
-	at    [Urgent + 1]instant
+	count [ClassUrgent + 1]int32
+	at    [ClassUrgent + 1]instant
 	// text is of the newest stanza, if the policy includes it.
 	text   *text
 	events []uint64
@@ -61,17 +61,17 @@ func (i instant) time() time.Time {
 
 // class returns the highest class in the part, or false if nothing is left in it.
 func (p *part) class() (Class, bool) {
-	for c := Urgent; ; c-- {
+	for c := ClassUrgent; ; c-- {
 		if p.at[c] != 0 {
 			return c, true
 		}
-		if c == Plain {
-			return Plain, false
+		if c == ClassPlain {
+			return ClassPlain, false
 		}
 	}
 }
 
-func (p *part) total() int { return int(p.count[Plain] + p.count[Important] + p.count[Urgent]) }
+func (p *part) total() int { return int(p.count[ClassPlain] + p.count[ClassImportant] + p.count[ClassUrgent]) }
 
 // merge adds o, which came later or is of the same source.
 func (p *part) merge(o *part, policy *Policy) {
@@ -159,7 +159,7 @@ func (p *pacer) expiry(policy *Policy) time.Time {
 }
 
 func (p *Policy) expire(c Class) time.Duration {
-	if c == Urgent {
+	if c == ClassUrgent {
 		return p.ExpireUrgent
 	}
 	return p.Expire

@@ -64,7 +64,7 @@ func decide(q *question) (Rule, Reason) {
 		return rule, reason
 	}
 	// Policy. By default plain stanzas notify too: a client asked for stream management to get all of them.
-	if q.class == Plain && q.skipPlain && q.event != onPing {
+	if q.class == ClassPlain && q.skipPlain && q.event != onPing {
 		return rule, ReasonPlain
 	}
 	// R11. Never twice for the same stanza and registration, whatever the events and their order.
@@ -98,7 +98,7 @@ func reach(q *question) (Rule, Reason) {
 		switch {
 		case q.own:
 			return RuleArchived, ReasonOwn
-		case q.class == Urgent:
+		case q.class == ClassUrgent:
 			return RuleUrgent, ReasonCall
 		case q.live:
 			return RuleArchived, ReasonLive
@@ -109,7 +109,7 @@ func reach(q *question) (Rule, Reason) {
 
 	// R7, R9. A message went to offline storage: no session took it, so every device is notified. (Gultsch 4c)
 	case onOffline:
-		if q.class == Urgent {
+		if q.class == ClassUrgent {
 			return RuleUrgent, ReasonCall
 		}
 		return RuleOffline, ReasonOffline

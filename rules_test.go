@@ -565,7 +565,7 @@ func (s *story) sent(f *flight) {
 }
 
 func (s *story) replied(f *flight, res Result) {
-	if res.Outcome == Accepted && !s.replies {
+	if res.Outcome == OutcomeAccepted && !s.replies {
 		return
 	}
 	line := fmt.Sprintf("reply to %s: %v", label(f.k), res.Outcome)

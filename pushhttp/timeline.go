@@ -326,15 +326,15 @@ func what(stanzas int) string {
 // outcomeText is an outcome in words that need no table.
 func outcomeText(o push.Outcome) string {
 	switch o {
-	case push.Transient:
+	case push.OutcomeTransient:
 		return "failed for now"
-	case push.Fatal:
+	case push.OutcomeFatal:
 		return "refused for good"
-	case push.Refused:
+	case push.OutcomeRefused:
 		return "refused"
-	case push.TooBig:
+	case push.OutcomeTooBig:
 		return "too big, sent again smaller"
-	case push.Dropped:
+	case push.OutcomeDropped:
 		return "vetoed"
 	}
 	return o.String()
@@ -351,9 +351,9 @@ func moodOf(l *line) string {
 	switch {
 	case !l.done:
 		return "wait"
-	case l.outcome == push.Accepted:
+	case l.outcome == push.OutcomeAccepted:
 		return "good"
-	case l.outcome == push.Transient, l.outcome == push.TooBig:
+	case l.outcome == push.OutcomeTransient, l.outcome == push.OutcomeTooBig:
 		return "wait"
 	}
 	return "bad"
@@ -368,9 +368,9 @@ func (p *Handler) noteOf(l *line) note {
 			n.Text += " (" + l.text + ")"
 		}
 		switch push.ChangeKind(l.extra) {
-		case push.Disabled, push.Removed:
+		case push.ChangeDisabled, push.ChangeRemoved:
 			n.Mood = "bad"
-		case push.Added, push.Enabled:
+		case push.ChangeAdded, push.ChangeEnabled:
 			n.Mood = "good"
 		}
 		return n
@@ -457,15 +457,15 @@ func answers(lines []line, ids map[string]bool) []answer {
 			case isDrop:
 				dropped = l
 			default:
-				if sent == nil || !(sent.done && sent.outcome == push.Accepted) {
+				if sent == nil || !(sent.done && sent.outcome == push.OutcomeAccepted) {
 					sent = l
 				}
 			}
 		}
 		switch {
-		case sent != nil && sent.done && sent.outcome == push.Accepted:
+		case sent != nil && sent.done && sent.outcome == push.OutcomeAccepted:
 			a.Mood, a.Text = "good", fmt.Sprintf("notified: the push service accepted it after %s, at %s", span(sent.took), clock(sent.at().Add(sent.took)))
-			if sent.class == push.Plain {
+			if sent.class == push.ClassPlain {
 				a.Text += "; as a silent wake-up, which shows nothing by itself"
 			}
 		case dropped != nil && (sent == nil || dropped.seq > sent.seq && dropped.reason != push.ReasonRejected):

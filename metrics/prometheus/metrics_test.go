@@ -51,8 +51,8 @@ func TestMetrics(t *testing.T) {
 			raise(push.Ping{Account: a})
 		}
 		raise(push.PushEnable{Session: push.SessionID{Account: juliet}, Key: push.Key{Service: "push.example.net", Node: "n"}})
-		raise(push.Offline{Account: juliet, Stanza: push.Stanza{ID: "m1", Class: push.Urgent}})
-		raise(push.Offline{Account: juliet, Stanza: push.Stanza{ID: "m2", Class: push.Urgent}})
+		raise(push.Offline{Account: juliet, Stanza: push.Stanza{ID: "m1", Class: push.ClassUrgent}})
+		raise(push.Offline{Account: juliet, Stanza: push.Stanza{ID: "m2", Class: push.ClassUrgent}})
 		time.Sleep(time.Second)
 
 		reg := prometheus.NewPedanticRegistry()
@@ -188,7 +188,7 @@ func BenchmarkHandle(b *testing.B) {
 			require.NoError(b, err)
 			_, err = e.Handle(b.Context(), push.PushEnable{Session: s, Key: push.Key{Service: "push.example.net", Node: "n"}})
 			require.NoError(b, err)
-			ev := push.ArchiveAdded{Account: juliet, Stanza: push.Stanza{ID: "m1", From: "romeo@example.net", To: juliet, Body: "text", Class: push.Important}}
+			ev := push.ArchiveAdded{Account: juliet, Stanza: push.Stanza{ID: "m1", From: "romeo@example.net", To: juliet, Body: "text", Class: push.ClassImportant}}
 			var d push.Decision
 			b.ReportAllocs()
 			for b.Loop() {
