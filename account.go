@@ -28,7 +28,7 @@ type Account struct {
 // registration is a Registration with what the rules and the pacing know about it.
 type registration struct {
 	Registration
-	mem  memory
+	mem  notified
 	pace pacer
 	// unread counts the stanzas that it was notified of since its session was last active.
 	unread int

@@ -48,7 +48,7 @@ const shardCount = 64
 type shard struct {
 	mu       sync.Mutex
 	accounts map[string]*entry
-	kept     presence // the names in accounts
+	kept     fingerprints // the names in accounts
 	queue    deadline.Queue[*entry]
 	timer    *time.Timer
 	timerAt  time.Time

@@ -121,9 +121,16 @@ const (
 	OutcomeDropped
 )
 
-func (o Outcome) String() string {
-	return [...]string{"accepted", "transient", "fatal", "refused", "failed", "too big", "dropped"}[min(o, OutcomeDropped)]
-}
+var outcomes = []string{"accepted", "transient", "fatal", "refused", "failed", "too-big", "dropped"}
+
+// String is the outcome's token.
+func (o Outcome) String() string { return token("outcome", outcomes, o) }
+
+// MarshalText gives the token.
+func (o Outcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
+
+// UnmarshalText reads a token. One that is not known is an error.
+func (o *Outcome) UnmarshalText(text []byte) error { return fromToken("outcome", outcomes, o, text) }
 
 // Classify is the table of outcomes. fpush answers bad-request for faults of its own, p2 recipient-unavailable when the vendor refused this time, so
 // neither the condition nor the type alone can tell.

@@ -7,7 +7,7 @@
 // The parts, and where to read on:
 //
 //   - who is notified, and why: rules.go, the business rules in their order;
-//   - when: pace.go, merging, retries, and the gate in front of each push service;
+//   - when: pace.go, merging and retries; service.go, the gate in front of each push service;
 //   - how: publish.go, the stanza and what a reply means;
 //   - the state that these work on: [Account], pure and without a clock, which a host can drive without an Engine.
 //

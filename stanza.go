@@ -54,9 +54,16 @@ const (
 	KindNonza
 )
 
-func (k Kind) String() string {
-	return [...]string{"message", "presence", "iq", "nonza"}[min(k, KindNonza)]
-}
+var kinds = []string{"message", "presence", "iq", "nonza"}
+
+// String is the kind's token.
+func (k Kind) String() string { return token("kind", kinds, k) }
+
+// MarshalText gives the token.
+func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText reads a token. One that is not known is an error.
+func (k *Kind) UnmarshalText(text []byte) error { return fromToken("kind", kinds, k, text) }
 
 // Class is how much a user wants to know about a stanza, and so how a device is woken for it.
 type Class uint8
@@ -70,12 +77,16 @@ const (
 	ClassUrgent
 )
 
-func (c Class) String() string {
-	return [...]string{"plain", "important", "urgent"}[min(c, ClassUrgent)]
-}
+var classes = []string{"plain", "important", "urgent"}
 
-// MarshalText gives the class's name.
+// String is the class's token.
+func (c Class) String() string { return token("class", classes, c) }
+
+// MarshalText gives the token.
 func (c Class) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// UnmarshalText reads a token. One that is not known is an error.
+func (c *Class) UnmarshalText(text []byte) error { return fromToken("class", classes, c, text) }
 
 // Carbon says whether a message is a carbon copy (XEP-0280).
 type Carbon uint8

@@ -79,7 +79,7 @@ func (p *Handler) overview(w http.ResponseWriter, r *http.Request, operator stri
 			for reason, n := range ns {
 				if n > 0 {
 					reason := push.Reason(reason)
-					v.Reasons = append(v.Reasons, reasonView{push.Rule(rule).String(), reason.String(), reason.Notifies(), n, percent(n, all)})
+					v.Reasons = append(v.Reasons, reasonView{push.Rule(rule).String(), reason.Sentence(), reason.Notifies(), n, percent(n, all)})
 				}
 			}
 		}
@@ -470,7 +470,7 @@ func (p *Handler) devices(st *push.AccountStatus, lines []line) []deviceView {
 			d = &ds[len(ds)-1]
 		}
 		n := p.noteOf(l)
-		c := deviceChange{At: l.at(), Mood: n.Mood, Text: l.extra + ": " + l.reason.String()}
+		c := deviceChange{At: l.at(), Mood: n.Mood, Text: l.extra + ": " + l.reason.Sentence()}
 		if l.text != "" {
 			c.Text += " (" + l.text + ")"
 		}

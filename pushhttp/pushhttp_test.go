@@ -162,7 +162,7 @@ func TestDownload(t *testing.T) {
 		var got []string
 		r := trace.NewReplay(func(l *trace.Line) {
 			if l.Kind == "decision" {
-				got = append(got, fmt.Sprint(l.Type, " ", *l.Notify, " ", l.Reason))
+				got = append(got, fmt.Sprint(l.Type, " ", *l.Notify, " ", l.Text))
 			}
 		})
 		require.ErrorIs(t, r.Run(trace.NewReader(w.Body)), io.EOF)

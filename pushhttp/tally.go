@@ -139,14 +139,14 @@ func (t *tally) changed(at time.Time, account string, c *push.Change) {
 		t.problem(Problem{At: at, Account: account, Key: c.Key, What: "registration disabled", Why: cut(c.Detail)})
 	}
 	if c.Kind == push.ChangeRemoved && c.Reason == push.ReasonLimit {
-		t.problem(Problem{At: at, Account: account, Key: c.Key, What: "registration removed", Why: c.Reason.String()})
+		t.problem(Problem{At: at, Account: account, Key: c.Key, What: "registration removed", Why: c.Reason.Sentence()})
 	}
 }
 
 func (t *tally) dropped(at time.Time, account string, d *push.Drop) {
 	t.both(at, func(s *slot) { s.discarded++ })
 	if d.Reason == push.ReasonTooOld || d.Reason == push.ReasonDisabled {
-		t.problem(Problem{At: at, Account: account, Key: d.Key, What: "notification dropped", Why: d.Reason.String()})
+		t.problem(Problem{At: at, Account: account, Key: d.Key, What: "notification dropped", Why: d.Reason.Sentence()})
 	}
 }
 

@@ -195,7 +195,7 @@ func (t *timeline) entries(lines []line) []entry {
 				Story: story("event", strconv.FormatUint(l.number, 10)), Quiet: true,
 			}
 			if l.reason != push.ReasonNone {
-				e.Reason = l.reason.String()
+				e.Reason = l.reason.Sentence()
 			}
 			q := stanzas(l.event)
 			for j := range q[:min(len(q), maxStanzas)] {
@@ -220,7 +220,7 @@ func (t *timeline) entries(lines []line) []entry {
 				continue
 			}
 			v := verdictView{
-				Device: deviceOf(l.key), Notify: l.notify, Rule: l.rule.String(), Reason: l.reason.String(), Detail: l.text, Class: l.class.String(), Count: int(l.count), Dim: !l.notify && informative(l.reason) == 0,
+				Device: deviceOf(l.key), Notify: l.notify, Rule: l.rule.String(), Reason: l.reason.Sentence(), Detail: l.text, Class: l.class.String(), Count: int(l.count), Dim: !l.notify && informative(l.reason) == 0,
 			}
 			if l.notify {
 				v.Then = becameOf(t.became[because{l.key, l.number}], l.at())
@@ -287,7 +287,7 @@ func becameOf(ls []*line, decided time.Time) (out []then) {
 		var t then
 		switch {
 		case l.kind == isDrop:
-			t = then{Text: "dropped: " + l.reason.String(), Mood: "bad"}
+			t = then{Text: "dropped: " + l.reason.Sentence(), Mood: "bad"}
 			if l.reason == push.ReasonResumed {
 				t.Mood = "wait"
 			}
@@ -363,7 +363,7 @@ func (p *Handler) noteOf(l *line) note {
 	d := deviceOf(l.key)
 	switch l.kind {
 	case isChange:
-		n := note{Text: fmt.Sprintf("%s %s: %s", d.Label(), l.extra, l.reason)}
+		n := note{Text: fmt.Sprintf("%s %s: %s", d.Label(), l.extra, l.reason.Sentence())}
 		if l.text != "" {
 			n.Text += " (" + l.text + ")"
 		}
@@ -375,7 +375,7 @@ func (p *Handler) noteOf(l *line) note {
 		}
 		return n
 	case isDrop:
-		n := note{"bad", fmt.Sprintf("%s: %s dropped: %s", d.Label(), plural(int(l.count), "stanza"), l.reason)}
+		n := note{"bad", fmt.Sprintf("%s: %s dropped: %s", d.Label(), plural(int(l.count), "stanza"), l.reason.Sentence())}
 		if l.reason == push.ReasonResumed {
 			n.Mood = "wait"
 		}
@@ -384,9 +384,9 @@ func (p *Handler) noteOf(l *line) note {
 		}
 		return n
 	}
-	n := note{Text: fmt.Sprintf("session %s can be resumed for %s: %s", p.shownID(l.extra), span(l.took), l.reason)}
+	n := note{Text: fmt.Sprintf("session %s can be resumed for %s: %s", p.shownID(l.extra), span(l.took), l.reason.Sentence())}
 	if l.took == 0 {
-		n.Text = fmt.Sprintf("session %s can be resumed for the usual time again: %s", p.shownID(l.extra), l.reason)
+		n.Text = fmt.Sprintf("session %s can be resumed for the usual time again: %s", p.shownID(l.extra), l.reason.Sentence())
 	}
 	return n
 }

@@ -64,7 +64,7 @@ func TestMetrics(t *testing.T) {
 		get := func(c prometheus.Collector) float64 { return testutil.ToFloat64(c) }
 		assert.Equal(t, 200.0, get(m.events.WithLabelValues("ping")))
 		assert.Equal(t, 1.0, get(m.replies.WithLabelValues("push.example.net", "fatal")))
-		assert.Equal(t, 1.0, get(m.changes.WithLabelValues("disabled", "errors of the push service")))
+		assert.Equal(t, 1.0, get(m.changes.WithLabelValues("disabled", "errors")))
 		assert.Equal(t, 1.0, get(m.decisions.WithLabelValues("no", "enabled", "disabled after errors")))
 		assert.Equal(t, 1.0, get(m.drops.WithLabelValues("rejected by the push service")))
 		assert.LessOrEqual(t, testutil.CollectAndCount(m, "push_service_waiting"), 4, "the attackers share a name")
