@@ -49,7 +49,7 @@ func TestSecrets(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			iq := string(n.AppendIQ(nil, "example.com", "i"))
-			if strings.Contains(iq, secret) && (strings.Contains(iq, text) || n.Class == Plain) {
+			if strings.Contains(iq, secret) && (strings.Contains(iq, text) || n.Class == ClassPlain) {
 				published++
 			}
 			switch rand.IntN(8) {

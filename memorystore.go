@@ -19,7 +19,7 @@ type MemoryStore struct {
 type memoryShard struct {
 	mu       sync.RWMutex
 	accounts map[string]string // to what pack returned
-	known    presence          // the names in accounts
+	known    fingerprints      // the names in accounts
 	_        [32]byte          // a cache line each
 }
 
