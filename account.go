@@ -28,7 +28,7 @@ type Account struct {
 // registration is a Registration with what the rules and the pacing know about it.
 type registration struct {
 	Registration
-	mem  memory
+	mem  notified
 	pace pacer
 	// unread counts the stanzas that it was notified of since its session was last active.
 	unread int
@@ -144,7 +144,7 @@ func (a *Account) remove(r *registration, reason Reason, e *Effects) {
 	a.unbind(r, reason, e)
 	r.drop(r.pace.takeAll(), reason, "", e)
 	a.regs = slices.DeleteFunc(a.regs, func(o *registration) bool { return o == r })
-	e.change(r.Key, Removed, reason, "")
+	e.change(r.Key, ChangeRemoved, reason, "")
 }
 
 // Handle takes note of an event and answers it in d, which it resets. It copies what it keeps of the event.
@@ -222,11 +222,11 @@ func (a *Account) matching(k Key) []*registration {
 func (a *Account) enable(e PushEnable, now time.Time, d *Decision) {
 	s := a.session(e.Session.ID)
 	n := a.enabling(e, now)
-	kind, reason := Added, ReasonEnabled
+	kind, reason := ChangeAdded, ReasonEnabled
 	if old := a.find(e.Key); old != nil {
-		kind, reason = Updated, ReasonReplaced
+		kind, reason = ChangeUpdated, ReasonReplaced
 		if !old.Health.Disabled.IsZero() {
-			kind, reason = Enabled, ReasonReenabled
+			kind, reason = ChangeEnabled, ReasonReenabled
 		}
 	}
 	r := a.put(n)
@@ -244,7 +244,7 @@ func (a *Account) enable(e PushEnable, now time.Time, d *Decision) {
 // enabling returns the registration that an enable makes. Its time has milliseconds, as databases and traces do, so that the order of
 // registrations is the same when they come back from there.
 func (a *Account) enabling(e PushEnable, now time.Time) Registration {
-	n := Registration{Account: a.name, Key: e.Key, Options: cloneFields(e.Options), Enabled: now.Truncate(time.Millisecond)}
+	n := Registration{Account: a.name, Key: e.Key, Options: cloneFields(e.Options), Wishes: e.Wishes, Enabled: now.Truncate(time.Millisecond)}
 	if s := a.session(e.Session.ID); s != nil {
 		n.Client = s.client
 	}
@@ -353,7 +353,7 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 			continue
 		}
 		if w == nil {
-			v.Notify, v.Rule, v.Reason, v.Detail, v.Class = true, rule, reason, "", Plain
+			v.Notify, v.Rule, v.Reason, v.Detail, v.Class = true, rule, reason, "", ClassPlain
 			w = r.pace.open(from)
 			w.events = newest(append(w.events, f.Number), a.policy.Causes)
 		}
@@ -383,11 +383,11 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 	a.touched = toInstant(f.Now)
 	r.unread += v.Count
 	due := f.Now
-	if (q.event == onAckDelayed || q.event == onStanzaQueued) && v.Class != Urgent {
+	if (q.event == onAckDelayed || q.event == onStanzaQueued) && v.Class != ClassUrgent {
 		due = due.Add(a.policy.Delay)
 	}
 	r.pace.schedule(due)
-	if v.Class == Urgent {
+	if v.Class == ClassUrgent {
 		r.pace.notBefore = 0 // a call that waited for the next try or the interval would be too old by then
 	}
 }
@@ -422,7 +422,7 @@ func (a *Account) Due(now time.Time, keys []Key, e *Effects) []Key {
 		if s.wakeAt != 0 && toInstant(now) >= s.wakeAt {
 			s.wakeAt = 0
 			if s.bound != nil {
-				s.bound.pace.open(s).at[Plain] = toInstant(now)
+				s.bound.pace.open(s).at[ClassPlain] = toInstant(now)
 				s.bound.pace.schedule(now)
 			}
 		}

@@ -100,7 +100,7 @@ func TestDisableNamesANodeOrAllOfAService(t *testing.T) {
 		a.Handle(PushDisable{Session: SessionID{Account: juliet}, Key: k}, Facts{Now: newYear}, &d)
 		var removed []string
 		for _, c := range d.Changes {
-			assert.Equal(t, Removed, c.Kind)
+			assert.Equal(t, ChangeRemoved, c.Kind)
 			removed = append(removed, c.Node)
 		}
 		assert.Equal(t, want, removed, "%v", k)

@@ -32,7 +32,7 @@ func BenchmarkWho(b *testing.B) {
 	for i := range ids {
 		ids[i] = fmt.Sprintf("%016x", rand.Uint64())
 	}
-	st := Stanza{From: "romeo@example.net/orchard", To: juliet, Class: Important}
+	st := Stanza{From: "romeo@example.net/orchard", To: juliet, Class: ClassImportant}
 
 	b.Run("registrations=0", func(b *testing.B) {
 		a := NewAccount(juliet, nil, nil)
@@ -118,7 +118,7 @@ func BenchmarkParseStanza(b *testing.B) {
 	b.SetBytes(int64(len(data)))
 	for b.Loop() {
 		st, err := ParseStanza("m1", data)
-		if err != nil || st.Class != Important || st.To != "juliet@capulet.example" {
+		if err != nil || st.Class != ClassImportant || st.To != "juliet@capulet.example" {
 			b.Fatal(st, err)
 		}
 	}

@@ -54,12 +54,12 @@ type Change struct {
 type ChangeKind string
 
 const (
-	Added    ChangeKind = "added"
-	Updated  ChangeKind = "updated"
-	Bound    ChangeKind = "bound"
-	Removed  ChangeKind = "removed"
-	Disabled ChangeKind = "disabled"
-	Enabled  ChangeKind = "enabled"
+	ChangeAdded    ChangeKind = "added"
+	ChangeUpdated  ChangeKind = "updated"
+	ChangeBound    ChangeKind = "bound"
+	ChangeRemoved  ChangeKind = "removed"
+	ChangeDisabled ChangeKind = "disabled"
+	ChangeEnabled  ChangeKind = "enabled"
 )
 
 // Advice tells the host how long a hibernated session should stay resumable from now on.

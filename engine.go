@@ -48,7 +48,7 @@ const shardCount = 64
 type shard struct {
 	mu       sync.Mutex
 	accounts map[string]*entry
-	kept     presence // the names in accounts
+	kept     fingerprints // the names in accounts
 	queue    deadline.Queue[*entry]
 	timer    *time.Timer
 	timerAt  time.Time
@@ -599,7 +599,7 @@ func (e *Engine) deliver(account string, now time.Time, eff *Effects) {
 	for i := range eff.Changes {
 		c := &eff.Changes[i]
 		level := slog.LevelInfo
-		if c.Kind == Disabled {
+		if c.Kind == ChangeDisabled {
 			level = slog.LevelWarn
 		}
 		if e.log.Enabled(e.ctx, level) {

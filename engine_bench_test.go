@@ -83,7 +83,7 @@ func BenchmarkHandle(b *testing.B) {
 		b.RunParallel(func(pb *testing.PB) {
 			var d Decision
 			mine := parts.of(names)
-			ev := ArchiveAdded{Stanza: Stanza{ID: "m1", Class: Important}}
+			ev := ArchiveAdded{Stanza: Stanza{ID: "m1", Class: ClassImportant}}
 			for i := 0; pb.Next(); i++ {
 				ev.Account = mine[i%len(mine)]
 				ev.Stanza.To = ev.Account

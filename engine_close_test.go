@@ -85,7 +85,7 @@ func TestCloseSilence(t *testing.T) {
 				require.ErrorAs(t, err, &unsent)
 				require.Len(t, unsent.Unsent, c.accounts)
 				for i, u := range unsent.Unsent {
-					assert.Equal(t, Unsent{fmt.Sprintf("user%02d@example.com", i), Drop{Key: phone, Class: Important, Count: 2, Events: u.Events, Reason: ReasonClosed}}, u)
+					assert.Equal(t, Unsent{fmt.Sprintf("user%02d@example.com", i), Drop{Key: phone, Class: ClassImportant, Count: 2, Events: u.Events, Reason: ReasonClosed}}, u)
 					assert.Len(t, u.Events, 2)
 				}
 				assert.Len(t, svc.published(), c.sent)

@@ -65,14 +65,14 @@ func TestVeto(t *testing.T) {
 		muted := message("m1")
 		muted.From = "tybalt@example.net"
 		d := handle(t, e, Offline{juliet, muted})
-		assert.Equal(t, []Verdict{{Key: phone, Rule: RuleVeto, Reason: ReasonVeto, Detail: "muted contact", Class: Important, Stanzas: d.Verdicts[0].Stanzas}}, d.Verdicts)
+		assert.Equal(t, []Verdict{{Key: phone, Rule: RuleVeto, Reason: ReasonVeto, Detail: "muted contact", Class: ClassImportant, Stanzas: d.Verdicts[0].Stanzas}}, d.Verdicts)
 		d = handle(t, e, HibernationStart{phoneSession, []Stanza{muted, message("m2")}})
 		assert.Equal(t, []string{"m2"}, d.Verdicts[0].Stanzas, "the others of a queue are not vetoed")
 		synctest.Wait()
 		assert.Empty(t, svc.published())
 		assert.Equal(t, []Reply{{Vetoed: "quiet hours"}}, replies)
 		require.Len(t, drops, 1)
-		assert.Equal(t, Drop{Key: phone, Class: Important, Count: 1, Events: drops[0].Events, Reason: ReasonVeto, Detail: "quiet hours"}, drops[0])
+		assert.Equal(t, Drop{Key: phone, Class: ClassImportant, Count: 1, Events: drops[0].Events, Reason: ReasonVeto, Detail: "quiet hours"}, drops[0])
 		assert.Equal(t, Health{}, health(t, memory), "and it says nothing about the registration")
 
 		handle(t, e, StanzaQueued{phoneSession, message("m3")}, StanzaQueued{phoneSession, message("m4")})
@@ -160,7 +160,7 @@ func TestClientID(t *testing.T) {
 		assert.True(t, d.Notifies(), "another client's session")
 		again := SessionID{juliet, "s3"}
 		d = handle(t, e, SessionOpen{Session: again, Client: "c1"})
-		assert.Equal(t, []Change{{phone, Bound, ReasonClientID, ""}}, d.Changes)
+		assert.Equal(t, []Change{{phone, ChangeBound, ReasonClientID, ""}}, d.Changes)
 		d = handle(t, e, ArchiveAdded{juliet, message("m2")})
 		assert.Equal(t, ReasonLive, d.Verdicts[0].Reason)
 		d = handle(t, e, HibernationStart{again, []Stanza{message("m2")}})
@@ -183,7 +183,7 @@ func TestResumption(t *testing.T) {
 		reason  Reason
 	}
 	asleep := advice{0, 72 * time.Hour, ReasonAsleep}
-	plain := Stanza{ID: "plain", Class: Plain}
+	plain := Stanza{ID: "plain", Class: ClassPlain}
 	for name, c := range map[string]struct {
 		policy Policy
 		play   func(t *testing.T, e *Engine, m Store)
@@ -273,7 +273,7 @@ func TestWakeBefore(t *testing.T) {
 				assert.Equal(t, c.want, at)
 				if name == "asleep" {
 					n := svc.published()[0]
-					assert.Equal(t, Plain, n.Class)
+					assert.Equal(t, ClassPlain, n.Class)
 					assert.Empty(t, n.Body)
 					assert.Zero(t, n.Count)
 				}

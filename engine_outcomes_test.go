@@ -100,13 +100,13 @@ func TestOutcomes(t *testing.T) {
 						assert.Empty(t, changes)
 					} else {
 						require.Len(t, changes, 1)
-						assert.Equal(t, Change{phone, Disabled, ReasonErrors, h.Cause}, changes[0])
+						assert.Equal(t, Change{phone, ChangeDisabled, ReasonErrors, h.Cause}, changes[0])
 						d := handle(t, e, Offline{juliet, message("after")})
 						assert.Equal(t, ReasonDisabled, d.Verdicts[0].Reason)
 						d = handle(t, e, StanzaQueued{phoneSession, message("after")})
 						assert.Equal(t, ReasonDisabled, d.Verdicts[0].Reason)
 						d = handle(t, e, PushEnable{Session: phoneSession, Key: phone})
-						assert.Equal(t, []Change{{phone, Enabled, ReasonReenabled, ""}}, d.Changes)
+						assert.Equal(t, []Change{{phone, ChangeEnabled, ReasonReenabled, ""}}, d.Changes)
 						assert.Equal(t, Health{}, health(t, memory))
 					}
 					require.NoError(t, e.Close(t.Context()))
@@ -295,19 +295,19 @@ func TestTooOldClasses(t *testing.T) {
 			}
 		}}})
 		call := message("call")
-		call.Class = Urgent
+		call.Class = ClassUrgent
 		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone}, Offline{juliet, message("m1")}, Offline{juliet, call})
 		pass(50 * time.Second)
 		svc.mu.Lock()
-		assert.Equal(t, Urgent, svc.got[len(svc.got)-1].Class)
+		assert.Equal(t, ClassUrgent, svc.got[len(svc.got)-1].Class)
 		svc.mu.Unlock()
 		pass(5 * time.Minute)
 		last := svc.published()
-		assert.Equal(t, Important, last[len(last)-1].Class)
+		assert.Equal(t, ClassImportant, last[len(last)-1].Class)
 		assert.Equal(t, 1, last[len(last)-1].Count)
 		pass(time.Hour)
 		require.Len(t, drops, 2)
-		assert.Equal(t, []Class{Urgent, Important}, []Class{drops[0].Class, drops[1].Class})
+		assert.Equal(t, []Class{ClassUrgent, ClassImportant}, []Class{drops[0].Class, drops[1].Class})
 		assert.Equal(t, []Reason{ReasonTooOld, ReasonTooOld}, []Reason{drops[0].Reason, drops[1].Reason})
 		assert.Equal(t, []time.Duration{time.Minute, 10 * time.Minute}, at)
 		d := handle(t, e, Offline{juliet, message("m1")})
@@ -339,7 +339,7 @@ func TestRetryDisabled(t *testing.T) {
 			handle(t, e, Offline{juliet, message(fmt.Sprint("n", i))})
 			pass(time.Hour)
 		}
-		assert.Equal(t, []ChangeKind{Disabled, Disabled, Disabled, Enabled}, []ChangeKind{changes[0].Kind, changes[1].Kind, changes[2].Kind, changes[3].Kind})
+		assert.Equal(t, []ChangeKind{ChangeDisabled, ChangeDisabled, ChangeDisabled, ChangeEnabled}, []ChangeKind{changes[0].Kind, changes[1].Kind, changes[2].Kind, changes[3].Kind})
 		assert.Equal(t, ReasonRecovered, changes[3].Reason)
 		assert.True(t, health(t, memory).Disabled.IsZero())
 		assert.Greater(t, len(svc.published()), 24)
@@ -381,7 +381,7 @@ func TestServiceLimits(t *testing.T) {
 				for _, service := range []string{"a.example", "b.example"} {
 					account := fmt.Sprintf("user%d-%s@example.com", i, service)
 					handle(t, e, PushEnable{Session: SessionID{Account: account}, Key: Key{Service: service}})
-					handle(t, e, Offline{account, Stanza{ID: id, Class: Important}})
+					handle(t, e, Offline{account, Stanza{ID: id, Class: ClassImportant}})
 				}
 			}
 		}

@@ -67,7 +67,7 @@ func handle(t *testing.T, e *Engine, evs ...Event) Decision {
 }
 
 func message(id string) Stanza {
-	return Stanza{ID: id, From: "romeo@example.net/orchard", To: juliet, Class: Important, Body: "wherefore"}
+	return Stanza{ID: id, From: "romeo@example.net/orchard", To: juliet, Class: ClassImportant, Body: "wherefore"}
 }
 
 func TestEngineStory(t *testing.T) {
@@ -76,7 +76,7 @@ func TestEngineStory(t *testing.T) {
 		e := newEngine(t, Config{Publisher: &svc})
 		d := handle(t, e, SessionOpen{Session: phoneSession, JID: juliet + "/phone"}, PushEnable{Session: phoneSession, Key: phone})
 		require.Len(t, d.Changes, 1)
-		assert.Equal(t, Added, d.Changes[0].Kind)
+		assert.Equal(t, ChangeAdded, d.Changes[0].Kind)
 
 		d = handle(t, e, ArchiveAdded{Account: juliet, Stanza: message("m1")})
 		assert.Equal(t, ReasonLive, d.Verdicts[0].Reason)

@@ -30,7 +30,7 @@ func Example() {
 	decision, _ := engine.Handle(ctx, push.Offline{Account: "juliet@example.com", Stanza: st})
 	engine.Close(ctx) // sends what waits
 	for _, v := range decision.Verdicts {
-		fmt.Println(v.Node, v.Notify, v.Reason)
+		fmt.Println(v.Node, v.Notify, v.Reason.Sentence())
 	}
 	// Output:
 	// to push.example.net node n1 important New Message!
@@ -49,14 +49,14 @@ func ExampleEngine_Handle() {
 	}
 	engine.Handle(ctx, push.SessionClose{Session: push.SessionID{Account: "juliet@example.com", ID: "tablet"}})
 
-	st := push.Stanza{ID: "m1", From: "romeo@example.net", To: "juliet@example.com", Class: push.Important}
+	st := push.Stanza{ID: "m1", From: "romeo@example.net", To: "juliet@example.com", Class: push.ClassImportant}
 	for _, ev := range []push.Event{push.ArchiveAdded{Account: "juliet@example.com", Stanza: st}, push.Offline{Account: "juliet@example.com", Stanza: st}} {
 		d, err := engine.Handle(ctx, ev)
 		if err != nil {
 			panic(err)
 		}
 		for _, v := range d.Verdicts {
-			fmt.Printf("%s %s: notify %v, rule %v, %v\n", ev.Name(), v.Node, v.Notify, v.Rule, v.Reason)
+			fmt.Printf("%s %s: notify %v, rule %v, %v\n", ev.Name(), v.Node, v.Notify, v.Rule, v.Reason.Sentence())
 		}
 	}
 	// Output:
@@ -91,10 +91,10 @@ type timeouts struct{}
 
 func (timeouts) ResumeTimeout(s push.SessionID, timeout time.Duration, why push.Reason) {
 	if timeout == 0 {
-		fmt.Printf("session %s: normal time again: %v\n", s.ID, why)
+		fmt.Printf("session %s: normal time again: %v\n", s.ID, why.Sentence())
 		return
 	}
-	fmt.Printf("session %s: resumable for %v: %v\n", s.ID, timeout, why)
+	fmt.Printf("session %s: resumable for %v: %v\n", s.ID, timeout, why.Sentence())
 }
 
 // A sleeping phone's session lives on until its user was shown a notification.
@@ -109,7 +109,7 @@ func ExampleResumption() {
 	engine.Handle(ctx, push.SessionOpen{Session: s})
 	engine.Handle(ctx, push.PushEnable{Session: s, Key: push.Key{Service: "push.example.net", Node: "n1"}})
 	engine.Handle(ctx, push.HibernationStart{Session: s})
-	engine.Handle(ctx, push.StanzaQueued{Session: s, Stanza: push.Stanza{ID: "m1", Class: push.Important}})
+	engine.Handle(ctx, push.StanzaQueued{Session: s, Stanza: push.Stanza{ID: "m1", Class: push.ClassImportant}})
 	engine.Close(ctx)
 	// Output:
 	// session c2s-17: resumable for 72h0m0s: asleep, can be woken by push
@@ -141,8 +141,8 @@ func ExampleVetoer() {
 	})
 	defer engine.Close(ctx)
 	engine.Handle(ctx, push.PushEnable{Session: push.SessionID{Account: "juliet@example.com"}, Key: push.Key{Service: "push.example.net"}})
-	d, _ := engine.Handle(ctx, push.Offline{Account: "juliet@example.com", Stanza: push.Stanza{ID: "m1", From: "paris@example.org", Class: push.Important}})
-	fmt.Println(d.Verdicts[0].Notify, d.Verdicts[0].Reason, "-", d.Verdicts[0].Detail)
+	d, _ := engine.Handle(ctx, push.Offline{Account: "juliet@example.com", Stanza: push.Stanza{ID: "m1", From: "paris@example.org", Class: push.ClassImportant}})
+	fmt.Println(d.Verdicts[0].Notify, d.Verdicts[0].Reason.Sentence(), "-", d.Verdicts[0].Detail)
 	// Output: false vetoed by the host - muted by the user
 }
 
@@ -160,7 +160,7 @@ func ExampleObserver() {
 			},
 			Affected: func(account string, _ time.Time, e *push.Effects) {
 				for _, c := range e.Changes {
-					fmt.Println(account, c.Node, c.Kind, "-", c.Reason, c.Detail)
+					fmt.Println(account, c.Node, c.Kind, "-", c.Reason.Sentence(), c.Detail)
 				}
 			},
 		},
@@ -185,7 +185,7 @@ func ExampleAccount() {
 		push.SessionOpen{Session: s},
 		push.PushEnable{Session: s, Key: push.Key{Service: "push.example.net", Node: "n1"}},
 		push.HibernationStart{Session: s},
-		push.StanzaQueued{Session: s, Stanza: push.Stanza{ID: "m1", Class: push.Important}},
+		push.StanzaQueued{Session: s, Stanza: push.Stanza{ID: "m1", Class: push.ClassImportant}},
 	} {
 		account.Handle(ev, push.Facts{Now: now, Number: uint64(i + 1)}, &d)
 	}

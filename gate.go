@@ -225,7 +225,7 @@ func (e *Engine) report(a *Account, k Key, u Update, eff *Effects) {
 
 func (e *Engine) logReply(n *Notification, reply Reply, res Result, took time.Duration) {
 	level := slog.LevelDebug
-	if res.Outcome != Accepted {
+	if res.Outcome != OutcomeAccepted {
 		level = slog.LevelInfo
 	}
 	if !e.log.Enabled(e.ctx, level) {

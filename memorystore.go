@@ -19,7 +19,7 @@ type MemoryStore struct {
 type memoryShard struct {
 	mu       sync.RWMutex
 	accounts map[string]string // to what pack returned
-	known    presence          // the names in accounts
+	known    fingerprints      // the names in accounts
 	_        [32]byte          // a cache line each
 }
 
@@ -123,6 +123,12 @@ func pack(rs []Registration) string {
 		b = appendTimes(b, r.Enabled, r.Health.Succeeded, r.Health.Disabled)
 		b = binary.AppendVarint(b, int64(r.Health.Errors))
 		b = binary.AppendVarint(b, int64(r.Health.Refusals))
+		if r.Wishes == nil {
+			b = appendInts(b, 0)
+		} else {
+			wishes := r.Wishes.appendBinary(nil)
+			b = append(appendInts(b, len(wishes)), wishes...)
+		}
 		if r.Options == nil {
 			b = appendInts(b, 0)
 			continue
@@ -150,6 +156,9 @@ func unpack(account, packed string) []Registration {
 		r.Service, r.Node, r.Client, r.Health.Cause = u.string(), u.string(), u.string(), u.string()
 		r.Enabled, r.Health.Succeeded, r.Health.Disabled = u.time(), u.time(), u.time()
 		r.Health.Errors, r.Health.Refusals = int(u.signed()), int(u.signed())
+		if wishes := u.string(); wishes != "" {
+			r.Wishes = readWishes(wishes)
+		}
 		n := u.int() - 1
 		if n < 0 {
 			continue

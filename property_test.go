@@ -281,13 +281,13 @@ func (b *book) effects(a *simAccount, e *Effects) {
 		name := id(a.name, c.Key)
 		r := b.now[name]
 		switch c.Kind {
-		case Added:
+		case ChangeAdded:
 			require.Nil(b.t, r, "%s added twice", name)
 			r = &pages{name: name, events: map[uint64]*entry{}}
 			b.now[name] = r
 			b.all = append(b.all, r)
 			continue
-		case Removed:
+		case ChangeRemoved:
 			require.NotNil(b.t, r, "%s removed twice", name)
 			b.settled(r)
 			delete(b.now, name)
@@ -299,7 +299,7 @@ func (b *book) effects(a *simAccount, e *Effects) {
 			continue
 		}
 		require.NotNil(b.t, r, "change of a registration that does not exist: %v", c)
-		r.disabled = c.Kind == Disabled || r.disabled && c.Kind != Enabled
+		r.disabled = c.Kind == ChangeDisabled || r.disabled && c.Kind != ChangeEnabled
 	}
 	for _, ad := range e.Advice {
 		b.note("advice %+v", ad)
@@ -352,7 +352,7 @@ func (b *book) replied(f *flight, res Result) {
 	r := b.of[f]
 	delete(b.of, f)
 	delete(b.flying, id(f.a.name, f.k))
-	if r == nil || res.Outcome != Accepted {
+	if r == nil || res.Outcome != OutcomeAccepted {
 		return
 	}
 	r.accepted += f.n.Count

@@ -78,10 +78,10 @@ func (a *Account) Begin(k Key, now time.Time, e *Effects) (Notification, bool) {
 	if !a.policy.IncludeBody || p.stripped {
 		n.Body = ""
 	}
-	if n.Body == "" && n.Class >= Important && !p.stripped {
+	if n.Body == "" && n.Class >= ClassImportant && !p.stripped {
 		n.Body = a.policy.StandIn
 	}
-	if n.Class >= Important {
+	if n.Class >= ClassImportant {
 		a.shorten(r, ReasonWoken, e)
 	}
 	return n, true
@@ -105,48 +105,55 @@ func (r Reply) OK() bool { return r == Reply{} }
 type Outcome uint8
 
 const (
-	// Accepted: the counters start again.
-	Accepted Outcome = iota
-	// Transient: tried again later; says nothing about the registration.
-	Transient
-	// Fatal: the registration is disabled at once.
-	Fatal
-	// Refused: disabled when it comes Policy.MaxRefusals times in a row.
-	Refused
-	// Failed: disabled when it comes Policy.MaxErrors times in a row.
-	Failed
-	// TooBig: sent once more without sender and body.
-	TooBig
-	// Dropped: the host vetoed it.
-	Dropped
+	// OutcomeAccepted: the counters start again.
+	OutcomeAccepted Outcome = iota
+	// OutcomeTransient: tried again later; says nothing about the registration.
+	OutcomeTransient
+	// OutcomeFatal: the registration is disabled at once.
+	OutcomeFatal
+	// OutcomeRefused: disabled when it comes Policy.MaxRefusals times in a row.
+	OutcomeRefused
+	// OutcomeFailed: disabled when it comes Policy.MaxErrors times in a row.
+	OutcomeFailed
+	// OutcomeTooBig: sent once more without sender and body.
+	OutcomeTooBig
+	// OutcomeDropped: the host vetoed it.
+	OutcomeDropped
 )
 
-func (o Outcome) String() string {
-	return [...]string{"accepted", "transient", "fatal", "refused", "failed", "too big", "dropped"}[min(o, Dropped)]
-}
+var outcomes = []string{"accepted", "transient", "fatal", "refused", "failed", "too-big", "dropped"}
+
+// String is the outcome's token.
+func (o Outcome) String() string { return token("outcome", outcomes, o) }
+
+// MarshalText gives the token.
+func (o Outcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
+
+// UnmarshalText reads a token. One that is not known is an error.
+func (o *Outcome) UnmarshalText(text []byte) error { return fromToken("outcome", outcomes, o, text) }
 
 // Classify is the table of outcomes. fpush answers bad-request for faults of its own, p2 recipient-unavailable when the vendor refused this time, so
 // neither the condition nor the type alone can tell.
 func (r Reply) Classify() Outcome {
 	switch {
 	case r.Vetoed != "":
-		return Dropped
+		return OutcomeDropped
 	case r.Missing, r.Type == "wait":
-		return Transient
+		return OutcomeTransient
 	case r.OK():
-		return Accepted
+		return OutcomeAccepted
 	}
 	switch r.Condition {
 	case "remote-server-timeout", "remote-server-not-found", "recipient-unavailable":
-		return Transient
+		return OutcomeTransient
 	case "item-not-found", "gone", "policy-violation":
-		return Fatal
+		return OutcomeFatal
 	case "forbidden", "not-authorized", "not-allowed":
-		return Refused
+		return OutcomeRefused
 	case "payload-too-big", "not-acceptable":
-		return TooBig
+		return OutcomeTooBig
 	}
-	return Failed
+	return OutcomeFailed
 }
 
 // Answered tells whether the push service itself answered, for [Service.Done].
@@ -183,37 +190,37 @@ func (a *Account) End(k Key, reply Reply, now time.Time, e *Effects) Result {
 		return res
 	}
 	p := &r.pace
-	hadBody := !p.stripped && (a.policy.IncludeBody || a.policy.IncludeSender || a.policy.StandIn != "" && flightClass(p) >= Important)
-	if res.Outcome == TooBig && !hadBody {
-		res.Outcome = Failed
+	hadBody := !p.stripped && (a.policy.IncludeBody || a.policy.IncludeSender || a.policy.StandIn != "" && flightClass(p) >= ClassImportant)
+	if res.Outcome == OutcomeTooBig && !hadBody {
+		res.Outcome = OutcomeFailed
 	}
 	h := &r.Health
 	switch res.Outcome {
-	case Accepted:
+	case OutcomeAccepted:
 		disabled := !h.Disabled.IsZero()
 		if h.Errors > 0 || h.Refusals > 0 || disabled || now.Sub(h.Succeeded) >= succeededEvery {
 			res.Store, res.Update = true, Update{Succeeded: now}
 			*h = res.Update.Apply(*h)
 		}
 		if disabled {
-			e.change(k, Enabled, ReasonRecovered, "")
+			e.change(k, ChangeEnabled, ReasonRecovered, "")
 		}
 		p.finish(now, a.policy)
-	case Transient:
+	case OutcomeTransient:
 		r.drop(p.takeResumed(), ReasonResumed, "", e)
 		wait := a.policy.backoff(a.name, k, p.tries)
 		p.again(now, wait, a.policy)
 		if len(p.waiting) > 0 {
 			res.RetryAt = p.notBefore.time()
 		}
-	case TooBig:
+	case OutcomeTooBig:
 		r.drop(p.takeResumed(), ReasonResumed, "", e)
 		p.again(now, 0, a.policy)
 		p.stripped = len(p.waiting) > 0
 		if p.stripped {
 			res.RetryAt = now
 		}
-	case Dropped:
+	case OutcomeDropped:
 		e.Drops = append(e.Drops, r.flightDrop(ReasonVeto, reply.Vetoed))
 		p.finish(now, a.policy)
 	default:
@@ -222,7 +229,7 @@ func (a *Account) End(k Key, reply Reply, now time.Time, e *Effects) Result {
 		e.Drops = append(e.Drops, r.flightDrop(ReasonRejected, reply.Condition))
 		p.finish(now, a.policy)
 		if !res.Update.Disabled.IsZero() {
-			e.change(k, Disabled, ReasonErrors, h.Cause)
+			e.change(k, ChangeDisabled, ReasonErrors, h.Cause)
 			a.unbind(r, ReasonErrors, e)
 			r.drop(p.takeAll(), ReasonDisabled, h.Cause, e)
 		}
@@ -244,10 +251,10 @@ func (a *Account) count(r *registration, o Outcome, reply Reply, now time.Time) 
 	var u Update
 	disable := true
 	switch o {
-	case Refused:
+	case OutcomeRefused:
 		u.Refusals = 1
 		disable = r.Health.Refusals+1 >= a.policy.MaxRefusals
-	case Failed:
+	case OutcomeFailed:
 		u.Errors = 1
 		limit := a.policy.MaxErrors
 		if r.Health.Succeeded.IsZero() {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -12,17 +13,25 @@ import (
 type Key struct {
 	// Service is the JID of the push service (the app server), in prepared form.
 	Service string
-	Node    string
+	// Node is what the service gave the client. Of a registration of Push 2.0 it is Push2Node followed by the device, of which the account
+	// has one registration: the ID that SASL2 gave of the client, else the resource.
+	Node string
 }
+
+// Push2Node begins the Node of registrations of Push 2.0. A client of XEP-0357 cannot enable a node that begins so.
+const Push2Node = NSPush2 + "#"
+
+// IsPush2 tells whether k names a registration of Push 2.0.
+func (k Key) IsPush2() bool { return strings.HasPrefix(k.Node, Push2Node) }
 
 // Compare orders keys by service, then node, as Decision does.
 func (k Key) Compare(o Key) int {
 	return cmp.Or(cmp.Compare(k.Service, o.Service), cmp.Compare(k.Node, o.Node))
 }
 
-// matches tells whether a disable of o removes k: without a node it means all of the service (XEP-0357 §6).
+// matches tells whether a disable of o removes k: without a node it means all of the service (XEP-0357 §6), but those of the other protocol.
 func (k Key) matches(o Key) bool {
-	return k.Service == o.Service && (o.Node == "" || k.Node == o.Node)
+	return k.Service == o.Service && (o.Node == "" && !k.IsPush2() || k.Node == o.Node)
 }
 
 // Field is one field of a publish-options form (XEP-0004), as the client sent it: order, type and every value, empty
@@ -39,6 +48,8 @@ type Registration struct {
 	Key
 	// Options are sent with each publish, verbatim. They hold the service's secret: never log them.
 	Options []Field
+	// Wishes are what the client asked for besides. Nil: nothing.
+	Wishes *Wishes
 	// Client is the client ID of the session that enabled it last, or empty (rule R14).
 	Client string
 	// Enabled is when it was enabled last. At the limit the one that was enabled longest ago goes.

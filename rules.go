@@ -1,7 +1,5 @@
 package push
 
-import "fmt"
-
 // The business rules: who is notified of an event, and why.
 //
 // A rule looks at one stanza of one event and at one registration of the account, and at nothing else; decide puts the rules in
@@ -64,7 +62,7 @@ func decide(q *question) (Rule, Reason) {
 		return rule, reason
 	}
 	// Policy. By default plain stanzas notify too: a client asked for stream management to get all of them.
-	if q.class == Plain && q.skipPlain && q.event != onPing {
+	if q.class == ClassPlain && q.skipPlain && q.event != onPing {
 		return rule, ReasonPlain
 	}
 	// R11. Never twice for the same stanza and registration, whatever the events and their order.
@@ -98,7 +96,7 @@ func reach(q *question) (Rule, Reason) {
 		switch {
 		case q.own:
 			return RuleArchived, ReasonOwn
-		case q.class == Urgent:
+		case q.class == ClassUrgent:
 			return RuleUrgent, ReasonCall
 		case q.live:
 			return RuleArchived, ReasonLive
@@ -109,7 +107,7 @@ func reach(q *question) (Rule, Reason) {
 
 	// R7, R9. A message went to offline storage: no session took it, so every device is notified. (Gultsch 4c)
 	case onOffline:
-		if q.class == Urgent {
+		if q.class == ClassUrgent {
 			return RuleUrgent, ReasonCall
 		}
 		return RuleOffline, ReasonOffline
@@ -138,157 +136,3 @@ func ofSession(q *question, reason Reason) Reason {
 	}
 	return ReasonOtherSession
 }
-
-// Rule names the rule that decided. The set may grow; treat values you do not know as such.
-type Rule uint8
-
-const (
-	RuleNone        Rule = iota
-	RuleBind             // R1
-	RuleAckDelayed       // R2
-	RuleHibernation      // R3
-	RuleQueued           // R4
-	RuleResumed          // R5
-	RuleArchived         // R6
-	RuleOffline          // R7
-	RuleGroupchat        // R8
-	RuleUrgent           // R9
-	RulePing             // R10
-	RuleOnce             // R11
-	RuleEnabled          // R12
-	RuleCSI              // R13
-	RuleClient           // R14
-	RuleVeto             // the host's own
-)
-
-var ruleNames = [...]string{
-	"none", "bind", "ack-delayed", "hibernation", "queued", "resumed", "archived", "offline", "groupchat", "urgent", "ping",
-	"once", "enabled", "csi", "client", "veto",
-}
-
-func (r Rule) String() string {
-	if int(r) < len(ruleNames) {
-		return ruleNames[r]
-	}
-	return fmt.Sprintf("rule(%d)", uint8(r))
-}
-
-// MarshalText gives the rule's name, which does not change between versions.
-func (r Rule) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
-
-// Reason says why, for a no as much as for a yes. The set may grow; treat values you do not know as such.
-type Reason uint8
-
-const (
-	// ReasonNone is the zero Reason: nothing was decided, nobody is notified.
-	ReasonNone Reason = iota
-
-	// Reasons to notify.
-
-	ReasonUnacknowledged // R2
-	ReasonConnectionLost // R3
-	ReasonQueued         // R4
-	ReasonNoSession      // R6
-	ReasonOffline        // R7
-	ReasonGroupchat      // R8
-	ReasonCall           // R9
-	ReasonPing           // R10
-	ReasonWake           // the session's resumption time is about to run out (Policy.WakeBefore)
-
-	// Reasons not to.
-
-	ReasonNoRegistration // the account has none
-	ReasonUnbound        // the session that the event is about has no registration bound
-	ReasonOtherSession   // the event is about another session than the registration's
-	ReasonNothing        // the event had no stanzas
-	ReasonLive           // R6: a session that is bound to it is connected
-	ReasonHibernated     // R6: it has a hibernated session, whose queue raises its own events
-	ReasonOwn            // R6: the account sent it
-	ReasonNotNamed       // R10
-	ReasonSeen           // R11
-	ReasonDisabled       // R12
-	ReasonHeld           // R13
-	ReasonPlain          // Policy.SkipPlain
-	ReasonVeto           // the host's hook said no
-	ReasonResumed        // R5
-	ReasonUnknownSession // the session was never opened, or is closed
-	ReasonStore          // the registrations could not be read
-
-	// Reasons why something that waited was dropped, and reasons of changes and advice.
-
-	ReasonTooOld         // Policy.Expire, Policy.ExpireUrgent
-	ReasonRejected       // the push service refused the publish for good
-	ReasonRemoved        // the registration is gone
-	ReasonEnabled        // the client asked for it
-	ReasonReplaced       // the client enabled it again
-	ReasonReenabled      // a tombstone was enabled again
-	ReasonClientID       // R14
-	ReasonDisabledByUser // the client disabled it
-	ReasonLimit          // Policy.MaxRegistrations
-	ReasonRevoked        // affiliation none (XEP-0357 §8)
-	ReasonAccount        // the account was removed
-	ReasonErrors         // the push service's errors
-	ReasonRecovered      // a tombstone's retry was accepted
-	ReasonAsleep         // the session hibernates and can be woken
-	ReasonWoken          // an important notification has gone out
-	ReasonClosed         // the engine was closed
-	reasonEnd
-)
-
-var reasonTexts = [...]string{
-	ReasonNone:           "nothing decided",
-	ReasonUnacknowledged: "stanza not acknowledged in time",
-	ReasonConnectionLost: "connection lost with unacknowledged stanzas",
-	ReasonQueued:         "stanza queued for hibernated session",
-	ReasonNoSession:      "message archived and device has no session",
-	ReasonOffline:        "message stored offline",
-	ReasonGroupchat:      "room message with no resource joined",
-	ReasonCall:           "incoming call",
-	ReasonPing:           "wake-up requested",
-	ReasonWake:           "resumption time is about to run out",
-	ReasonNoRegistration: "no registration",
-	ReasonUnbound:        "no registration bound",
-	ReasonOtherSession:   "bound to another session, or none",
-	ReasonNothing:        "no stanza",
-	ReasonLive:           "session active",
-	ReasonHibernated:     "session hibernated: left to stanza-queued",
-	ReasonOwn:            "own sent message",
-	ReasonNotNamed:       "not among those to wake",
-	ReasonSeen:           "already notified",
-	ReasonDisabled:       "disabled after errors",
-	ReasonHeld:           "held back by client state indication",
-	ReasonPlain:          "plain stanzas do not notify",
-	ReasonVeto:           "vetoed by the host",
-	ReasonResumed:        "session resumed",
-	ReasonUnknownSession: "session not known",
-	ReasonStore:          "registrations could not be read",
-	ReasonTooOld:         "too old",
-	ReasonRejected:       "rejected by the push service",
-	ReasonRemoved:        "registration removed",
-	ReasonEnabled:        "enabled",
-	ReasonReplaced:       "enabled again",
-	ReasonReenabled:      "enabled again after errors",
-	ReasonClientID:       "known client ID",
-	ReasonDisabledByUser: "disabled by the client",
-	ReasonLimit:          "too many registrations: enabled longest ago",
-	ReasonRevoked:        "revoked by the push service",
-	ReasonAccount:        "account removed",
-	ReasonErrors:         "errors of the push service",
-	ReasonRecovered:      "push service accepts it again",
-	ReasonAsleep:         "asleep, can be woken by push",
-	ReasonWoken:          "important notification sent",
-	ReasonClosed:         "engine closed",
-}
-
-// Notifies tells whether it is a reason to notify.
-func (r Reason) Notifies() bool { return r >= ReasonUnacknowledged && r <= ReasonWake }
-
-func (r Reason) String() string {
-	if r < reasonEnd {
-		return reasonTexts[r]
-	}
-	return fmt.Sprintf("reason(%d)", uint8(r))
-}
-
-// MarshalText gives the reason's text, which does not change between versions.
-func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }

@@ -85,11 +85,11 @@ func compare(t *testing.T, want, got []string) {
 
 // notInStories are the rules and reasons that no event of the pure core answers with.
 var notInStories = map[string]string{
-	ReasonNone.String():  "the zero Reason is no answer",
-	ReasonStore.String(): "an Account has no store; see the Engine's tests",
-	ReasonWake.String():  "the wake-up before the end of the resumption time is no answer to an event",
-	RuleBind.String():    "R1 says who has which registration, and answers nothing",
-	RuleClient.String():  "R14 says who has which registration, and answers nothing",
+	ReasonNone.Sentence():  "the zero Reason is no answer",
+	ReasonStore.Sentence(): "an Account has no store; see the Engine's tests",
+	ReasonWake.Sentence():  "the wake-up before the end of the resumption time is no answer to an event",
+	RuleBind.String():      "R1 says who has which registration, and answers nothing",
+	RuleClient.String():    "R14 says who has which registration, and answers nothing",
 }
 
 // occurs checks that every reason and every rule is in some scenario's output.
@@ -104,7 +104,7 @@ func occurs(t *testing.T, all string) {
 		look("rule", r.String(), `(?m)^ .* \| `+regexp.QuoteMeta(r.String())+`: `)
 	}
 	for r := Reason(0); !strings.HasPrefix(r.String(), "reason("); r++ {
-		look("reason", r.String(), `(?m)^ .*(\||:) `+regexp.QuoteMeta(r.String())+`( \(.*\))?$`)
+		look("reason", r.Sentence(), `(?m)^ .*(\||:) `+regexp.QuoteMeta(r.Sentence())+`( \(.*\))?$`)
 	}
 	assert.Empty(t, missing, "no scenario has them")
 }
@@ -218,9 +218,9 @@ func (s *story) happen(verb string, args []string) error {
 	case "close":
 		s.sim.event(SessionClose{session()})
 	case "enable":
-		s.sim.event(PushEnable{session(), key(args[1]), fields(opts)})
+		s.sim.event(PushEnable{Session: session(), Key: key(args[1]), Options: fields(opts)})
 	case "operator":
-		s.sim.event(PushEnable{SessionID{Account: user}, key(args[0]), fields(opts)})
+		s.sim.event(PushEnable{Session: SessionID{Account: user}, Key: key(args[0]), Options: fields(opts)})
 	case "disable":
 		s.sim.event(PushDisable{session(), key(args[1])})
 	case "delayed":
@@ -490,7 +490,7 @@ func why(detail string) string {
 func (s *story) decided(a *simAccount, _ Event, d *Decision) {
 	if d.Reason != ReasonNone {
 		assert.Empty(s.t, d.Verdicts)
-		s.print(a.name, "nobody | %v: %v", RuleNone, d.Reason)
+		s.print(a.name, "nobody | %v: %v", RuleNone, d.Reason.Sentence())
 	}
 	var last Key
 	for i, v := range d.Verdicts {
@@ -510,16 +510,16 @@ func (s *story) decided(a *simAccount, _ Event, d *Decision) {
 		if v.Count != len(v.Stanzas) {
 			line += fmt.Sprintf(" (%d)", v.Count)
 		}
-		s.print(a.name, "%s | %v: %v%s", line, v.Rule, v.Reason, why(v.Detail))
+		s.print(a.name, "%s | %v: %v%s", line, v.Rule, v.Reason.Sentence(), why(v.Detail))
 	}
 }
 
 func (s *story) effects(a *simAccount, e *Effects) {
 	for _, c := range e.Changes {
-		s.print(a.name, "%s %s | %v%s", label(c.Key), c.Kind, c.Reason, why(c.Detail))
+		s.print(a.name, "%s %s | %v%s", label(c.Key), c.Kind, c.Reason.Sentence(), why(c.Detail))
 	}
 	for _, d := range e.Drops {
-		s.print(a.name, "%s dropped %v %d of %s | %v%s", label(d.Key), d.Class, d.Count, events(d.Events), d.Reason, why(d.Detail))
+		s.print(a.name, "%s dropped %v %d of %s | %v%s", label(d.Key), d.Class, d.Count, events(d.Events), d.Reason.Sentence(), why(d.Detail))
 	}
 	for _, ad := range e.Advice {
 		assert.Equal(s.t, a.name, ad.Session.Account)
@@ -527,7 +527,7 @@ func (s *story) effects(a *simAccount, e *Effects) {
 		if ad.Timeout != 0 {
 			timeout = short(ad.Timeout)
 		}
-		s.print(a.name, "%s resumable for %s | %v", ad.Session.ID, timeout, ad.Reason)
+		s.print(a.name, "%s resumable for %s | %v", ad.Session.ID, timeout, ad.Reason.Sentence())
 	}
 }
 
@@ -565,7 +565,7 @@ func (s *story) sent(f *flight) {
 }
 
 func (s *story) replied(f *flight, res Result) {
-	if res.Outcome == Accepted && !s.replies {
+	if res.Outcome == OutcomeAccepted && !s.replies {
 		return
 	}
 	line := fmt.Sprintf("reply to %s: %v", label(f.k), res.Outcome)

@@ -48,7 +48,7 @@ func (a *Account) open(e SessionOpen, d *Decision) {
 	}
 	if found != nil {
 		s.bind(found)
-		d.change(found.Key, Bound, ReasonClientID, "")
+		d.change(found.Key, ChangeBound, ReasonClientID, "")
 	}
 }
 
@@ -101,7 +101,7 @@ func (a *Account) alerted(id string, d *Decision) {
 		return
 	}
 	for _, v := range d.Verdicts {
-		if v.Key == s.bound.Key && v.Reason == ReasonSeen && v.Class >= Important {
+		if v.Key == s.bound.Key && v.Reason == ReasonSeen && v.Class >= ClassImportant {
 			a.shorten(s.bound, ReasonWoken, &d.Effects)
 		}
 	}

@@ -54,36 +54,47 @@ const (
 	KindNonza
 )
 
-func (k Kind) String() string {
-	return [...]string{"message", "presence", "iq", "nonza"}[min(k, KindNonza)]
-}
+var kinds = []string{"message", "presence", "iq", "nonza"}
+
+// String is the kind's token.
+func (k Kind) String() string { return token("kind", kinds, k) }
+
+// MarshalText gives the token.
+func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText reads a token. One that is not known is an error.
+func (k *Kind) UnmarshalText(text []byte) error { return fromToken("kind", kinds, k, text) }
 
 // Class is how much a user wants to know about a stanza, and so how a device is woken for it.
 type Class uint8
 
 const (
-	// Plain is a silent wake-up: the client has something to fetch, the user need not see it.
-	Plain Class = iota
-	// Important is what the user should see.
-	Important
-	// Urgent cannot wait: an incoming call.
-	Urgent
+	// ClassPlain is a silent wake-up: the client has something to fetch, the user need not see it.
+	ClassPlain Class = iota
+	// ClassImportant is what the user should see.
+	ClassImportant
+	// ClassUrgent cannot wait: an incoming call.
+	ClassUrgent
 )
 
-func (c Class) String() string {
-	return [...]string{"plain", "important", "urgent"}[min(c, Urgent)]
-}
+var classes = []string{"plain", "important", "urgent"}
 
-// MarshalText gives the class's name.
+// String is the class's token.
+func (c Class) String() string { return token("class", classes, c) }
+
+// MarshalText gives the token.
 func (c Class) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// UnmarshalText reads a token. One that is not known is an error.
+func (c *Class) UnmarshalText(text []byte) error { return fromToken("class", classes, c, text) }
 
 // Carbon says whether a message is a carbon copy (XEP-0280).
 type Carbon uint8
 
 const (
-	NotCarbon Carbon = iota
-	ReceivedCarbon
-	SentCarbon
+	CarbonNone Carbon = iota
+	CarbonReceived
+	CarbonSent
 )
 
 // Features is what a stanza's class depends on. Hosts that have parsed a stanza already fill it themselves; of a carbon copy it
@@ -110,23 +121,23 @@ type Features struct {
 func Classify(f Features) Class {
 	switch {
 	case f.Kind != KindMessage:
-		return Plain
-	case f.Carbon == SentCarbon: // the user wrote it, on another device
-		return Plain
+		return ClassPlain
+	case f.Carbon == CarbonSent: // the user wrote it, on another device
+		return ClassPlain
 	case f.Type == "headline":
-		return Plain
+		return ClassPlain
 	case f.Propose:
-		return Urgent
+		return ClassUrgent
 	case f.Encrypted:
-		return Important
+		return ClassImportant
 	case f.KeyTransport: // OMEMO housekeeping, nothing to read
-		return Plain
+		return ClassPlain
 	case f.Type == "groupchat" && f.Subject:
-		return Plain
+		return ClassPlain
 	case f.Body:
-		return Important
+		return ClassImportant
 	}
-	return Plain
+	return ClassPlain
 }
 
 // ParseStanza makes a Stanza from its XML, which must be one element. It keeps no reference to data. It accepts the XML that XMPP allows
@@ -308,9 +319,9 @@ func (c *collector) child(m *judged, space, local string) {
 	case local == "x" && space == "jabber:x:encrypted", local == "openpgp" && space == "urn:xmpp:openpgp:0":
 		m.Encrypted = true
 	case !c.forwarded && space == "urn:xmpp:carbons:2" && (local == "sent" || local == "received"):
-		c.in, c.wrapper = inCarbon, ReceivedCarbon
+		c.in, c.wrapper = inCarbon, CarbonReceived
 		if local == "sent" {
-			c.wrapper = SentCarbon
+			c.wrapper = CarbonSent
 		}
 	}
 }

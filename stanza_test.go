@@ -150,28 +150,28 @@ func TestTrickyStanzas(t *testing.T) {
 		name, xml string
 		want      Stanza
 	}{
-		{"prefixed propose", `<message xmlns:j="urn:xmpp:jingle-message:0"><j:propose/></message>`, Stanza{Class: Urgent}},
-		{"prefixed encrypted", `<message xmlns:o="urn:xmpp:omemo:2"><o:encrypted><o:payload/></o:encrypted></message>`, Stanza{Class: Important}},
-		{"prefixed message", `<c:message xmlns:c="jabber:client" to="a.example"><c:body>hi</c:body></c:message>`, Stanza{Class: Important, To: "a.example", Body: "hi"}},
+		{"prefixed propose", `<message xmlns:j="urn:xmpp:jingle-message:0"><j:propose/></message>`, Stanza{Class: ClassUrgent}},
+		{"prefixed encrypted", `<message xmlns:o="urn:xmpp:omemo:2"><o:encrypted><o:payload/></o:encrypted></message>`, Stanza{Class: ClassImportant}},
+		{"prefixed message", `<c:message xmlns:c="jabber:client" to="a.example"><c:body>hi</c:body></c:message>`, Stanza{Class: ClassImportant, To: "a.example", Body: "hi"}},
 		{"body of the default namespace in a prefixed message", `<c:message xmlns:c="jabber:client"><body>hi</body></c:message>`, Stanza{}},
 		{"prefix for something else inside", `<message xmlns:j="urn:xmpp:jingle-message:0"><x xmlns:j="other"><j:propose/></x></message>`, Stanza{}},
-		{"default namespace taken back", `<message xmlns="jabber:client"><x xmlns=""/><body>hi</body></message>`, Stanza{Class: Important, Body: "hi"}},
+		{"default namespace taken back", `<message xmlns="jabber:client"><x xmlns=""/><body>hi</body></message>`, Stanza{Class: ClassImportant, Body: "hi"}},
 		{"body without the namespace", `<message xmlns="jabber:client"><body xmlns="">hi</body></message>`, Stanza{}},
 		{"message of nobody", `<message xmlns="a:b"><body>hi</body></message>`, Stanza{Kind: KindNonza}},
 		{"presence", `<presence from="a.example"><body>hi</body></presence>`, Stanza{Kind: KindPresence, From: "a.example"}},
 		{"iq", `<iq to="a.example"><body>hi</body></iq>`, Stanza{Kind: KindIQ, To: "a.example"}},
-		{"component", `<message xmlns="jabber:component:accept"><body>hi</body></message>`, Stanza{Class: Important, Body: "hi"}},
-		{"attributes with a prefix", `<message xmlns:a="b" a:to="a.example" a:type="headline"><body>hi</body></message>`, Stanza{Class: Important, Body: "hi"}},
-		{"attributes of a child", `<message><body type="headline" to="a.example">hi</body></message>`, Stanza{Class: Important, Body: "hi"}},
-		{"CDATA", `<message><body><![CDATA[<b>]]>&amp;<![CDATA[]]]]>x</body></message>`, Stanza{Class: Important, Body: "<b>&]]x"}},
+		{"component", `<message xmlns="jabber:component:accept"><body>hi</body></message>`, Stanza{Class: ClassImportant, Body: "hi"}},
+		{"attributes with a prefix", `<message xmlns:a="b" a:to="a.example" a:type="headline"><body>hi</body></message>`, Stanza{Class: ClassImportant, Body: "hi"}},
+		{"attributes of a child", `<message><body type="headline" to="a.example">hi</body></message>`, Stanza{Class: ClassImportant, Body: "hi"}},
+		{"CDATA", `<message><body><![CDATA[<b>]]>&amp;<![CDATA[]]]]>x</body></message>`, Stanza{Class: ClassImportant, Body: "<b>&]]x"}},
 		{"empty CDATA", `<message><body><![CDATA[]]></body></message>`, Stanza{}},
-		{"lines", "<message><body>a\r\nb\rc&#13;</body></message>", Stanza{Class: Important, Body: "a\nb\nc\r"}},
-		{"spaces", "<message><body> </body></message>", Stanza{Class: Important, Body: " "}},
+		{"lines", "<message><body>a\r\nb\rc&#13;</body></message>", Stanza{Class: ClassImportant, Body: "a\nb\nc\r"}},
+		{"spaces", "<message><body> </body></message>", Stanza{Class: ClassImportant, Body: " "}},
 		{"references in attributes", `<message to="a&#46;example" from='b&#x2e;example'/>`, Stanza{To: "a.example", From: "b.example"}},
-		{"markup in the body", `<message><body>a<b>c</b>d</body></message>`, Stanza{Class: Important, Body: "ad"}},
+		{"markup in the body", `<message><body>a<b>c</b>d</body></message>`, Stanza{Class: ClassImportant, Body: "ad"}},
 		{"markup only", `<message><body><b>c</b></body></message>`, Stanza{}},
 		{"address to be prepared", `<message to="Juliet@EXAMPLE.com/Balcony"/>`, Stanza{To: "juliet@example.com/Balcony"}},
-		{"carbon", carbon(`<message xmlns="jabber:client" to="a.example"><body>hi</body></message>`), Stanza{Class: Important, To: "a.example", Body: "hi"}},
+		{"carbon", carbon(`<message xmlns="jabber:client" to="a.example"><body>hi</body></message>`), Stanza{Class: ClassImportant, To: "a.example", Body: "hi"}},
 		{"carbon in a carbon", carbon(carbon(`<message xmlns="jabber:client"><body>hi</body></message>`)), Stanza{From: "juliet@example.com", To: "juliet@example.com/a"}},
 		{"carbon of a carbon's namespace", carbon(`<message><body>hi</body></message>`), Stanza{From: "juliet@example.com", To: "juliet@example.com/a"}},
 		{"carbon of nothing", carbon(``), Stanza{From: "juliet@example.com", To: "juliet@example.com/a"}},
@@ -179,7 +179,7 @@ func TestTrickyStanzas(t *testing.T) {
 		{"carbon in a presence", strings.NewReplacer(`<message xmlns="jabber:client" from`, `<presence xmlns="jabber:client" from`, `</received></message>`, `</received></presence>`).
 			Replace(carbon(`<message xmlns="jabber:client"><body>hi</body></message>`)), Stanza{Kind: KindPresence, From: "juliet@example.com", To: "juliet@example.com/a"}},
 		{"carbon that a stranger made up", strings.Replace(carbon(`<message xmlns="jabber:client" from="nurse@example.com" to="a.example"><body>hi</body></message>`), `from="juliet@example.com"`, `from="tybalt@example.net/x"`, 1),
-			Stanza{Class: Important, From: "tybalt@example.net/x", To: "juliet@example.com/a"}},
+			Stanza{Class: ClassImportant, From: "tybalt@example.net/x", To: "juliet@example.com/a"}},
 		{"forwarded without a carbon", `<message xmlns="jabber:client"><forwarded xmlns="urn:xmpp:forward:0"><message xmlns="jabber:client"><body>hi</body></message></forwarded></message>`, Stanza{}},
 		{"many carbons", strings.Replace(carbon(`<message xmlns="jabber:client"/>`), `<received`, `<sent xmlns="urn:xmpp:carbons:2"/><received`, 1), Stanza{}},
 		{"payload of another", `<message><encrypted xmlns="urn:xmpp:omemo:2"><x><payload/></x></encrypted></message>`, Stanza{}},
@@ -292,7 +292,7 @@ func TestReadStanza(t *testing.T) {
 	}}
 	body := xml.StartElement{Name: xml.Name{Space: "jabber:client", Local: "body"}}
 	all := []xml.Token{message, body, xml.CharData("h"), xml.CharData("i"), body.End(), message.End()}
-	want := Stanza{ID: "x", To: "juliet@example.com", Body: "hi", Class: Important}
+	want := Stanza{ID: "x", To: "juliet@example.com", Body: "hi", Class: ClassImportant}
 
 	for _, early := range []bool{false, true} {
 		st, err := ReadStanza("x", &tokens{list: all, early: early, then: io.EOF})

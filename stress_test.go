@@ -104,13 +104,13 @@ func (l *ledger) observer() *Observer {
 		Replied: func(_ time.Time, n *Notification, reply Reply, res Result, _ time.Duration) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
-			if res.Outcome != Accepted {
+			if res.Outcome != OutcomeAccepted {
 				return
 			}
 			for _, number := range n.Events {
 				if class, ok := l.owed[debt{n.Account, n.Key, number}]; ok {
 					l.paid++
-					if class > n.Class && class != Urgent { // a call may have become too old for itself, but not for what came with it
+					if class > n.Class && class != ClassUrgent { // a call may have become too old for itself, but not for what came with it
 						l.problems = append(l.problems, fmt.Sprintf("event %d was %v and went out as %v", number, class, n.Class))
 					}
 				}
@@ -182,7 +182,7 @@ func TestStress(t *testing.T) {
 				case 4:
 					ev = PushDisable{s, k}
 				case 5, 6:
-					ev = HibernationStart{s, []Stanza{st, {ID: st.ID + "b", Class: Important}}}
+					ev = HibernationStart{s, []Stanza{st, {ID: st.ID + "b", Class: ClassImportant}}}
 				case 7:
 					ev = HibernationEnd{s}
 				case 8, 9, 10:
@@ -275,7 +275,7 @@ func TestOutage(t *testing.T) {
 			account := fmt.Sprintf("user%d@example.com", i)
 			_, err := e.Handle(ctx, PushEnable{Session: SessionID{Account: account}, Key: Key{Service: "dead.example.net", Node: "n"}})
 			require.NoError(t, err)
-			_, err = e.Handle(ctx, Offline{account, Stanza{ID: "m1", Class: Important}})
+			_, err = e.Handle(ctx, Offline{account, Stanza{ID: "m1", Class: ClassImportant}})
 			require.NoError(t, err)
 		}
 		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: Key{Service: "healthy.example.net", Node: "n"}})

@@ -69,8 +69,8 @@ func decisionsChart(slots []slot) chart {
 func publishesChart(slots []slot) chart {
 	return makeChart("Replies", slots, []layer{{"accepted", "good"}, {"tried again", "wait"}, {"failed", "bad"}}, func(s *slot, v []uint32) {
 		o := &s.outcomes
-		v[0] = o[push.Accepted]
-		v[1] = o[push.Transient] + o[push.TooBig]
-		v[2] = o[push.Fatal] + o[push.Refused] + o[push.Failed]
+		v[0] = o[push.OutcomeAccepted]
+		v[1] = o[push.OutcomeTransient] + o[push.OutcomeTooBig]
+		v[2] = o[push.OutcomeFatal] + o[push.OutcomeRefused] + o[push.OutcomeFailed]
 	})
 }

@@ -64,7 +64,7 @@ func replyOf(l *line) push.Reply {
 	if l.extra == "" && l.text == "no answer" {
 		return push.Reply{Missing: true}
 	}
-	if l.outcome == push.Dropped {
+	if l.outcome == push.OutcomeDropped {
 		return push.Reply{Vetoed: l.text}
 	}
 	return push.Reply{Type: l.extra, Condition: l.text}
@@ -123,7 +123,7 @@ func before(lines []line, now *push.AccountStatus) *push.AccountStatus {
 	}
 	slices.SortFunc(keys, push.Key.Compare)
 	for _, k := range keys {
-		if first[k] == string(push.Added) {
+		if first[k] == string(push.ChangeAdded) {
 			continue
 		}
 		r := push.Registration{Account: now.Account, Key: k}

@@ -79,7 +79,7 @@ func (p *Handler) overview(w http.ResponseWriter, r *http.Request, operator stri
 			for reason, n := range ns {
 				if n > 0 {
 					reason := push.Reason(reason)
-					v.Reasons = append(v.Reasons, reasonView{push.Rule(rule).String(), reason.String(), reason.Notifies(), n, percent(n, all)})
+					v.Reasons = append(v.Reasons, reasonView{push.Rule(rule).String(), reason.Sentence(), reason.Notifies(), n, percent(n, all)})
 				}
 			}
 		}
@@ -143,10 +143,10 @@ func serviceOf(st push.ServiceStatus, s *service, now time.Time) serviceView {
 	v := serviceView{ServiceStatus: st, Mood: "good", State: "answers", P50: "–", P99: "–", Failing: "–"}
 	if s != nil {
 		v.Met = true
-		v.Accepted = s.outcomes[push.Accepted]
+		v.Accepted = s.outcomes[push.OutcomeAccepted]
 		var all uint64
 		for o, n := range s.outcomes {
-			if push.Outcome(o) != push.Dropped {
+			if push.Outcome(o) != push.OutcomeDropped {
 				all += n
 			}
 		}
@@ -209,11 +209,11 @@ func figures(slots []slot, services []push.ServiceStatus) []figure {
 		}
 	}
 	per := func(n uint32) string { return rate(float64(n) / 60) }
-	failed := answered - s.outcomes[push.Accepted] - s.outcomes[push.Dropped]
+	failed := answered - s.outcomes[push.OutcomeAccepted] - s.outcomes[push.OutcomeDropped]
 	fs := []figure{
 		{"events", per(s.events), "/s", "", ""},
 		{"decided to notify", per(s.yes), "/s", "", "of " + per(s.yes+s.no) + " decisions a second"},
-		{"publishes", per(sent), "/s", "", strconv.Itoa(int(s.classes[push.Urgent])) + " urgent in the last minute"},
+		{"publishes", per(sent), "/s", "", strconv.Itoa(int(s.classes[push.ClassUrgent])) + " urgent in the last minute"},
 		{"publishes failing", percent(uint64(failed), uint64(answered)), "", "", "of " + strconv.Itoa(int(answered)) + " in the last minute"},
 		{"waiting or in flight", strconv.Itoa(int(waiting)), "", "", ""},
 		{"services not answering", strconv.Itoa(int(broken)), "", "", ""},
@@ -470,7 +470,7 @@ func (p *Handler) devices(st *push.AccountStatus, lines []line) []deviceView {
 			d = &ds[len(ds)-1]
 		}
 		n := p.noteOf(l)
-		c := deviceChange{At: l.at(), Mood: n.Mood, Text: l.extra + ": " + l.reason.String()}
+		c := deviceChange{At: l.at(), Mood: n.Mood, Text: l.extra + ": " + l.reason.Sentence()}
 		if l.text != "" {
 			c.Text += " (" + l.text + ")"
 		}

@@ -89,7 +89,7 @@ func (s *scene) post(path string, form url.Values, change ...func(*http.Request)
 }
 
 func message(id, to string) push.Stanza {
-	return push.Stanza{ID: id, From: "romeo@example.net/orchard", To: to, Body: text, Class: push.Important}
+	return push.Stanza{ID: id, From: "romeo@example.net/orchard", To: to, Body: text, Class: push.ClassImportant}
 }
 
 // asleep raises the events of a phone that falls asleep and is sent a message.
@@ -162,7 +162,7 @@ func TestDownload(t *testing.T) {
 		var got []string
 		r := trace.NewReplay(func(l *trace.Line) {
 			if l.Kind == "decision" {
-				got = append(got, fmt.Sprint(l.Type, " ", *l.Notify, " ", l.Reason))
+				got = append(got, fmt.Sprint(l.Type, " ", *l.Notify, " ", l.Text))
 			}
 		})
 		require.ErrorIs(t, r.Run(trace.NewReader(w.Body)), io.EOF)
@@ -334,7 +334,7 @@ func TestHistoryIsBounded(t *testing.T) {
 	assert.Equal(t, 3000, h.all.n)
 	assert.LessOrEqual(t, len(h.accounts), 1501)
 	for range 1000 {
-		o.Replied(time.Now(), &push.Notification{Account: juliet, Key: push.Key{Service: fmt.Sprint(h.seq)}}, push.Reply{Missing: true}, push.Result{Outcome: push.Transient}, 0)
+		o.Replied(time.Now(), &push.Notification{Account: juliet, Key: push.Key{Service: fmt.Sprint(h.seq)}}, push.Reply{Missing: true}, push.Result{Outcome: push.OutcomeTransient}, 0)
 	}
 	assert.Len(t, h.tally.services, maxServices)
 	assert.Len(t, h.tally.problems, maxProblems)

@@ -29,8 +29,8 @@ type slot struct {
 	start     int64 // in slotTimes since 1970
 	events    uint32
 	yes, no   uint32
-	classes   [push.Urgent + 1]uint32 // publishes
-	outcomes  [push.Dropped + 1]uint32
+	classes   [push.ClassUrgent + 1]uint32 // publishes
+	outcomes  [push.OutcomeDropped + 1]uint32
 	disabled  uint32
 	discarded uint32 // notifications that were dropped
 }
@@ -41,7 +41,7 @@ const rules, reasons = 32, 128
 // service is what is known of a push service besides what the Engine says.
 type service struct {
 	used     time.Time
-	outcomes [push.Dropped + 1]uint64
+	outcomes [push.OutcomeDropped + 1]uint64
 	now, old latencies
 	turn     time.Time // when now was begun
 	lastText string    // the last error
@@ -105,11 +105,11 @@ func (t *tally) decided(at time.Time, d *push.Decision) {
 }
 
 func (t *tally) sent(at time.Time, n *push.Notification) {
-	t.both(at, func(s *slot) { s.classes[min(n.Class, push.Urgent)]++ })
+	t.both(at, func(s *slot) { s.classes[min(n.Class, push.ClassUrgent)]++ })
 }
 
 func (t *tally) replied(at time.Time, n *push.Notification, reply push.Reply, res push.Result, took time.Duration) {
-	o := min(res.Outcome, push.Dropped)
+	o := min(res.Outcome, push.OutcomeDropped)
 	t.both(at, func(s *slot) { s.outcomes[o]++ })
 	v := t.service(n.Service, at)
 	v.outcomes[o]++
@@ -119,7 +119,7 @@ func (t *tally) replied(at time.Time, n *push.Notification, reply push.Reply, re
 		}
 		v.now[bucket(took)]++
 	}
-	if o == push.Accepted || o == push.Dropped {
+	if o == push.OutcomeAccepted || o == push.OutcomeDropped {
 		return
 	}
 	v.lastText, v.lastAt = errorText(reply), at
@@ -134,19 +134,19 @@ func errorText(reply push.Reply) string {
 }
 
 func (t *tally) changed(at time.Time, account string, c *push.Change) {
-	if c.Kind == push.Disabled {
+	if c.Kind == push.ChangeDisabled {
 		t.both(at, func(s *slot) { s.disabled++ })
 		t.problem(Problem{At: at, Account: account, Key: c.Key, What: "registration disabled", Why: cut(c.Detail)})
 	}
-	if c.Kind == push.Removed && c.Reason == push.ReasonLimit {
-		t.problem(Problem{At: at, Account: account, Key: c.Key, What: "registration removed", Why: c.Reason.String()})
+	if c.Kind == push.ChangeRemoved && c.Reason == push.ReasonLimit {
+		t.problem(Problem{At: at, Account: account, Key: c.Key, What: "registration removed", Why: c.Reason.Sentence()})
 	}
 }
 
 func (t *tally) dropped(at time.Time, account string, d *push.Drop) {
 	t.both(at, func(s *slot) { s.discarded++ })
 	if d.Reason == push.ReasonTooOld || d.Reason == push.ReasonDisabled {
-		t.problem(Problem{At: at, Account: account, Key: d.Key, What: "notification dropped", Why: d.Reason.String()})
+		t.problem(Problem{At: at, Account: account, Key: d.Key, What: "notification dropped", Why: d.Reason.Sentence()})
 	}
 }
 

@@ -195,7 +195,7 @@ func (t *timeline) entries(lines []line) []entry {
 				Story: story("event", strconv.FormatUint(l.number, 10)), Quiet: true,
 			}
 			if l.reason != push.ReasonNone {
-				e.Reason = l.reason.String()
+				e.Reason = l.reason.Sentence()
 			}
 			q := stanzas(l.event)
 			for j := range q[:min(len(q), maxStanzas)] {
@@ -220,7 +220,7 @@ func (t *timeline) entries(lines []line) []entry {
 				continue
 			}
 			v := verdictView{
-				Device: deviceOf(l.key), Notify: l.notify, Rule: l.rule.String(), Reason: l.reason.String(), Detail: l.text, Class: l.class.String(), Count: int(l.count), Dim: !l.notify && informative(l.reason) == 0,
+				Device: deviceOf(l.key), Notify: l.notify, Rule: l.rule.String(), Reason: l.reason.Sentence(), Detail: l.text, Class: l.class.String(), Count: int(l.count), Dim: !l.notify && informative(l.reason) == 0,
 			}
 			if l.notify {
 				v.Then = becameOf(t.became[because{l.key, l.number}], l.at())
@@ -287,7 +287,7 @@ func becameOf(ls []*line, decided time.Time) (out []then) {
 		var t then
 		switch {
 		case l.kind == isDrop:
-			t = then{Text: "dropped: " + l.reason.String(), Mood: "bad"}
+			t = then{Text: "dropped: " + l.reason.Sentence(), Mood: "bad"}
 			if l.reason == push.ReasonResumed {
 				t.Mood = "wait"
 			}
@@ -326,15 +326,15 @@ func what(stanzas int) string {
 // outcomeText is an outcome in words that need no table.
 func outcomeText(o push.Outcome) string {
 	switch o {
-	case push.Transient:
+	case push.OutcomeTransient:
 		return "failed for now"
-	case push.Fatal:
+	case push.OutcomeFatal:
 		return "refused for good"
-	case push.Refused:
+	case push.OutcomeRefused:
 		return "refused"
-	case push.TooBig:
+	case push.OutcomeTooBig:
 		return "too big, sent again smaller"
-	case push.Dropped:
+	case push.OutcomeDropped:
 		return "vetoed"
 	}
 	return o.String()
@@ -351,9 +351,9 @@ func moodOf(l *line) string {
 	switch {
 	case !l.done:
 		return "wait"
-	case l.outcome == push.Accepted:
+	case l.outcome == push.OutcomeAccepted:
 		return "good"
-	case l.outcome == push.Transient, l.outcome == push.TooBig:
+	case l.outcome == push.OutcomeTransient, l.outcome == push.OutcomeTooBig:
 		return "wait"
 	}
 	return "bad"
@@ -363,19 +363,19 @@ func (p *Handler) noteOf(l *line) note {
 	d := deviceOf(l.key)
 	switch l.kind {
 	case isChange:
-		n := note{Text: fmt.Sprintf("%s %s: %s", d.Label(), l.extra, l.reason)}
+		n := note{Text: fmt.Sprintf("%s %s: %s", d.Label(), l.extra, l.reason.Sentence())}
 		if l.text != "" {
 			n.Text += " (" + l.text + ")"
 		}
 		switch push.ChangeKind(l.extra) {
-		case push.Disabled, push.Removed:
+		case push.ChangeDisabled, push.ChangeRemoved:
 			n.Mood = "bad"
-		case push.Added, push.Enabled:
+		case push.ChangeAdded, push.ChangeEnabled:
 			n.Mood = "good"
 		}
 		return n
 	case isDrop:
-		n := note{"bad", fmt.Sprintf("%s: %s dropped: %s", d.Label(), plural(int(l.count), "stanza"), l.reason)}
+		n := note{"bad", fmt.Sprintf("%s: %s dropped: %s", d.Label(), plural(int(l.count), "stanza"), l.reason.Sentence())}
 		if l.reason == push.ReasonResumed {
 			n.Mood = "wait"
 		}
@@ -384,9 +384,9 @@ func (p *Handler) noteOf(l *line) note {
 		}
 		return n
 	}
-	n := note{Text: fmt.Sprintf("session %s can be resumed for %s: %s", p.shownID(l.extra), span(l.took), l.reason)}
+	n := note{Text: fmt.Sprintf("session %s can be resumed for %s: %s", p.shownID(l.extra), span(l.took), l.reason.Sentence())}
 	if l.took == 0 {
-		n.Text = fmt.Sprintf("session %s can be resumed for the usual time again: %s", p.shownID(l.extra), l.reason)
+		n.Text = fmt.Sprintf("session %s can be resumed for the usual time again: %s", p.shownID(l.extra), l.reason.Sentence())
 	}
 	return n
 }
@@ -457,15 +457,15 @@ func answers(lines []line, ids map[string]bool) []answer {
 			case isDrop:
 				dropped = l
 			default:
-				if sent == nil || !(sent.done && sent.outcome == push.Accepted) {
+				if sent == nil || !(sent.done && sent.outcome == push.OutcomeAccepted) {
 					sent = l
 				}
 			}
 		}
 		switch {
-		case sent != nil && sent.done && sent.outcome == push.Accepted:
+		case sent != nil && sent.done && sent.outcome == push.OutcomeAccepted:
 			a.Mood, a.Text = "good", fmt.Sprintf("notified: the push service accepted it after %s, at %s", span(sent.took), clock(sent.at().Add(sent.took)))
-			if sent.class == push.Plain {
+			if sent.class == push.ClassPlain {
 				a.Text += "; as a silent wake-up, which shows nothing by itself"
 			}
 		case dropped != nil && (sent == nil || dropped.seq > sent.seq && dropped.reason != push.ReasonRejected):

@@ -99,12 +99,12 @@ func (s *server) Route(stanza []byte) {
 	if !ok {
 		return
 	}
-	if st.Class != push.Plain {
+	if st.Class != push.ClassPlain {
 		st.ID = name()
 		s.raise(push.ArchiveAdded{Account: st.To, Stanza: st})
 	}
 	if len(devices) == 0 {
-		if st.Class != push.Plain {
+		if st.Class != push.ClassPlain {
 			st.ID = name()
 			s.raise(push.Offline{Account: st.To, Stanza: st})
 		}
@@ -164,7 +164,7 @@ func (d *device) Close() {
 		if d.mistake == "each copy has an ID of its own" {
 			st.ID += "-offline"
 		}
-		if len(d.accounts[d.session.Account]) == 0 && st.Class != push.Plain {
+		if len(d.accounts[d.session.Account]) == 0 && st.Class != push.ClassPlain {
 			d.raise(push.Offline{Account: d.session.Account, Stanza: st})
 		}
 	}

@@ -105,7 +105,7 @@ func (p *publisherTest) sent() []element {
 // notification is an ordinary one.
 func notification(node string) *push.Notification {
 	return &push.Notification{
-		Account: "juliet@" + Host, Key: push.Key{Service: Service, Node: node}, Class: push.Important, Count: 1, Unread: 1, Body: "New Message!", Try: 1,
+		Account: "juliet@" + Host, Key: push.Key{Service: Service, Node: node}, Class: push.ClassImportant, Count: 1, Unread: 1, Body: "New Message!", Try: 1,
 		Options: []push.Field{
 			{Var: "FORM_TYPE", Type: "hidden", Values: []string{"http://jabber.org/protocol/pubsub#publish-options"}},
 			{Var: "secret", Values: []string{"s-" + node}},
@@ -191,7 +191,7 @@ func publishRefused(p *publisherTest) {
 		return [][]byte{reply(iq, failure("modify", "not-acceptable", `<payload-too-big`+pubsubErrors))}
 	})
 	err := p.publish("payload too big", notification("n1"))
-	if r := push.ReplyOf(err); r.Type != "modify" || r.Classify() != push.TooBig {
+	if r := push.ReplyOf(err); r.Type != "modify" || r.Classify() != push.OutcomeTooBig {
 		p.Errorf("payload too big: Publish returned %v, which means %+v and %v", err, r, r.Classify())
 	}
 }

@@ -104,7 +104,7 @@ func (s *shadow) event(at time.Time, ev push.Event, d *push.Decision) {
 	s.effects(at, &d.Effects)
 	if e, ok := ev.(push.SessionOpen); ok {
 		for _, c := range d.Changes {
-			if o := s.session(e.Session.ID); c.Kind == push.Bound && o != nil {
+			if o := s.session(e.Session.ID); c.Kind == push.ChangeBound && o != nil {
 				o.Bound, o.IsBound = c.Key, true
 			}
 		}
@@ -115,10 +115,10 @@ func (s *shadow) effects(at time.Time, e *push.Effects) {
 	for i := range e.Changes {
 		c := &e.Changes[i]
 		switch c.Kind {
-		case push.Removed:
+		case push.ChangeRemoved:
 			s.unbind(c.Key)
 			s.regs = slices.DeleteFunc(s.regs, func(r push.Registration) bool { return r.Key == c.Key })
-		case push.Disabled:
+		case push.ChangeDisabled:
 			s.unbind(c.Key)
 			if r := s.reg(c.Key); r != nil && r.Health.Disabled.IsZero() {
 				r.Health.Disabled, r.Health.Cause = at, c.Detail

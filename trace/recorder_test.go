@@ -432,7 +432,7 @@ func TestRecorderKeepsItsFilesReadable(t *testing.T) {
 		n := 0
 		for _, j := range []string{"", "@", "a@b@c", "<x>@example.com", "Ü@example.com", "a/b/c", "juliet@example.com", "\xff", "a@-b", "x y", "juliet@example.com/\x00"} {
 			id := push.SessionID{Account: j, ID: j}
-			st := push.Stanza{ID: j, From: j, To: j, Body: "]]>&<\x00\xff" + j, Class: push.Important}
+			st := push.Stanza{ID: j, From: j, To: j, Body: "]]>&<\x00\xff" + j, Class: push.ClassImportant}
 			k := push.Key{Service: j, Node: j}
 			for _, ev := range []push.Event{
 				push.SessionOpen{Session: id, JID: j + "/\x00"}, push.PushEnable{Session: id, Key: k, Options: []push.Field{{Var: j, Values: []string{j, ""}}}},
@@ -471,7 +471,7 @@ func BenchmarkRecorder(b *testing.B) {
 	rec, err := trace.NewRecorder(trace.RecorderConfig{Host: "example.com", Create: func(string) (io.WriteCloser, error) { return nowhere{}, nil }})
 	require.NoError(b, err)
 	o := rec.Observer()
-	ev := push.ArchiveAdded{Account: "juliet@example.com", Stanza: push.Stanza{ID: "m1", From: "romeo@example.net/x", To: "juliet@example.com", Class: push.Important}}
+	ev := push.ArchiveAdded{Account: "juliet@example.com", Stanza: push.Stanza{ID: "m1", From: "romeo@example.net/x", To: "juliet@example.com", Class: push.ClassImportant}}
 	var e push.Event = ev
 	d := &push.Decision{Account: ev.Account, Verdicts: []push.Verdict{{Key: push.Key{Service: "push.example.net", Node: "n"}}}}
 	now := time.Now()
@@ -516,7 +516,7 @@ func TestRecorderOfManyAtOnce(t *testing.T) {
 				s := push.SessionID{Account: fmt.Sprintf("user%d@example.com", i), ID: "s"}
 				evs := []push.Event{push.SessionOpen{Session: s, JID: s.Account + "/x"}, push.PushEnable{Session: s, Key: push.Key{Service: "push.example.net", Node: "n"}}}
 				for j := range 200 {
-					st := push.Stanza{ID: fmt.Sprint(j / 2), To: s.Account, Class: push.Important}
+					st := push.Stanza{ID: fmt.Sprint(j / 2), To: s.Account, Class: push.ClassImportant}
 					evs = append(evs, []push.Event{
 						push.ArchiveAdded{Account: s.Account, Stanza: st}, push.Offline{Account: s.Account, Stanza: st}, push.HibernationStart{Session: s},
 						push.Ping{Account: s.Account},

@@ -228,11 +228,11 @@ func (w *Writer) stanza(st *push.Stanza) *writtenStanza {
 	var b strings.Builder
 	name, inside := "message", ""
 	switch {
-	case st.Class == push.Plain && st.Kind == push.KindPresence:
+	case st.Class == push.ClassPlain && st.Kind == push.KindPresence:
 		name = "presence"
-	case st.Class == push.Plain && st.Kind == push.KindIQ:
+	case st.Class == push.ClassPlain && st.Kind == push.KindIQ:
 		name = "iq"
-	case st.Class == push.Plain && st.Kind == push.KindNonza:
+	case st.Class == push.ClassPlain && st.Kind == push.KindNonza:
 		name = `r xmlns="urn:xmpp:sm:3"`
 	}
 	b.WriteString("<" + name)
@@ -252,11 +252,11 @@ func (w *Writer) stanza(st *push.Stanza) *writtenStanza {
 	body := w.body(st.Body)
 	if name == "message" {
 		switch {
-		case st.Class >= push.Urgent:
+		case st.Class >= push.ClassUrgent:
 			inside = `<propose xmlns="urn:xmpp:jingle-message:0"/>`
-		case st.Class == push.Important && body == "":
+		case st.Class == push.ClassImportant && body == "":
 			inside = `<x xmlns="jabber:x:encrypted"/>`
-		case st.Class == push.Plain && body != "":
+		case st.Class == push.ClassPlain && body != "":
 			b.WriteString(` type="headline"`)
 		}
 		if body != "" {

@@ -29,7 +29,9 @@ type Line struct {
 	Change string  `json:"change,omitempty"`
 	// Seconds is a resume-timeout's; 0 means the host's normal time.
 	Seconds *int64 `json:"seconds,omitempty"`
-	Reason  string `json:"reason,omitempty"`
+	// Reason is a token, of push.Reason or of push.Outcome for a reply; Text says it to people.
+	Reason string `json:"reason,omitempty"`
+	Text   string `json:"text,omitempty"`
 	// Detail is the error condition of a registration that was disabled, and the like.
 	Detail  string   `json:"detail,omitempty"`
 	Stanzas []string `json:"stanzas,omitempty"`
@@ -190,7 +192,7 @@ func (r *Replay) event(rec *Record, now time.Time) {
 	if name == "" {
 		no := false
 		r.out(&Line{Kind: "decision", At: rec.At, Event: rec.Number, Type: rec.Type, Session: session, Notify: &no,
-			Rule: push.RuleNone.String(), Reason: push.ReasonUnknownSession.String()})
+			Rule: push.RuleNone.String(), Reason: push.ReasonUnknownSession.String(), Text: push.ReasonUnknownSession.Sentence()})
 		return
 	}
 	a := r.account(name)
@@ -213,7 +215,7 @@ func (r *Replay) decision(a *account, rec *Record, session string) {
 	base := Line{Kind: "decision", At: rec.At, Event: rec.Number, Type: rec.Type, User: a.name}
 	if d.Reason != push.ReasonNone {
 		r.l = base
-		r.l.Notify, r.l.Rule, r.l.Reason = &r.no, push.RuleNone.String(), d.Reason.String()
+		r.l.Notify, r.l.Rule, r.l.Reason, r.l.Text = &r.no, push.RuleNone.String(), d.Reason.String(), d.Reason.Sentence()
 		if d.Reason == push.ReasonUnknownSession {
 			r.l.Session = session
 		}
@@ -225,7 +227,7 @@ func (r *Replay) decision(a *account, rec *Record, session string) {
 		r.l = base
 		l := &r.l
 		l.Service, l.Node, l.Notify = v.Service, &v.Node, &v.Notify
-		l.Class, l.Rule, l.Reason, l.Detail = v.Class.String(), v.Rule.String(), v.Reason.String(), v.Detail
+		l.Class, l.Rule, l.Reason, l.Text, l.Detail = v.Class.String(), v.Rule.String(), v.Reason.String(), v.Reason.Sentence(), v.Detail
 		l.Stanzas = v.Stanzas
 		r.out(l)
 	}
@@ -236,19 +238,19 @@ func (r *Replay) effects(a *account, e *push.Effects, now time.Time) {
 	for i := range e.Changes {
 		c := &e.Changes[i]
 		r.l = Line{Kind: "registration", At: at, User: a.name, Service: c.Service, Node: &c.Node,
-			Change: string(c.Kind), Reason: c.Reason.String(), Detail: c.Detail}
+			Change: string(c.Kind), Reason: c.Reason.String(), Text: c.Reason.Sentence(), Detail: c.Detail}
 		r.out(&r.l)
 	}
 	for i := range e.Drops {
 		d := &e.Drops[i]
 		r.l = Line{Kind: "drop", At: at, User: a.name, Service: d.Service, Node: &d.Node, Class: d.Class.String(),
-			Reason: d.Reason.String(), Detail: d.Detail, Count: &d.Count, Events: d.Events}
+			Reason: d.Reason.String(), Text: d.Reason.Sentence(), Detail: d.Detail, Count: &d.Count, Events: d.Events}
 		r.out(&r.l)
 	}
 	for i := range e.Advice {
 		ad := &e.Advice[i]
 		r.seconds = int64(ad.Timeout / time.Second)
-		r.l = Line{Kind: "resume-timeout", At: at, User: a.name, Session: ad.Session.ID, Seconds: &r.seconds, Reason: ad.Reason.String()}
+		r.l = Line{Kind: "resume-timeout", At: at, User: a.name, Session: ad.Session.ID, Seconds: &r.seconds, Reason: ad.Reason.String(), Text: ad.Reason.Sentence()}
 		r.out(&r.l)
 	}
 }

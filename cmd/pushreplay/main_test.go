@@ -31,11 +31,11 @@ func command(t *testing.T, stdin string, args ...string) (status int, stdout, st
 func TestJSON(t *testing.T) {
 	status, out, stderr := command(t, story, "-format", "json")
 	require.Zero(t, status, stderr)
-	assert.Equal(t, `{"kind":"registration","at":10,"user":"juliet@example.com","service":"push.example.net","node":"n1","change":"added","reason":"enabled"}
-{"kind":"decision","at":1000,"event":3,"type":"ack-delayed","user":"juliet@example.com","service":"push.example.net","node":"n1","notify":true,"class":"important","rule":"ack-delayed","reason":"stanza not acknowledged in time","stanzas":["m1"]}
+	assert.Equal(t, `{"kind":"registration","at":10,"user":"juliet@example.com","service":"push.example.net","node":"n1","change":"added","reason":"enabled","text":"enabled"}
+{"kind":"decision","at":1000,"event":3,"type":"ack-delayed","user":"juliet@example.com","service":"push.example.net","node":"n1","notify":true,"class":"important","rule":"ack-delayed","reason":"unacknowledged","text":"stanza not acknowledged in time","stanzas":["m1"]}
 {"kind":"publish","at":2000,"user":"juliet@example.com","service":"push.example.net","node":"n1","class":"important","count":1,"events":[3]}
-{"kind":"decision","at":5000,"event":4,"type":"hibernation-start","user":"juliet@example.com","service":"push.example.net","node":"n1","notify":false,"class":"plain","rule":"hibernation","reason":"no stanza"}
-{"kind":"resume-timeout","at":5000,"user":"juliet@example.com","session":"s1","seconds":259200,"reason":"asleep, can be woken by push"}
+{"kind":"decision","at":5000,"event":4,"type":"hibernation-start","user":"juliet@example.com","service":"push.example.net","node":"n1","notify":false,"class":"plain","rule":"hibernation","reason":"no-stanza","text":"no stanza"}
+{"kind":"resume-timeout","at":5000,"user":"juliet@example.com","session":"s1","seconds":259200,"reason":"asleep","text":"asleep, can be woken by push"}
 `, out)
 }
 

@@ -180,11 +180,11 @@ func (v *textView) line(l *trace.Line) {
 	case "decision":
 		switch {
 		case l.Node == nil:
-			v.printf("%s%s·  nobody: %s%s\n", indent, v.c.dim, l.Reason, v.c.off)
+			v.printf("%s%s·  nobody: %s%s\n", indent, v.c.dim, l.Text, v.c.off)
 		case *l.Notify:
-			v.printf("%s%s✓  notify%s %s: %s%s\n", indent, v.c.green, v.c.off, key(l.Service, *l.Node), l.Reason, v.dim("  rule "+l.Rule))
+			v.printf("%s%s✓  notify%s %s: %s%s\n", indent, v.c.green, v.c.off, key(l.Service, *l.Node), l.Text, v.dim("  rule "+l.Rule))
 		default:
-			v.printf("%s%s✗  not%s    %s: %s%s%s\n", indent, v.c.red, v.c.off, key(l.Service, *l.Node), l.Reason, detail(l.Detail), v.dim("  rule "+l.Rule))
+			v.printf("%s%s✗  not%s    %s: %s%s%s\n", indent, v.c.red, v.c.off, key(l.Service, *l.Node), l.Text, detail(l.Detail), v.dim("  rule "+l.Rule))
 		}
 	case "publish":
 		again := ""
@@ -196,15 +196,15 @@ func (v *textView) line(l *trace.Line) {
 	case "reply":
 		v.printf("%s%s←  %s%s %s%s\n", indent, v.c.red, l.Reason, v.c.off, user(l), detail(l.Detail))
 	case "registration":
-		v.printf("%s%s⚙  %s%s %s: %s%s\n", indent, v.c.cyan, l.Change, v.c.off, user(l), l.Reason, detail(l.Detail))
+		v.printf("%s%s⚙  %s%s %s: %s%s\n", indent, v.c.cyan, l.Change, v.c.off, user(l), l.Text, detail(l.Detail))
 	case "drop":
-		v.printf("%s%s⌫  dropped%s %s: %s, %s%s%s\n", indent, v.c.yellow, v.c.off, user(l), plural(*l.Count, "stanza"), l.Reason, detail(l.Detail), v.dim("  of "+numbers(l.Events)))
+		v.printf("%s%s⌫  dropped%s %s: %s, %s%s%s\n", indent, v.c.yellow, v.c.off, user(l), plural(*l.Count, "stanza"), l.Text, detail(l.Detail), v.dim("  of "+numbers(l.Events)))
 	case "resume-timeout":
 		limit := "the host's normal time"
 		if *l.Seconds > 0 {
 			limit = (time.Duration(*l.Seconds) * time.Second).String()
 		}
-		v.printf("%s%s⏱  session %s may be resumed for %s: %s%s\n", indent, v.c.dim, safe(l.Session), limit, l.Reason, v.c.off)
+		v.printf("%s%s⏱  session %s may be resumed for %s: %s%s\n", indent, v.c.dim, safe(l.Session), limit, l.Text, v.c.off)
 	}
 }
 
@@ -319,14 +319,14 @@ func (s *summary) line(l *trace.Line) {
 	switch l.Kind {
 	case "decision":
 		if *l.Notify {
-			s.yes[l.Reason]++
+			s.yes[l.Text]++
 			for _, id := range l.Stanzas {
 				if len(s.notified) < maxTracked {
 					s.notified[device(l.User, l.Service, *l.Node, id)] = true
 				}
 			}
 		} else {
-			s.no[l.Reason]++
+			s.no[l.Text]++
 		}
 	case "publish":
 		if l.Try > 1 {
@@ -335,7 +335,7 @@ func (s *summary) line(l *trace.Line) {
 			s.publishes[l.Class]++
 		}
 	case "drop":
-		s.drops[l.Reason]++
+		s.drops[l.Text]++
 	case "reply":
 		s.failures[l.Reason+detail(l.Detail)]++
 	}

@@ -58,7 +58,7 @@ func main() {
 	}
 	d := must(s.push.Handle(ctx, push.StanzaQueued{Session: session, Stanza: st}))
 	for _, v := range d.Verdicts {
-		fmt.Printf("%s/%s: notify %v, because %v\n", v.Service, v.Node, v.Notify, v.Reason)
+		fmt.Printf("%s/%s: notify %v, because %v\n", v.Service, v.Node, v.Notify, v.Reason.Sentence())
 	}
 	if err := s.push.Close(ctx); err != nil { // sends what waits
 		fmt.Fprintln(os.Stderr, err)

@@ -212,7 +212,7 @@ func describe(id string, el *element.Element) push.Stanza {
 	st, err := push.ParseStanza(id, el.AppendAlone(nil))
 	if err != nil {
 		// A client has sent something that no rule can judge. It still has to be fetched.
-		return push.Stanza{ID: id, Class: push.Plain}
+		return push.Stanza{ID: id, Class: push.ClassPlain}
 	}
 	return st
 }

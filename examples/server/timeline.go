@@ -83,7 +83,7 @@ func (t *timeline) observer() *push.Observer {
 					colour = green
 					answer = t.paint(green, fmt.Sprintf("%-9s", v.Class))
 				}
-				t.line(ev.Name(), v.Node, answer+" "+t.paint(colour, v.Reason.String()))
+				t.line(ev.Name(), v.Node, answer+" "+t.paint(colour, v.Reason.Sentence()))
 			}
 			t.effects(&d.Effects)
 		},
@@ -108,21 +108,21 @@ func (t *timeline) observer() *push.Observer {
 
 func (t *timeline) effects(e *push.Effects) {
 	for _, c := range e.Changes {
-		text := fmt.Sprintf("%s: %s", c.Kind, c.Reason)
+		text := fmt.Sprintf("%s: %s", c.Kind, c.Reason.Sentence())
 		if c.Detail != "" {
 			text += " (" + c.Detail + ")"
 		}
 		t.line("  registration", c.Node, text)
 	}
 	for _, d := range e.Drops {
-		t.line("  dropped", d.Node, fmt.Sprintf("%s, %s: %s", d.Class, count(d.Count, "stanza"), d.Reason))
+		t.line("  dropped", d.Node, fmt.Sprintf("%s, %s: %s", d.Class, count(d.Count, "stanza"), d.Reason.Sentence()))
 	}
 	for _, a := range e.Advice {
 		keep := "for the normal time again"
 		if a.Timeout > 0 {
 			keep = "for up to " + strings.TrimSuffix(a.Timeout.String(), "0m0s")
 		}
-		t.line("  resumable", "", fmt.Sprintf("%s: %s", keep, a.Reason))
+		t.line("  resumable", "", fmt.Sprintf("%s: %s", keep, a.Reason.Sentence()))
 	}
 }
 

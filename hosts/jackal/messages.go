@@ -82,7 +82,7 @@ func (m *Module) call(ctx context.Context, e stravaganza.Element) {
 		return
 	}
 	account := msg.ToJID().ToBareJID().String()
-	if st := toStanza(account, "", msg); st.Class == push.Urgent {
+	if st := toStanza(account, "", msg); st.Class == push.ClassUrgent {
 		m.handle(ctx, push.ArchiveAdded{Account: account, Stanza: st})
 	}
 }

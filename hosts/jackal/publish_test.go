@@ -102,13 +102,13 @@ func TestNotSent(t *testing.T) {
 	m, r := newModule(t)
 	n := &push.Notification{Key: push.Key{Service: "push.example.net"}}
 	for err, want := range map[error]push.Outcome{
-		router.ErrRemoteServerNotFound: push.Transient,
-		router.ErrRemoteServerTimeout:  push.Transient,
-		errors.New("other"):            push.Transient,
+		router.ErrRemoteServerNotFound: push.OutcomeTransient,
+		router.ErrRemoteServerTimeout:  push.OutcomeTransient,
+		errors.New("other"):            push.OutcomeTransient,
 	} {
 		r.err = err
 		require.Equal(t, want, push.ReplyOf(m.replies.Publish(t.Context(), n)).Classify(), "%v", err)
 	}
 	n.Service = "romeo@localhost"
-	require.Equal(t, push.Failed, push.ReplyOf(m.replies.Publish(t.Context(), n)).Classify(), "an account is no push service")
+	require.Equal(t, push.OutcomeFailed, push.ReplyOf(m.replies.Publish(t.Context(), n)).Classify(), "an account is no push service")
 }

@@ -124,14 +124,14 @@ func hasLocal(n *node, local string) bool {
 // forwarded returns the message inside a carbon copy (XEP-0280), or nil.
 func forwarded(m *node) (*node, push.Carbon) {
 	if kind(m) != push.KindMessage {
-		return nil, push.NotCarbon
+		return nil, push.CarbonNone
 	}
 	for c := range m.children() {
-		carbon := push.ReceivedCarbon
+		carbon := push.CarbonReceived
 		switch {
 		case c.is("urn:xmpp:carbons:2", "received"):
 		case c.is("urn:xmpp:carbons:2", "sent"):
-			carbon = push.SentCarbon
+			carbon = push.CarbonSent
 		default:
 			continue
 		}
@@ -146,7 +146,7 @@ func forwarded(m *node) (*node, push.Carbon) {
 			}
 		}
 	}
-	return nil, push.NotCarbon
+	return nil, push.CarbonNone
 }
 
 // body returns the text of a message's first body that has any.

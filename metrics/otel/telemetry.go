@@ -220,7 +220,7 @@ func (t *Telemetry) countSent(_ time.Time, n *push.Notification) {
 }
 
 func (t *Telemetry) countReplied(_ time.Time, n *push.Notification, reply push.Reply, res push.Result, took time.Duration) {
-	if res.Outcome == push.Accepted {
+	if res.Outcome == push.OutcomeAccepted {
 		t.services.Accepted(n.Service)
 	}
 	service := attribute.String("push.service", t.services.Name(n.Service))
@@ -276,7 +276,7 @@ func (t *Telemetry) traceSent(at time.Time, n *push.Notification) {
 }
 
 func (t *Telemetry) traceReplied(at time.Time, n *push.Notification, reply push.Reply, res push.Result, _ time.Duration) {
-	if res.Outcome == push.Accepted {
+	if res.Outcome == push.OutcomeAccepted {
 		t.services.Accepted(n.Service)
 	}
 	f := flight{n.Account, n.Key}

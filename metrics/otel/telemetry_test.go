@@ -48,7 +48,7 @@ func TestTelemetry(t *testing.T) {
 		}
 		k := push.Key{Service: "push.example.net", Node: "secret node"}
 		raise(push.PushEnable{Session: push.SessionID{Account: juliet}, Key: k})
-		raise(push.Offline{Account: juliet, Stanza: push.Stanza{ID: "m1", Class: push.Important}})
+		raise(push.Offline{Account: juliet, Stanza: push.Stanza{ID: "m1", Class: push.ClassImportant}})
 		for i := range 20 {
 			a := fmt.Sprintf("user%d@example.com", i)
 			raise(push.PushEnable{Session: push.SessionID{Account: a}, Key: push.Key{Service: fmt.Sprintf("attacker%d.example", i)}})

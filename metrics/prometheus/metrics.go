@@ -102,9 +102,9 @@ func New(cfg Config) *Metrics {
 		m.byEvent[ev.Name()] = m.events.WithLabelValues(ev.Name())
 	}
 	// Series that are there from the start can be alerted on from the start.
-	m.changes.WithLabelValues(string(push.Disabled), push.ReasonErrors.String())
+	m.changes.WithLabelValues(string(push.ChangeDisabled), push.ReasonErrors.String())
 	for _, s := range cfg.Services {
-		for o := push.Accepted; o <= push.Dropped; o++ {
+		for o := push.OutcomeAccepted; o <= push.OutcomeDropped; o++ {
 			m.replies.WithLabelValues(m.services.Name(s), o.String())
 		}
 	}
@@ -138,7 +138,7 @@ func (m *Metrics) Observer() *push.Observer {
 			m.publishes.WithLabelValues(m.services.Name(n.Service), n.Class.String()).Inc()
 		},
 		Replied: func(_ time.Time, n *push.Notification, reply push.Reply, res push.Result, took time.Duration) {
-			if res.Outcome == push.Accepted {
+			if res.Outcome == push.OutcomeAccepted {
 				m.services.Accepted(n.Service)
 			}
 			name := m.services.Name(n.Service)

@@ -51,8 +51,8 @@ func TestMetrics(t *testing.T) {
 			raise(push.Ping{Account: a})
 		}
 		raise(push.PushEnable{Session: push.SessionID{Account: juliet}, Key: push.Key{Service: "push.example.net", Node: "n"}})
-		raise(push.Offline{Account: juliet, Stanza: push.Stanza{ID: "m1", Class: push.Urgent}})
-		raise(push.Offline{Account: juliet, Stanza: push.Stanza{ID: "m2", Class: push.Urgent}})
+		raise(push.Offline{Account: juliet, Stanza: push.Stanza{ID: "m1", Class: push.ClassUrgent}})
+		raise(push.Offline{Account: juliet, Stanza: push.Stanza{ID: "m2", Class: push.ClassUrgent}})
 		time.Sleep(time.Second)
 
 		reg := prometheus.NewPedanticRegistry()
@@ -64,9 +64,9 @@ func TestMetrics(t *testing.T) {
 		get := func(c prometheus.Collector) float64 { return testutil.ToFloat64(c) }
 		assert.Equal(t, 200.0, get(m.events.WithLabelValues("ping")))
 		assert.Equal(t, 1.0, get(m.replies.WithLabelValues("push.example.net", "fatal")))
-		assert.Equal(t, 1.0, get(m.changes.WithLabelValues("disabled", "errors of the push service")))
-		assert.Equal(t, 1.0, get(m.decisions.WithLabelValues("no", "enabled", "disabled after errors")))
-		assert.Equal(t, 1.0, get(m.drops.WithLabelValues("rejected by the push service")))
+		assert.Equal(t, 1.0, get(m.changes.WithLabelValues("disabled", "errors")))
+		assert.Equal(t, 1.0, get(m.decisions.WithLabelValues("no", "enabled", "disabled")))
+		assert.Equal(t, 1.0, get(m.drops.WithLabelValues("rejected")))
 		assert.LessOrEqual(t, testutil.CollectAndCount(m, "push_service_waiting"), 4, "the attackers share a name")
 		assert.LessOrEqual(t, testutil.CollectAndCount(m.replies), 4*7)
 		require.NoError(t, e.Close(t.Context()))
@@ -188,7 +188,7 @@ func BenchmarkHandle(b *testing.B) {
 			require.NoError(b, err)
 			_, err = e.Handle(b.Context(), push.PushEnable{Session: s, Key: push.Key{Service: "push.example.net", Node: "n"}})
 			require.NoError(b, err)
-			ev := push.ArchiveAdded{Account: juliet, Stanza: push.Stanza{ID: "m1", From: "romeo@example.net", To: juliet, Body: "text", Class: push.Important}}
+			ev := push.ArchiveAdded{Account: juliet, Stanza: push.Stanza{ID: "m1", From: "romeo@example.net", To: juliet, Body: "text", Class: push.ClassImportant}}
 			var d push.Decision
 			b.ReportAllocs()
 			for b.Loop() {

@@ -244,7 +244,7 @@ func (s *site) shot(name string) {
 }
 
 func message(id, to string) push.Stanza {
-	return push.Stanza{ID: id, From: "romeo@example.net", To: to, Class: push.Important, Body: "It is the east"}
+	return push.Stanza{ID: id, From: "romeo@example.net", To: to, Class: push.ClassImportant, Body: "It is the east"}
 }
 
 // night is what happened: a phone falls asleep and is woken, a tablet is in use, a third device is long gone.
@@ -276,7 +276,7 @@ func (s *site) night() {
 		push.HibernationStart{Session: n, Stanzas: []push.Stanza{message("5", n.Account)}})
 	time.Sleep(400 * time.Millisecond)
 	call := message("call-1", juliet)
-	call.Class, call.Body = push.Urgent, ""
+	call.Class, call.Body = push.ClassUrgent, ""
 	s.raise(push.ArchiveAdded{Account: juliet, Stanza: call}, push.HibernationEnd{Session: a})
 	time.Sleep(300 * time.Millisecond)
 }

@@ -265,7 +265,7 @@ func BenchmarkBurst(b *testing.B) {
 							wg.Go(func() {
 								for i := g; i < events; i += goroutines {
 									a := name(i)
-									st := push.Stanza{ID: "m", Kind: push.KindMessage, From: "romeo@example.com/x", To: a, Class: push.Important}
+									st := push.Stanza{ID: "m", Kind: push.KindMessage, From: "romeo@example.com/x", To: a, Class: push.ClassImportant}
 									dec, err := e.Handle(context.Background(), push.Offline{Account: a, Stanza: st})
 									if err != nil || (len(dec.Verdicts) == 1 && dec.Verdicts[0].Notify) != registered {
 										b.Error(err, dec)

@@ -161,7 +161,7 @@ func TestDisabledElsewhere(t *testing.T) {
 	k := push.Key{Service: "push.example.net", Node: "n1"}
 	session := push.SessionID{Account: account(0), ID: "s"}
 	offline := func(n *node, id string) bool {
-		dec := n.handle(t, push.Offline{Account: account(0), Stanza: push.Stanza{ID: id, Kind: push.KindMessage, To: account(0), Class: push.Important}})
+		dec := n.handle(t, push.Offline{Account: account(0), Stanza: push.Stanza{ID: id, Kind: push.KindMessage, To: account(0), Class: push.ClassImportant}})
 		return len(dec.Verdicts) == 1 && dec.Verdicts[0].Notify
 	}
 	if offline(there, "m0") {
@@ -196,7 +196,7 @@ func TestQueriesAnEvent(t *testing.T) {
 		for name, a := range map[string]string{"registered": account(0), "unknown": account(1)} {
 			for i, want := range []int{1, 0, 0} {
 				r.count()
-				n.handle(t, push.Offline{Account: a, Stanza: push.Stanza{ID: fmt.Sprint("m", i), Kind: push.KindMessage, To: a, Class: push.Important}})
+				n.handle(t, push.Offline{Account: a, Stanza: push.Stanza{ID: fmt.Sprint("m", i), Kind: push.KindMessage, To: a, Class: push.ClassImportant}})
 				if name == "registered" {
 					<-n.sent
 				}

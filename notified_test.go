@@ -18,7 +18,7 @@ func TestMemory(t *testing.T) {
 			at   time.Time
 			gone bool
 		}
-		var m memory
+		var m notified
 		var model []entry
 		now := time.Unix(1e9, 0)
 		limit := 1 + r.IntN(40)

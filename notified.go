@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// memory holds which stanzas a registration was notified of, as hashes: the newest of them, up to a number and an age (rule R11).
-type memory struct {
+// notified holds which stanzas a registration was notified of, as hashes: the newest of them, up to a number and an age (rule R11).
+type notified struct {
 	ring []remembered // oldest first, from head on
 	head int
 	// table finds a hash in the ring: open addressing with linear probing, since the hashes are random already. A slot holds the place in the
@@ -32,7 +32,7 @@ var hashSeed = maphash.MakeSeed()
 
 func hashID(id string) uint64 { return maphash.String(hashSeed, id) }
 
-func (m *memory) has(h uint64) bool {
+func (m *notified) has(h uint64) bool {
 	if m.table == nil {
 		return m.place(h) > 0
 	}
@@ -41,7 +41,7 @@ func (m *memory) has(h uint64) bool {
 }
 
 // place looks for h in the ring, and returns where it is plus one, or zero.
-func (m *memory) place(h uint64) int {
+func (m *notified) place(h uint64) int {
 	i := slices.IndexFunc(m.ring[m.head:], func(r remembered) bool { return r.hash == h && r.at != forgotten })
 	if i < 0 {
 		return 0
@@ -50,7 +50,7 @@ func (m *memory) place(h uint64) int {
 }
 
 // find returns the slot of h, or the free one where it would be.
-func (m *memory) find(h uint64) uint64 {
+func (m *notified) find(h uint64) uint64 {
 	mask := uint64(len(m.table) - 1)
 	slot := h & mask
 	for m.table[slot] != 0 && m.ring[m.table[slot]-1].hash != h {
@@ -60,7 +60,7 @@ func (m *memory) find(h uint64) uint64 {
 }
 
 // add remembers h, which it does not have, and forgets the oldest beyond limit.
-func (m *memory) add(h uint64, now time.Time, limit int) {
+func (m *notified) add(h uint64, now time.Time, limit int) {
 	if m.len() >= limit {
 		m.pop()
 	}
@@ -77,7 +77,7 @@ func (m *memory) add(h uint64, now time.Time, limit int) {
 }
 
 // forget takes one back that was never sent.
-func (m *memory) forget(h uint64) {
+func (m *notified) forget(h uint64) {
 	if m.table == nil {
 		if n := m.place(h); n > 0 {
 			m.ring[n-1].at = forgotten
@@ -92,7 +92,7 @@ func (m *memory) forget(h uint64) {
 }
 
 // free empties a slot, and moves those behind it that could not be found any more.
-func (m *memory) free(slot uint64) {
+func (m *notified) free(slot uint64) {
 	mask := uint64(len(m.table) - 1)
 	for next := (slot + 1) & mask; m.table[next] != 0; next = (next + 1) & mask {
 		if home := m.ring[m.table[next]-1].hash & mask; (next-home)&mask >= (next-slot)&mask {
@@ -104,7 +104,7 @@ func (m *memory) free(slot uint64) {
 }
 
 // slide takes back the space before head.
-func (m *memory) slide() {
+func (m *notified) slide() {
 	for i, n := range m.table {
 		if n != 0 {
 			m.table[i] = n - uint32(m.head)
@@ -115,7 +115,7 @@ func (m *memory) slide() {
 }
 
 // grow makes a table that is large enough for twice the number.
-func (m *memory) grow() {
+func (m *notified) grow() {
 	m.table = make([]uint32, max(2*len(m.table), 4*fewRemembered))
 	for i := m.head; i < len(m.ring); i++ {
 		if r := m.ring[i]; r.at != forgotten {
@@ -125,20 +125,20 @@ func (m *memory) grow() {
 }
 
 // prune forgets what is older than age.
-func (m *memory) prune(now time.Time, age time.Duration) {
+func (m *notified) prune(now time.Time, age time.Duration) {
 	oldest := now.Add(-age).Unix()
 	for m.len() > 0 && m.ring[m.head].at < oldest {
 		m.pop()
 	}
 	if m.len() == 0 {
-		*m = memory{}
+		*m = notified{}
 	}
 }
 
 // len counts those that were forgotten, too.
-func (m *memory) len() int { return len(m.ring) - m.head }
+func (m *notified) len() int { return len(m.ring) - m.head }
 
-func (m *memory) pop() {
+func (m *notified) pop() {
 	if r := m.ring[m.head]; m.table != nil && r.at != forgotten {
 		m.free(m.find(r.hash))
 	}

@@ -2,10 +2,10 @@ package push
 
 import "sync/atomic"
 
-// presence tells without a lock that a key is surely not in a map: most events are about accounts that are in none, and two cores that asked a
+// fingerprints tells without a lock that a key is surely not in a map: most events are about accounts that are in none, and two cores that asked a
 // locked map would wait for each other's cache lines. It is a set of fingerprints, of which a key may share its own with others. Those who
 // change the map hold its lock when they add and remove; has may be called at any time.
-type presence struct {
+type fingerprints struct {
 	slots atomic.Pointer[[]atomic.Uint32]
 	// full counts the slots that are not free, live those that hold a fingerprint.
 	full, live int
@@ -21,7 +21,7 @@ const (
 func fingerprint(hash uint64) uint32 { return max(uint32(hash>>32), firstFingerprint) }
 
 // has returns false if nothing with this hash was added and not removed.
-func (p *presence) has(hash uint64) bool {
+func (p *fingerprints) has(hash uint64) bool {
 	slots := p.slots.Load()
 	if slots == nil {
 		return false
@@ -38,7 +38,7 @@ func (p *presence) has(hash uint64) bool {
 }
 
 // add puts a hash in, once more if it is there.
-func (p *presence) add(hash uint64) {
+func (p *fingerprints) add(hash uint64) {
 	slots := p.slots.Load()
 	if slots == nil || 4*(p.full+1) > 3*len(*slots) {
 		slots = p.grow(slots)
@@ -47,7 +47,7 @@ func (p *presence) add(hash uint64) {
 	p.live++
 }
 
-func (p *presence) put(slots []atomic.Uint32, f uint32) {
+func (p *fingerprints) put(slots []atomic.Uint32, f uint32) {
 	for i := int(f); ; i++ {
 		s := &slots[i&(len(slots)-1)]
 		switch s.Load() {
@@ -63,7 +63,7 @@ func (p *presence) put(slots []atomic.Uint32, f uint32) {
 }
 
 // grow makes room for twice what there is. Who reads the old slots misses only what is added from now on.
-func (p *presence) grow(old *[]atomic.Uint32) *[]atomic.Uint32 {
+func (p *fingerprints) grow(old *[]atomic.Uint32) *[]atomic.Uint32 {
 	size := 8
 	for size < 2*(p.live+1) {
 		size *= 2
@@ -82,7 +82,7 @@ func (p *presence) grow(old *[]atomic.Uint32) *[]atomic.Uint32 {
 }
 
 // remove takes a hash out that was added.
-func (p *presence) remove(hash uint64) {
+func (p *fingerprints) remove(hash uint64) {
 	slots := *p.slots.Load()
 	f := fingerprint(hash)
 	for i := int(f); ; i++ {

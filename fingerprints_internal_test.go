@@ -10,7 +10,7 @@ import (
 
 // What was added and not removed is always found, while others come and go; what was never added is hardly ever.
 func TestPresence(t *testing.T) {
-	var p presence
+	var p fingerprints
 	r := rand.New(rand.NewPCG(1, 2))
 	in := map[uint64]int{}
 	var hashes []uint64
@@ -52,7 +52,7 @@ func TestPresence(t *testing.T) {
 }
 
 func TestPresenceWhileItChanges(t *testing.T) {
-	var p presence
+	var p fingerprints
 	const stays = 0xabcdef0123456789
 	p.add(stays)
 	var wg sync.WaitGroup
