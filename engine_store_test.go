@@ -21,8 +21,8 @@ import (
 // befores what Enable does.
 type hookedStore struct {
 	Store
-	before func(ctx context.Context, method, account string) error
-	lists  func(account string, rs []Registration) []Registration
+	before  func(ctx context.Context, method, account string) error
+	lists   func(account string, rs []Registration) []Registration
 	befores func(account string, rs []Registration) []Registration
 }
 

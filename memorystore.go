@@ -73,7 +73,7 @@ func (s *MemoryStore) Remove(_ context.Context, account string, k Key) (removed 
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	rs := slices.DeleteFunc(unpack(account, sh.accounts[account]), func(r Registration) bool {
-		if r.matches(k) {
+		if k.Names(r.Key) {
 			removed = append(removed, r.Key)
 			return true
 		}
@@ -141,6 +141,12 @@ func pack(rs []Registration) string {
 		b = appendTimes(b, r.Enabled, r.Health.Succeeded, r.Health.Disabled)
 		b = binary.AppendVarint(b, int64(r.Health.Errors))
 		b = binary.AppendVarint(b, int64(r.Health.Refusals))
+		if r.Wishes == nil {
+			b = appendInts(b, 0)
+		} else {
+			wishes := r.Wishes.appendBinary(nil)
+			b = append(appendInts(b, len(wishes)), wishes...)
+		}
 		if r.Options == nil {
 			b = appendInts(b, 0)
 			continue
@@ -168,6 +174,9 @@ func unpack(account, packed string) []Registration {
 		r.Service, r.Node, r.Client, r.Health.Cause = u.string(), u.string(), u.string(), u.string()
 		r.Enabled, r.Health.Succeeded, r.Health.Disabled = u.time(), u.time(), u.time()
 		r.Health.Errors, r.Health.Refusals = int(u.signed()), int(u.signed())
+		if wishes := u.string(); wishes != "" {
+			r.Wishes = readWishes(wishes)
+		}
 		n := u.int() - 1
 		if n < 0 {
 			continue

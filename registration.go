@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -12,17 +13,26 @@ import (
 type Key struct {
 	// Service is the JID of the push service (the app server), in prepared form.
 	Service string
-	Node    string
+	// Node is what the service gave the client. Of a registration of Push 2.0 it is Push2Node followed by the device, of which the account
+	// has one registration: the ID that SASL2 gave of the client, else the resource.
+	Node string
 }
+
+// Push2Node begins the Node of registrations of Push 2.0. A client of XEP-0357 cannot enable a node that begins so.
+const Push2Node = NSPush2 + "#"
+
+// IsPush2 tells whether k names a registration of Push 2.0.
+func (k Key) IsPush2() bool { return strings.HasPrefix(k.Node, Push2Node) }
 
 // Compare orders keys by service, then node, as Decision does.
 func (k Key) Compare(o Key) int {
 	return cmp.Or(cmp.Compare(k.Service, o.Service), cmp.Compare(k.Node, o.Node))
 }
 
-// matches tells whether a disable of o removes k: without a node it means all of the service (XEP-0357 §6), without a service all of the account.
-func (k Key) matches(o Key) bool {
-	return o.Service == "" || k.Service == o.Service && (o.Node == "" || k.Node == o.Node)
+// Names tells whether a disable of k removes o: without a node it means all of the service (XEP-0357 §6), but those of the other protocol; without a
+// service, all of the account.
+func (k Key) Names(o Key) bool {
+	return k.Service == "" || o.Service == k.Service && (k.Node == "" && !o.IsPush2() || o.Node == k.Node)
 }
 
 // Field is one field of a publish-options form (XEP-0004), as the client sent it: order, type and every value, empty
@@ -39,6 +49,8 @@ type Registration struct {
 	Key
 	// Options are sent with each publish, verbatim. They hold the service's secret: never log them.
 	Options []Field
+	// Wishes are what the client asked for besides. Nil: nothing.
+	Wishes *Wishes
 	// Client is the client ID of the session that enabled it last, or empty (rule R14).
 	Client string
 	// Enabled is when it was enabled last. At the limit the one that was enabled longest ago goes.
@@ -105,7 +117,7 @@ func (r Registration) renew(old Registration, inTurn bool) (stored Registration,
 
 // sameRequest tells whether the client asks for the same in both.
 func (r Registration) sameRequest(o Registration) bool {
-	return r.Client == o.Client && (r.Options == nil) == (o.Options == nil) && slices.EqualFunc(r.Options, o.Options, func(f, g Field) bool {
+	return r.Client == o.Client && r.Wishes.Equal(o.Wishes) && (r.Options == nil) == (o.Options == nil) && slices.EqualFunc(r.Options, o.Options, func(f, g Field) bool {
 		return f.Var == g.Var && f.Type == g.Type && slices.Equal(f.Values, g.Values)
 	})
 }
@@ -126,8 +138,7 @@ type Store interface {
 	// go (limit < 1: no limit). It returns what the account had before, as List would have; all of that is one transaction. So the caller knows what the account
 	// has now, whoever else changed it, and an enable that says nothing new writes nothing.
 	Enable(ctx context.Context, r Registration, limit int) (before []Registration, err error)
-	// Remove removes the registrations that k names at that moment, and returns their keys: all of the account if k has no Service, all of that
-	// service if it has no Node. Those that List does not return, because they cannot be read, are removed too. That there are none is no error.
+	// Remove removes the registrations that k.Names at that moment, and returns their keys. Those that List does not return, because they cannot be read, are removed too. That there are none is no error.
 	// With an error it returns the keys of those that are gone all the same.
 	Remove(ctx context.Context, account string, k Key) (removed []Key, err error)
 	// Update changes the health of one registration, relative to what is stored. It returns ErrNotRegistered if there is none.

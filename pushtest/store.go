@@ -551,7 +551,7 @@ func (m model) enable(r push.Registration, limit int) []push.Key {
 
 func (m model) remove(account string, k push.Key) (removed []push.Key) {
 	m[account] = slices.DeleteFunc(m[account], func(r push.Registration) bool {
-		gone := k.Service == "" || r.Service == k.Service && (k.Node == "" || r.Node == k.Node)
+		gone := k.Names(r.Key)
 		if gone {
 			removed = append(removed, r.Key)
 		}

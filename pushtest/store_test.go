@@ -180,7 +180,7 @@ func (s *faulty) Remove(_ context.Context, account string, k push.Key) (removed 
 	defer s.mu.Unlock()
 	account = s.name(account)
 	s.accounts[account] = slices.DeleteFunc(clone(s.accounts[account]), func(r push.Registration) bool {
-		gone := k.Service == "" || r.Service == k.Service && (k.Node == "" || r.Node == k.Node || s.is("removes the service"))
+		gone := k.Names(r.Key) || s.is("removes the service") && r.Service == k.Service
 		if s.is("no node is a node") && k.Service != "" {
 			gone = r.Key == k
 		}

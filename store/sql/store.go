@@ -248,6 +248,23 @@ func (s *Store) Enable(ctx context.Context, r push.Registration, limit int) (bef
 	return before, nil
 }
 
+// keys returns the keys of an account's rows, those that cannot be read included.
+func (s *Store) keys(ctx context.Context, db queryer, account string) (keys []push.Key, err error) {
+	rows, err := db.QueryContext(ctx, s.table("SELECT service, node FROM {registrations} WHERE account = $1"), account)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var k push.Key
+		if err := rows.Scan(&k.Service, &k.Node); err != nil {
+			return nil, err
+		}
+		keys = append(keys, k)
+	}
+	return keys, rows.Err()
+}
+
 // put inserts or replaces a row.
 func (s *Store) put(ctx context.Context, tx *sql.Tx, r push.Registration) error {
 	options, keyID, err := s.sealer.seal(r.Account, r.Key, r.Options)
@@ -267,13 +284,6 @@ func (s *Store) put(ctx context.Context, tx *sql.Tx, r push.Registration) error 
 
 // Remove implements push.Store.
 func (s *Store) Remove(ctx context.Context, account string, k push.Key) (removed []push.Key, err error) {
-	where, args := "account = $1", []any{account}
-	if k.Service != "" {
-		where, args = where+" AND service = $2", append(args, k.Service)
-		if k.Node != "" {
-			where, args = where+" AND node = $3", append(args, k.Node)
-		}
-	}
 	defer s.cache.forget(account)
 	err = s.transact(ctx, func(tx *sql.Tx) error {
 		removed = nil
@@ -282,19 +292,20 @@ func (s *Store) Remove(ctx context.Context, account string, k push.Key) (removed
 				return err
 			}
 		}
-		rows, err := tx.QueryContext(ctx, s.table("DELETE FROM {registrations} WHERE "+where+" RETURNING service, node"), args...)
+		keys, err := s.keys(ctx, tx, account)
 		if err != nil {
 			return err
 		}
-		defer rows.Close()
-		for rows.Next() {
-			var k push.Key
-			if err := rows.Scan(&k.Service, &k.Node); err != nil {
+		for _, o := range keys {
+			if !k.Names(o) {
+				continue
+			}
+			if _, err := tx.ExecContext(ctx, s.table("DELETE FROM {registrations} WHERE account = $1 AND service = $2 AND node = $3"), account, o.Service, o.Node); err != nil {
 				return err
 			}
-			removed = append(removed, k)
+			removed = append(removed, o)
 		}
-		return rows.Err()
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("sqlstore: remove %s: %w", account, err)
