@@ -10,6 +10,7 @@ import (
 // account is an account of the partition: the library's state machine, and what the cluster knows of where its sessions are.
 type account struct {
 	deadline.Item
+	rest resting
 	name string
 	*push.Account
 	// homes are the sessions with the nodes that have them.
@@ -20,6 +21,12 @@ type account struct {
 	lost []lost
 	// registered: it has registrations.
 	registered bool
+}
+
+// resting is an account in the queue of those that may have become idle.
+type resting struct {
+	deadline.Item
+	a *account
 }
 
 // home is a session and the node that has it.

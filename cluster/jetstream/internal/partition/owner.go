@@ -444,7 +444,7 @@ func (o *Owner) when() When { return When{o.state.Seq, o.state.Now()} }
 func (o *Owner) show(replayed bool) {
 	out := o.out
 	o.out = Out{}
-	if len(out.Decided)+len(out.Affected)+len(out.Advice)+len(out.Ready)+len(out.Changed) > 0 {
+	if replayed || len(out.Decided)+len(out.Affected)+len(out.Advice)+len(out.Ready)+len(out.Changed) > 0 {
 		o.world.Show(&out, replayed)
 	}
 }
@@ -527,7 +527,8 @@ func (o *Owner) Tick(now time.Time) {
 	if o.phase != PhaseOwning && o.phase != PhaseDraining {
 		return
 	}
-	if o.state.Advance(o.now(now), &o.out) {
+	if t := o.now(now); !o.state.Next().IsZero() && !o.state.Next().After(t) {
+		o.state.Advance(t, &o.out)
 		o.pending = append(o.pending, Tick{o.when()})
 	}
 	if now.Sub(o.homesAt) >= time.Second {

@@ -170,6 +170,7 @@ func (s *State) restore(data []byte) (seq, own uint64, err error) {
 			s.cold[e.name] = e.packed
 			continue
 		}
+		e.a.rest.a = e.a
 		s.accounts[e.name] = e.a
 		s.settle(e.a, &out)
 	}

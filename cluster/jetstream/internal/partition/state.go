@@ -62,7 +62,7 @@ type Out struct {
 	Ready []Ref
 	// Changed are accounts whose registrations changed.
 	Changed []string
-	// Resent counts publishes that a former owner began and whose end is not known.
+	// Resent is, of the last Claim, how many publishes the former owner had begun whose end is not known.
 	Resent int
 }
 
@@ -82,10 +82,11 @@ type State struct {
 	// origins are the nodes that have written, by name.
 	origins  map[string]*writer
 	accounts map[string]*account
-	cold     map[string][]byte // packed accounts, which have nothing but registrations
-	queue    deadline.Queue[*account]
-	ready    map[Ref]bool // handed out, not begun
-	flights  map[Ref]bool // begun, not ended
+	cold     map[string][]byte        // packed accounts, which have nothing but registrations
+	queue    deadline.Queue[*account] // when Due has something to do
+	idling   deadline.Queue[*resting] // when to look whether an account can be packed
+	ready    map[Ref]bool             // handed out, not begun
+	flights  map[Ref]bool             // begun, not ended
 	veto     func(r *push.Registration, st push.Stanza) string
 }
 
@@ -127,6 +128,7 @@ func (s *State) account(name string, open bool) *account {
 	} else {
 		a = &account{name: name, Account: push.NewAccount(name, s.policy, nil)}
 	}
+	a.rest.a = a
 	s.accounts[name] = a
 	return a
 }
@@ -135,17 +137,19 @@ func (s *State) account(name string, open bool) *account {
 func (s *State) settle(a *account, out *Out) {
 	if a.idle(s.now) {
 		s.queue.Set(a, time.Time{})
+		s.idling.Set(&a.rest, time.Time{})
 		delete(s.accounts, a.name)
 		if a.registered {
 			s.cold[a.name] = a.pack()
 		}
 		return
 	}
-	next := a.Next()
-	if next.IsZero() && len(a.homes) == 0 { // look again whether it is idle
-		next = s.now.Add(time.Minute)
+	next, rest := a.Next(), time.Time{}
+	if next.IsZero() && len(a.homes) == 0 {
+		rest = s.now.Add(time.Minute)
 	}
 	s.queue.Set(a, next)
+	s.idling.Set(&a.rest, rest)
 }
 
 // due hands out what is due for an account at the State's time.
@@ -178,28 +182,37 @@ func (s *State) affected(a *account, eff push.Effects, out *Out) {
 	}
 }
 
-// Advance lets the time pass until to, and does what falls due meanwhile at the time at which it does. It returns whether anything did that
-// shows; what shows must be in the log as a Tick or with a Begin.
-func (s *State) Advance(to time.Time, out *Out) bool {
-	shows := false
-	for at := s.queue.Next(); !at.IsZero() && !at.After(to); at = s.queue.Next() {
+// Advance lets the time pass until to, and does what falls due meanwhile at the time at which it does. The log must say so: it is called for a batch or
+// a record, and for a Tick record if Next has come.
+func (s *State) Advance(to time.Time, out *Out) {
+	for {
+		at, rest := s.queue.Next(), s.idling.Next()
+		isRest := at.IsZero() || !rest.IsZero() && rest.Before(at)
+		if isRest {
+			at = rest
+		}
+		if at.IsZero() || at.After(to) {
+			break
+		}
 		if at.After(s.now) {
 			s.now = at
 		}
+		if isRest {
+			r, _ := s.idling.Pop(at)
+			r.a.Prune(s.now)
+			r.a.forgetOld(s.now)
+			s.settle(r.a, out)
+			continue
+		}
 		a, _ := s.queue.Pop(at)
-		a.Prune(s.now)
-		a.forgetOld(s.now)
 		var eff push.Effects
-		n := len(out.Ready)
 		s.due(a, &eff, out)
 		s.affected(a, eff, out)
-		shows = shows || len(out.Ready) > n || len(eff.Drops) > 0
 		s.settle(a, out)
 	}
 	if to.After(s.now) {
 		s.now = to
 	}
-	return shows
 }
 
 // Batch takes note of a batch that the log has at seq since the time at.
@@ -253,7 +266,11 @@ func (s *State) event(d *Decided, out *Out) {
 
 // handle gives an event to the account.
 func (s *State) handle(a *account, d *Decided, out *Out) {
-	a.Handle(d.Event, push.Facts{Now: s.now, Number: d.Number, Veto: s.veto}, &d.Decision)
+	s.judge(a, d, out, s.veto)
+}
+
+func (s *State) judge(a *account, d *Decided, out *Out, veto func(*push.Registration, push.Stanza) string) {
+	a.Handle(d.Event, push.Facts{Now: s.now, Number: d.Number, Veto: veto}, &d.Decision)
 	s.due(a, &d.Decision.Effects, out)
 	s.advise(a, &d.Decision.Effects, out)
 }
@@ -286,6 +303,7 @@ func (s *State) place(a *account, d *Decided, out *Out) bool {
 	case push.SessionOpen:
 		s.setHome(a, home{id, ev.JID, d.Origin})
 	case push.SessionRestored:
+		d.Event = a.better(ev, s.now)
 		s.setHome(a, home{id, ev.JID, d.Origin})
 	case push.SessionClose:
 		if h != nil && h.Origin.Node != d.Origin.Node {
@@ -313,6 +331,25 @@ func (s *State) place(a *account, d *Decided, out *Out) bool {
 	return true
 }
 
+// better returns what a node says of a session that it has, with what is known here: every enable has been in the log.
+func (a *account) better(ev push.SessionRestored, now time.Time) push.SessionRestored {
+	known := push.SessionRestored{}
+	if i := slices.IndexFunc(a.lost, func(l lost) bool { return l.Session.Session == ev.Session }); i >= 0 {
+		known = a.lost[i].Session
+	} else if h := a.home(ev.Session.ID); h != nil {
+		for _, ss := range a.Status(now).Sessions {
+			if ss.ID == h.ID {
+				known = restoredAs(a.name, *h, &ss)
+			}
+		}
+	}
+	if known.Session.ID == "" {
+		return ev
+	}
+	known.Hibernated, known.Extended = ev.Hibernated, ev.Extended
+	return known
+}
+
 func (s *State) setHome(a *account, n home) {
 	a.lost = slices.DeleteFunc(a.lost, func(l lost) bool { return l.Session.Session.ID == n.ID })
 	if h := a.home(n.ID); h != nil {
@@ -326,6 +363,7 @@ func (s *State) setHome(a *account, n home) {
 func (s *State) Record(seq uint64, by Origin, rec Record, out *Out) {
 	switch rec := rec.(type) {
 	case Claim:
+		s.Seq = max(s.Seq, seq) // what the new owner does has its place behind
 		s.owner = by
 		s.interrupted(out)
 	case Release:
@@ -343,6 +381,7 @@ func (s *State) Record(seq uint64, by Origin, rec Record, out *Out) {
 
 // interrupted lets go out again what a former owner began and did not end.
 func (s *State) interrupted(out *Out) {
+	out.Resent = len(s.flights)
 	for _, ref := range sortedRefs(s.flights) {
 		if a := s.account(ref.Account, false); a != nil {
 			var eff push.Effects
@@ -351,7 +390,6 @@ func (s *State) interrupted(out *Out) {
 			s.affected(a, eff, out)
 			s.settle(a, out)
 		}
-		out.Resent++
 	}
 	clear(s.flights)
 }
@@ -417,7 +455,15 @@ func (s *State) Down(o Origin, now time.Time, out *Out) {
 		var left []recent
 		for _, r := range a.recent {
 			d := Decided{Number: r.Number, At: s.now, Event: r.Event}
-			s.handle(a, &d, out)
+			s.judge(a, &d, out, func(reg *push.Registration, st push.Stanza) string {
+				if reg.Enabled.After(r.At) {
+					return "device was connected later"
+				}
+				if s.veto != nil {
+					return s.veto(reg, st)
+				}
+				return ""
+			})
 			out.Decided = append(out.Decided, d)
 			if leftToSession(&d.Decision) {
 				left = append(left, r)
@@ -462,14 +508,18 @@ func (s *State) Homes() []Origin {
 }
 
 func (a *account) lose(now time.Time, h home, ss *push.SessionStatus) {
-	l := lost{now, push.SessionRestored{
-		Session: push.SessionID{Account: a.name, ID: h.ID}, JID: h.JID, Client: ss.Client, Bound: ss.Bound, IsBound: ss.IsBound,
-		Superseded: ss.Superseded, Hibernated: ss.Hibernated, Extended: ss.Extended,
-	}}
+	l := lost{now, restoredAs(a.name, h, ss)}
 	if len(a.lost) >= maxLost {
 		a.lost = a.lost[1:]
 	}
 	a.lost = append(a.lost, l)
+}
+
+func restoredAs(account string, h home, ss *push.SessionStatus) push.SessionRestored {
+	return push.SessionRestored{
+		Session: push.SessionID{Account: account, ID: h.ID}, JID: h.JID, Client: ss.Client, Bound: ss.Bound, IsBound: ss.IsBound,
+		Superseded: ss.Superseded, Hibernated: ss.Hibernated, Extended: ss.Extended,
+	}
 }
 
 // Inspect describes an account.
