@@ -365,3 +365,20 @@ func readValue(r *reader, v any) {
 	rv := reflect.ValueOf(v).Elem()
 	lazily(rv.Type())().read(r, rv)
 }
+
+// Encode returns a struct of plain data as bytes with a version, for messages between nodes.
+func Encode(v any) []byte { return appendValue([]byte{Version}, v) }
+
+// Decode reads what Encode wrote into v, a pointer.
+func Decode(data []byte, v any) error {
+	r := &reader{b: data}
+	if len(data) == 0 {
+		r.fail(errMalformed)
+	} else if data[0] != Version {
+		r.fail(ErrUnknown)
+	} else {
+		r.b = data[1:]
+		readValue(r, v)
+	}
+	return r.done()
+}

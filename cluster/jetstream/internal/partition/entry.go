@@ -47,6 +47,9 @@ func (e *Entry) Add(ev push.Event, wanted bool, tag any) *Entered {
 	return in
 }
 
+// Idle tells whether nothing waits or is on its way.
+func (e *Entry) Idle() bool { return len(e.waiting) == 0 && e.flight == nil }
+
 // Withdraw takes an event back. It returns false if that is on its way, and may be in the log.
 func (e *Entry) Withdraw(in *Entered) bool {
 	i := slices.Index(e.waiting, in)
@@ -102,3 +105,6 @@ func (e *Entry) Done() []*Entered {
 
 // Len is how many events wait or are on their way.
 func (e *Entry) Len() int { return len(e.waiting) + len(e.flight) }
+
+// Waiting returns what is not on its way yet.
+func (e *Entry) Waiting() []*Entered { return slices.Clone(e.waiting) }

@@ -10,7 +10,7 @@ import (
 // Local is what a node knows by itself: which accounts have registrations, and the sessions of its own clients. An event that concerns neither does
 // not leave the node. Not safe for simultaneous use.
 type Local struct {
-	registered map[uint64]struct{}
+	registered map[uint64]uint64   // to the revision of what was said last
 	sessions   map[string][]*local // by account
 }
 
@@ -28,13 +28,16 @@ type local struct {
 
 // NewLocal returns a Local that knows nothing.
 func NewLocal() *Local {
-	return &Local{registered: make(map[uint64]struct{}), sessions: make(map[string][]*local)}
+	return &Local{registered: make(map[uint64]uint64), sessions: make(map[string][]*local)}
 }
 
-// Register says whether an account, by the Hash of its name, has registrations.
-func (l *Local) Register(hash uint64, has bool) {
+// Register says whether an account, by the Hash of its name, has registrations. What is said with a lower revision than before does not count.
+func (l *Local) Register(hash uint64, has bool, revision uint64) {
+	if l.registered[hash] > revision {
+		return
+	}
 	if has {
-		l.registered[hash] = struct{}{}
+		l.registered[hash] = max(revision, 1)
 	} else {
 		delete(l.registered, hash)
 	}

@@ -444,7 +444,7 @@ func (o *Owner) when() When { return When{o.state.Seq, o.state.Now()} }
 func (o *Owner) show(replayed bool) {
 	out := o.out
 	o.out = Out{}
-	if replayed || len(out.Decided)+len(out.Affected)+len(out.Advice)+len(out.Ready)+len(out.Changed) > 0 {
+	if replayed || len(out.Decided)+len(out.Affected)+len(out.Advice)+len(out.Moved)+len(out.Ready)+len(out.Changed) > 0 {
 		o.world.Show(&out, replayed)
 	}
 }
@@ -609,6 +609,12 @@ func (o *Owner) drain() {
 	o.phase = PhaseReleasing
 	o.append([]Record{Release{}}, nil)
 }
+
+// Epoch is where in the log its Claim is.
+func (o *Owner) Epoch() uint64 { return o.epoch }
+
+// LogTime is the time of the entry of the log that was taken note of last.
+func (o *Owner) LogTime() time.Time { return o.logTime }
 
 // InFlight is how many publishes have not been answered.
 func (o *Owner) InFlight() int {

@@ -31,7 +31,7 @@ type simConfig struct {
 	faults        bool // crashes, pauses, cuts, losses; else only delays, joins and leaves
 	joins         bool
 	snapshotEvery int
-	// break breaks something on purpose, to see it found: "c1", "c3", "c5".
+	// sabotage breaks something on purpose, to see it found: "C1", "C3", "C5".
 	sabotage string
 }
 
@@ -45,12 +45,16 @@ type simulation struct {
 	seq      uint64
 	log      [][]Message // by partition, all that ever was: forgotten is what JetStream has not any more
 	forgot   []uint64
+	claims   [][]uint64
+	owner    []Origin
 	snaps    []simSnapshot
 	outage   time.Time // until then the log answers nobody
 	nodes    []*simNode
 	policy   *push.Policy
 	phones   []*phone
 	service  map[Ref]map[string]time.Time // when the push service was told of each stanza last
+	settled  map[Ref]map[string]bool      // told, answered, and written in peace
+	troubled time.Time                    // when the log had an outage last
 	disabled map[Ref]time.Time            // when a client disabled it last
 	stanzas  map[uint64]string            // the stanza of an event number
 	accepted map[string]bool
@@ -145,13 +149,14 @@ type simNode struct {
 	drift   float64
 	born    time.Time
 
-	members *Members
-	local   *Local
-	entries []*Entry
-	owners  []*Owner
-	worlds  []*simWorld
-	stale   bool
-	leaving bool
+	members  *Members
+	local    *Local
+	entries  []*Entry
+	owners   []*Owner
+	worlds   []*simWorld
+	stale    bool
+	leaving  bool
+	troubled time.Time
 }
 
 // clock is the node's own: wrong by an offset, and fast or slow.
@@ -192,7 +197,7 @@ func (n *simNode) start() {
 	n.local = NewLocal()
 	for _, p := range s.phones { // the watch of the registrations begins with all of them
 		if s.registered(p.account) {
-			n.local.Register(Hash(p.account), true)
+			n.local.Register(Hash(p.account), true, 0)
 		}
 	}
 	cfg := &Config{
@@ -287,7 +292,7 @@ func (n *simNode) handle(ev push.Event, done func(ok bool)) bool {
 
 func (n *simNode) enter(ev push.Event, done func(bool)) {
 	p := Of(ev.Subject().Account, n.s.cfg.parts)
-	if n.s.cfg.sabotage == "c1" { // every node its own idea of where an account belongs
+	if n.s.cfg.sabotage == "C1" { // every node its own idea of where an account belongs
 		p = Of(n.name+ev.Subject().Account, n.s.cfg.parts)
 	}
 	n.entries[p].Add(ev, false, entered{ev, done})
@@ -373,6 +378,15 @@ func (s *simulation) append(p int, records bool, data []byte) uint64 {
 	s.seq++
 	m := Message{s.seq, s.now, records, data}
 	s.log[p] = append(s.log[p], m)
+	if records {
+		by, rs, _ := ReadRecords(data)
+		if _, ok := rs[0].(Claim); ok {
+			s.claims[p] = append(s.claims[p], s.seq)
+			s.owner[p] = by
+		} else if by != s.owner[p] {
+			s.fail("C5: partition %d is %v's, and %v changes what is decided there", p, s.owner[p], by)
+		}
+	}
 	if !records {
 		b, err := ReadBatch(data)
 		if err != nil {
@@ -440,14 +454,17 @@ func (w *simWorld) Append(records []byte, prev uint64) {
 	s := w.n.s
 	answered := false
 	var seq uint64
-	if s.cfg.sabotage == "c3" { // the ends are not written
+	if s.cfg.sabotage == "C3" { // the ends are not written
 		o, rs, _ := ReadRecords(records)
 		rs = slices.DeleteFunc(rs, func(r Record) bool { _, end := r.(End); return end })
+		if len(rs) == 0 {
+			rs = []Record{Tick{}}
+		}
 		records = AppendRecords(nil, o, rs)
 	}
 	w.n.request(func() bool {
 		last, _ := s.tail(w.p)
-		if last != prev && s.cfg.sabotage != "c5" {
+		if last != prev && s.cfg.sabotage != "C5" {
 			return false
 		}
 		seq = s.append(w.p, true, records)
@@ -596,27 +613,44 @@ func (w *simWorld) Publish(ref Ref, n push.Notification) {
 				id := s.stanzas[num]
 				if before, ok := told[id]; ok && s.disabled[ref].Before(before.Add(-2*time.Second)) {
 					twice = true
-					s.note("%s again by event %d", id, num)
+					if s.settled[ref][id] {
+						s.fail("C3: %v is told of %s again, though the first time was answered in peace", ref, id)
+					}
 				}
 				told[id] = s.now
 			}
 			if twice {
 				s.Stats.Twice++
 				s.note("twice: %v by %s", ref, w.n.name)
-				if *simSeed != 0 {
-					s.dump(ref)
-				}
 			}
 			s.after(time.Duration(1+s.r.IntN(100))*time.Millisecond, func() {
 				w.n.do(run, func() {
 					if !answered {
 						answered = true
 						w.o.Replied(w.n.clock(), ref, push.Reply{})
+						at := s.now
+						w.n.in(peace, func() {
+							if s.now.Sub(at) == peace && w.n.troubled.Before(at.Add(-peace)) && s.troubled.Before(at.Add(-peace)) && w.o.epoch == epoch {
+								for _, num := range n.Events {
+									s.settle(ref, s.stanzas[num])
+								}
+							}
+						})
 					}
 				})
 			})
 		})
 	}
+}
+
+// peace is how long nothing bad must have happened around a reply for its End to be in the log for certain.
+const peace = 8 * time.Second
+
+func (s *simulation) settle(ref Ref, id string) {
+	if s.settled[ref] == nil {
+		s.settled[ref] = make(map[string]bool)
+	}
+	s.settled[ref][id] = true
 }
 
 // checkBegun: what goes out was begun in the log by the owner of that time (C5).
@@ -642,12 +676,9 @@ func (s *simulation) checkBegun(p int, ref Ref, epoch uint64) {
 }
 
 func (s *simulation) claimBefore(p int, seq uint64) uint64 {
-	for _, m := range slices.Backward(s.log[p]) {
-		if m.Records && m.Seq <= seq {
-			_, rs, _ := ReadRecords(m.Data)
-			if _, ok := rs[0].(Claim); ok {
-				return m.Seq
-			}
+	for _, c := range slices.Backward(s.claims[p]) {
+		if c <= seq {
+			return c
 		}
 	}
 	return 0
@@ -663,7 +694,7 @@ func (w *simWorld) Show(out *Out, replayed bool) {
 		s.known[a] = has
 		for _, o := range s.nodes {
 			if o.up {
-				o.in(s.delay(), func() { o.local.Register(Hash(a), s.known[a]) })
+				o.in(s.delay(), func() { o.local.Register(Hash(a), s.known[a], 0) })
 			}
 		}
 	}
@@ -713,10 +744,11 @@ func (p *phone) gone() bool { return p.node == nil || !p.node.up || p.node.run !
 
 func newSimulation(cfg simConfig) *simulation {
 	s := &simulation{
-		cfg: cfg, r: rand.New(rand.NewPCG(cfg.seed, 1)), now: simStart, service: make(map[Ref]map[string]time.Time), stanzas: make(map[uint64]string), disabled: make(map[Ref]time.Time),
+		cfg: cfg, r: rand.New(rand.NewPCG(cfg.seed, 1)), now: simStart, service: make(map[Ref]map[string]time.Time), stanzas: make(map[uint64]string), disabled: make(map[Ref]time.Time), settled: make(map[Ref]map[string]bool),
 		accepted: make(map[string]bool), known: make(map[string]bool), busy: true,
 	}
-	s.log, s.forgot, s.snaps = make([][]Message, cfg.parts), make([]uint64, cfg.parts), make([]simSnapshot, cfg.parts)
+	s.log, s.forgot, s.snaps, s.claims = make([][]Message, cfg.parts), make([]uint64, cfg.parts), make([]simSnapshot, cfg.parts), make([][]uint64, cfg.parts)
+	s.owner = make([]Origin, cfg.parts)
 	s.policy = &push.Policy{Causes: 1 << 20}
 	for a := range cfg.accounts {
 		for d := range 1 + s.r.IntN(2) {
@@ -824,11 +856,12 @@ func (s *simulation) trouble() {
 		run := n.run
 		s.after(time.Duration(s.r.IntN(12000))*time.Millisecond, func() {
 			if n.run == run {
-				n.cut = false
+				n.cut, n.troubled = false, s.now
 			}
 		})
 	default:
 		s.outage = s.now.Add(time.Duration(s.r.IntN(6000)) * time.Millisecond)
+		s.troubled = s.outage
 	}
 }
 
@@ -839,7 +872,7 @@ func (s *simulation) pause(n *simNode, d time.Duration) {
 		if !n.up || n.run != run {
 			return
 		}
-		n.paused = false
+		n.paused, n.troubled = false, s.now
 		list := n.backlog
 		n.backlog = nil
 		for _, f := range list {

@@ -1,6 +1,8 @@
 package partition
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,4 +68,26 @@ func TestSimulationWithoutFaults(t *testing.T) {
 func TestSimulation(t *testing.T) {
 	st := runSeeds(t, simConfig{nodes: 3, parts: 4, accounts: 12, events: orDefault(*simEvents, 5000), faults: true, joins: true, snapshotEvery: -1}, orDefault(*simSeeds, 20))
 	require.NotZero(t, st.Crashes*st.Pauses*st.Cuts)
+}
+
+// The simulation finds what it is for: the code is broken in one place, and it says so. Each break is in the harness, where the code asks for what
+// the property rests on.
+func TestSimulationFinds(t *testing.T) {
+	for property, what := range map[string]string{
+		"C1": "each node has its own idea of which partition an account belongs to",
+		"C3": "the owner does not write that a publish was answered",
+		"C5": "the log takes the records of an owner that has a successor",
+	} {
+		t.Run(property, func(t *testing.T) {
+			cfg := simConfig{nodes: 3, parts: 4, accounts: 12, events: 5000, faults: true, snapshotEvery: -1, sabotage: property}
+			for cfg.seed = 1; cfg.seed <= 10; cfg.seed++ {
+				_, failures := simulate(cfg)
+				if i := slices.IndexFunc(failures, func(f string) bool { return strings.Contains(f, property+":") }); i >= 0 {
+					t.Logf("%s: seed %d: %s", what, cfg.seed, failures[i][:min(len(failures[i]), 250)])
+					return
+				}
+			}
+			t.Errorf("%s, and no seed finds it", what)
+		})
+	}
 }

@@ -58,6 +58,8 @@ type Out struct {
 	Affected []Affected
 	// Advice is for the nodes that have the sessions.
 	Advice []Advice
+	// Moved are sessions that have gone on at another node than the one that had them.
+	Moved []Moved
 	// Ready are registrations whose notification may go out.
 	Ready []Ref
 	// Changed are accounts whose registrations changed.
@@ -70,6 +72,12 @@ type Out struct {
 type Advice struct {
 	Node string
 	push.Advice
+}
+
+// Moved is a session that its former node has not any more.
+type Moved struct {
+	Node    string
+	Session push.SessionID
 }
 
 // State is what the log of a partition adds up to. Not safe for simultaneous use.
@@ -304,6 +312,9 @@ func (s *State) place(a *account, d *Decided, out *Out) bool {
 		s.setHome(a, home{id, ev.JID, d.Origin})
 	case push.SessionRestored:
 		d.Event = a.better(ev, s.now)
+		if h != nil && h.Origin.Node != d.Origin.Node {
+			out.Moved = append(out.Moved, Moved{h.Origin.Node, ev.Session})
+		}
 		s.setHome(a, home{id, ev.JID, d.Origin})
 	case push.SessionClose:
 		if h != nil && h.Origin.Node != d.Origin.Node {
@@ -314,6 +325,9 @@ func (s *State) place(a *account, d *Decided, out *Out) bool {
 	default:
 		if h != nil {
 			if _, resumed := ev.(push.HibernationEnd); resumed || h.Origin.Node == d.Origin.Node {
+				if h.Origin.Node != d.Origin.Node {
+					out.Moved = append(out.Moved, Moved{h.Origin.Node, d.Event.Subject()})
+				}
 				h.Origin = d.Origin
 			}
 			break
