@@ -211,7 +211,7 @@ func (a *Account) Remove(k Key, reason Reason, e *Effects) bool {
 func (a *Account) matching(k Key) []*registration {
 	var rs []*registration
 	for _, r := range a.regs {
-		if r.matches(k) {
+		if k.Names(r.Key) {
 			rs = append(rs, r)
 		}
 	}
@@ -228,6 +228,8 @@ func (a *Account) enable(e PushEnable, now time.Time, d *Decision) {
 		if !old.Health.Disabled.IsZero() {
 			kind, reason = ChangeEnabled, ReasonReenabled
 		}
+		later := func(o *registration) bool { return o.Enabled.After(old.Enabled) }
+		n, _ = n.renew(old.Registration, len(a.regs) >= max(a.policy.MaxRegistrations, 1) && slices.ContainsFunc(a.regs, later))
 	}
 	r := a.put(n)
 	d.change(e.Key, kind, reason, "")
