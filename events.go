@@ -41,7 +41,7 @@ type SessionClose struct {
 	Session SessionID
 }
 
-// PushEnable is raised when a client enables push (XEP-0357 §5). Hosts that use the handlers of iq.go never build it.
+// PushEnable is raised when a client enables push (XEP-0357 §5). [ParseRequest] builds it.
 type PushEnable struct {
 	// Session is the session that asked and is bound to the registration (rule R1). An empty ID binds nothing, for an
 	// operator who registers by hand.

@@ -4,12 +4,10 @@ import (
 	"context"
 	"encoding/xml"
 	"fmt"
-	"time"
 
 	"mellium.im/xmlstream"
 	"mellium.im/xmpp/disco/info"
 	"mellium.im/xmpp/jid"
-	"mellium.im/xmpp/mux"
 	"mellium.im/xmpp/stanza"
 )
 
@@ -96,7 +94,7 @@ func readRequest(session SessionID, e *element) (*Request, error) {
 		if payloads > 1 {
 			return nil
 		}
-		if ours = isRequest(child.Name); !ours {
+		if ours = IsRequest(child.Name); !ours {
 			return ErrNotPush
 		}
 		p = payload{enable: child.Name.Local == "enable", service: attribute(child, "jid"), node: attribute(child, "node")}
@@ -115,7 +113,8 @@ func readRequest(session SessionID, e *element) (*Request, error) {
 	return q, nil
 }
 
-func isRequest(n xml.Name) bool {
+// IsRequest tells by the name of an IQ's payload whether ParseRequest is for it.
+func IsRequest(n xml.Name) bool {
 	return n.Space == NS && (n.Local == "enable" || n.Local == "disable")
 }
 
@@ -375,60 +374,4 @@ func (a *Answer) WriteXML(w xmlstream.TokenWriter) (int, error) {
 func (a *Answer) MarshalXML(e *xml.Encoder, _ xml.StartElement) error {
 	_, err := a.WriteXML(e)
 	return err
-}
-
-// Handler answers enable and disable on the streams of clients. It is safe for simultaneous use.
-type Handler struct {
-	// Engine takes the events. Required.
-	Engine EventHandler
-	// Session names the session that an IQ came from, or returns false if that is no session of a local account; then the request is
-	// refused. Required. mellium's handlers are not told the connection: a host has a mux for each connection, whose Session returns
-	// what authentication and binding said, or stamps each stanza with the full JID it was bound to and looks that up. It must not believe
-	// a from that a client wrote. It is called on the goroutine that reads the stream.
-	Session func(iq stanza.IQ) (SessionID, bool)
-	// Timeout bounds how long the Engine may take, during which nothing else is read from the stream. Default 30 s.
-	Timeout time.Duration
-}
-
-// Handle returns an option that registers a handler of clients' requests. It panics if h lacks a required field, as mux does.
-//
-// With disco.Handle on the same mux the feature is announced too. XEP-0357 §4.1 wants it on the account's bare JID; a host that answers
-// the disco#info of accounts in another way adds Feature there.
-func Handle(h Handler) mux.Option {
-	if h.Engine == nil || h.Session == nil {
-		panic("push: Handler needs an Engine and a Session")
-	}
-	return func(m *mux.ServeMux) {
-		for _, typ := range []stanza.IQType{stanza.SetIQ, stanza.GetIQ} {
-			mux.IQ(typ, xml.Name{Space: NS, Local: "enable"}, h)(m)
-			mux.IQ(typ, xml.Name{Space: NS, Local: "disable"}, h)(m)
-		}
-	}
-}
-
-// HandleIQ implements mux.IQHandler. It returns an error only if the stream is broken or the stanza over the limits of all stanzas.
-func (h Handler) HandleIQ(iq stanza.IQ, t xmlstream.TokenReadEncoder, start *xml.StartElement) error {
-	if !isRequest(start.Name) || iq.Type != stanza.SetIQ && iq.Type != stanza.GetIQ {
-		return nil
-	}
-	session, ok := h.Session(iq)
-	if !ok {
-		session = SessionID{}
-	}
-	q, err := ReadRequest(session, iq.Wrap(xmlstream.MultiReader(xmlstream.Token(*start), t)))
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), orDefault(h.Timeout, 30*time.Second))
-	defer cancel()
-	_, err = q.Answer(ctx, h.Engine).WriteXML(t)
-	return err
-}
-
-// ForFeatures implements info.FeatureIter.
-func (h Handler) ForFeatures(node string, f func(info.Feature) error) error {
-	if node != "" {
-		return nil
-	}
-	return f(Feature)
 }

@@ -21,6 +21,7 @@ import (
 	"mellium.im/xmpp/stanza"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/mellium"
 )
 
 // recorder is an Engine's face that keeps the events, or fails.
@@ -292,7 +293,7 @@ func TestRequestsOverMellium(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &recorder{}
 		var session func(iq stanza.IQ) (push.SessionID, bool)
-		m := mux.New(stanza.NSClient, push.Handle(push.Handler{Engine: h, Session: func(iq stanza.IQ) (push.SessionID, bool) { return session(iq) }}), disco.Handle())
+		m := mux.New(stanza.NSClient, mellium.HandleRequests(mellium.RequestHandler{Engine: h, Session: func(iq stanza.IQ) (push.SessionID, bool) { return session(iq) }}), disco.Handle())
 		client, server := clientPair(t, m)
 		ask := func(iq string) string {
 			reply, err := client.SendIQ(t.Context(), xml.NewDecoder(strings.NewReader(iq)))
@@ -330,11 +331,11 @@ func TestRequestsOverMellium(t *testing.T) {
 }
 
 func TestHandlersNeedAnEngine(t *testing.T) {
-	assert.Panics(t, func() { push.Handle(push.Handler{Engine: &recorder{}}) })
+	assert.Panics(t, func() { mellium.HandleRequests(mellium.RequestHandler{Engine: &recorder{}}) })
 	assert.Panics(t, func() {
-		push.Handle(push.Handler{Session: func(stanza.IQ) (push.SessionID, bool) { return device, true }})
+		mellium.HandleRequests(mellium.RequestHandler{Session: func(stanza.IQ) (push.SessionID, bool) { return device, true }})
 	})
-	assert.Panics(t, func() { push.HandleAffiliation(push.AffiliationHandler{}) })
+	assert.Panics(t, func() { mellium.HandleAffiliations(mellium.AffiliationHandler{}) })
 }
 
 func TestRequestNotOurs(t *testing.T) {

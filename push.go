@@ -14,7 +14,7 @@
 // A host's duties, in order:
 //
 //  1. Give New a Config with the server's domain and a Publisher. The zero value of the rest is good.
-//  2. Answer the enable and disable stanzas of clients through the handlers of iq.go, and announce the feature they name.
+//  2. Answer the enable and disable stanzas of clients with [ParseRequest], or the handlers of package mellium, and announce [Feature].
 //  3. Raise the events where they happen, each stanza with an ID of its own that stays the same ([Stanza.ID]).
 //  4. Close the Engine when the server stops.
 //
