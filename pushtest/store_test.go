@@ -18,30 +18,41 @@ import (
 
 // faults are mistakes that a store can make, and the subtest that has to find each.
 var faults = map[string]string{
-	"":                      "",
-	"unknown is an error":   "an unknown account has no registrations",
-	"client is dropped":     "enable stores the registration whole",
-	"no form is empty":      "options are kept verbatim",
-	"empty values are lost": "options are kept verbatim",
-	"fields are sorted":     "options are kept verbatim",
-	"health is kept":        "enable replaces whole, health included",
-	"node is ignored":       "services and nodes are told apart",
-	"names are folded":      "accounts are told apart",
-	"seconds only":          "the limit evicts the one enabled longest ago",
-	"limit is one too many": "the limit evicts the one enabled longest ago",
-	"tombstones stay":       "the limit evicts tombstones first",
-	"the new one stays":     "the limit can evict several, and the new one",
-	"evicted is not told":   "the limit evicts the one enabled longest ago",
-	"zero is a limit":       "a limit below 1 is none",
-	"counters are set":      "update adds to the counters",
-	"success keeps errors":  "success resets and revives",
-	"removes the service":   "update removes one registration",
-	"unknown is no error":   "update of what is not there says so",
-	"keeps what is given":   "what is given stays the caller's",
-	"gives what is kept":    "what is returned is the caller's",
-	"changes, then fails":   "a call whose context is done does all or nothing",
-	"reads, then writes":    "simultaneous updates add up",
-	"evicts outside":        "simultaneous enables keep the limit and lose none",
+	"":                           "",
+	"unknown is an error":        "an unknown account has no registrations",
+	"client is dropped":          "enable stores the registration whole",
+	"no form is empty":           "options are kept verbatim",
+	"empty values are lost":      "options are kept verbatim",
+	"fields are sorted":          "options are kept verbatim",
+	"health is kept":             "enable stores what Renew says",
+	"health is lost":             "enable stores what Renew says",
+	"the time is always new":     "enable stores what Renew says",
+	"all is always new":          "enable stores what Renew says",
+	"tells what is after":        "enable says what was there before",
+	"tells nothing if unchanged": "enable says what was there before",
+	"node is ignored":            "services and nodes are told apart",
+	"names are folded":           "accounts are told apart",
+	"seconds only":               "the limit evicts the one enabled longest ago",
+	"limit is one too many":      "the limit evicts the one enabled longest ago",
+	"tombstones stay":            "the limit evicts tombstones first",
+	"the new one stays":          "the limit can evict several, and the new one",
+	"zero is a limit":            "a limit below 1 is none",
+	"counters are set":           "update adds to the counters",
+	"success keeps errors":       "success resets and revives",
+	"removes the service":        "remove takes one, a service or the account",
+	"removes what looks like it": "remove takes one, a service or the account",
+	"no node is a node":          "remove takes one, a service or the account",
+	"no service is none":         "remove takes one, a service or the account",
+	"tombstones are not removed": "remove takes one, a service or the account",
+	"removed is not told":        "remove takes one, a service or the account",
+	"unknown is not removed":     "remove of what is not there is no error",
+	"lists, then removes":        "simultaneous enables and removes leave nothing behind",
+	"unknown is no error":        "update of what is not there says so",
+	"keeps what is given":        "what is given stays the caller's",
+	"gives what is kept":         "what is returned is the caller's",
+	"changes, then fails":        "a call whose context is done does all or nothing",
+	"reads, then writes":         "simultaneous updates add up",
+	"evicts outside":             "simultaneous enables keep the limit and lose none",
 }
 
 func TestStoreFindsFaults(t *testing.T) {
@@ -129,16 +140,28 @@ func (s *faulty) index(rs []push.Registration, k push.Key) int {
 	})
 }
 
-func (s *faulty) Enable(ctx context.Context, r push.Registration, limit int) ([]push.Key, error) {
+func (s *faulty) Enable(ctx context.Context, r push.Registration, limit int) ([]push.Registration, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r = s.spoiled(r)
-	rs := clone(s.accounts[s.name(r.Account)])
+	before := clone(s.accounts[s.name(r.Account)])
+	rs := clone(before)
+	unchanged := false
 	if i := s.index(rs, r.Key); i >= 0 {
-		if s.is("health is kept") {
-			r.Health = rs[i].Health
+		old := rs[i]
+		var changed bool
+		rs[i], changed = r.Renew(old)
+		unchanged = !changed
+		switch {
+		case s.is("health is kept"):
+			rs[i].Health = old.Health
+		case s.is("health is lost"):
+			rs[i].Health = r.Health
+		case s.is("the time is always new"):
+			rs[i].Enabled = r.Enabled
+		case s.is("all is always new"):
+			rs[i] = r
 		}
-		rs[i] = r
 	} else {
 		rs = append(rs, r)
 	}
@@ -155,13 +178,52 @@ func (s *faulty) Enable(ctx context.Context, r push.Registration, limit int) ([]
 		s.pause()
 	}
 	s.accounts[s.name(r.Account)] = slices.DeleteFunc(rs, func(o push.Registration) bool { return slices.Contains(evicted, o.Key) })
-	if s.is("evicted is not told") {
+	switch {
+	case s.is("tells nothing if unchanged") && unchanged:
 		return nil, nil
-	}
-	if s.is("changes, then fails") && ctx.Err() != nil {
+	case s.is("tells what is after"):
+		return clone(s.accounts[s.name(r.Account)]), nil
+	case s.is("changes, then fails") && ctx.Err() != nil:
 		return nil, ctx.Err()
 	}
-	return evicted, nil
+	return before, nil
+}
+
+func (s *faulty) Remove(_ context.Context, account string, k push.Key) (removed []push.Key, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	account = s.name(account)
+	rs := clone(s.accounts[account])
+	if s.is("lists, then removes") {
+		s.pause()
+	}
+	left := slices.DeleteFunc(clone(rs), func(r push.Registration) bool {
+		named := k.Service == "" || r.Service == k.Service && (k.Node == "" || r.Node == k.Node)
+		switch {
+		case s.is("no node is a node"):
+			named = k.Service == "" || r.Key == k
+		case s.is("no service is none"):
+			named = named && k.Service != ""
+		case s.is("removes the service"):
+			named = k.Service == "" || r.Service == k.Service
+		case s.is("removes what looks like it"):
+			named = k.Service == "" || strings.EqualFold(r.Service, k.Service) && (k.Node == "" || r.Node == k.Node)
+		case s.is("tombstones are not removed"):
+			named = named && r.Health.Disabled.IsZero()
+		}
+		if named {
+			removed = append(removed, r.Key)
+		}
+		return named
+	})
+	s.accounts[account] = left
+	if s.is("unknown is not removed") && len(removed) == 0 {
+		return nil, push.ErrNotRegistered
+	}
+	if s.is("removed is not told") {
+		return nil, nil
+	}
+	return removed, nil
 }
 
 // spoiled is what is kept of a registration.
@@ -221,10 +283,6 @@ func (s *faulty) Update(_ context.Context, account string, k push.Key, u push.Up
 		return nil
 	case i < 0:
 		return push.ErrNotRegistered
-	case u.Remove && s.is("removes the service"):
-		rs = slices.DeleteFunc(rs, func(r push.Registration) bool { return r.Service == k.Service })
-	case u.Remove:
-		rs = slices.Delete(rs, i, i+1)
 	case s.is("counters are set") && u.Errors+u.Refusals > 0:
 		rs[i].Health.Errors, rs[i].Health.Refusals = u.Errors, u.Refusals
 	case s.is("success keeps errors") && !u.Succeeded.IsZero():

@@ -34,7 +34,7 @@ var SQLite = &Dialect{
 	name:     "sqlite",
 	begin:    "BEGIN IMMEDIATE",
 	hasTable: "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = $1",
-	enter:    "DELETE FROM {registrations} WHERE 0", // BeginTx begins one that is deferred, and this makes it a writer
+	enter:    "DELETE FROM {registrations} WHERE account = ''", // none; BeginTx begins one that is deferred, and this makes it a writer
 	writers:  1,
 	prepares: true,
 }

@@ -88,12 +88,12 @@ func init() {
 		untilClosed()
 		for i := range competes {
 			r := registration(account(i%2), fmt.Sprint(number, "-", i), time.Duration(rand.IntN(1e6)))
-			evicted, err := s.Enable(ctx, r, sharedLimit)
+			before, err := s.Enable(ctx, r, sharedLimit)
 			if err != nil {
 				log.Fatal(err)
 			}
 			fmt.Println("enabled", r.Node)
-			for _, k := range evicted {
+			for _, k := range push.Evict(append(before, r), sharedLimit) { // each is enabled once
 				fmt.Println("evicted", k.Node)
 			}
 			rs, err := s.List(ctx, r.Account)
