@@ -442,7 +442,14 @@ type failingStore struct {
 	err error
 }
 
-func (s *failingStore) Enable(ctx context.Context, r push.Registration, limit int) ([]push.Key, error) {
+func (s *failingStore) Remove(ctx context.Context, account string, k push.Key) ([]push.Key, error) {
+	if s.err != nil {
+		return nil, s.err
+	}
+	return s.Store.Remove(ctx, account, k)
+}
+
+func (s *failingStore) Enable(ctx context.Context, r push.Registration, limit int) ([]push.Registration, error) {
 	if s.err != nil {
 		return nil, s.err
 	}

@@ -36,7 +36,8 @@ func Store(t *testing.T, open func(t *testing.T) push.Store) {
 		{"enable stores the registration whole", enableStores},
 		{"options are kept verbatim", optionsVerbatim},
 		{"names are kept verbatim", namesVerbatim},
-		{"enable stores what Renew says", enableRenews},
+		{"enable stores what Enroll says", enableEnrolls},
+		{"enables in turn at the limit are told apart", enableInTurn},
 		{"enable says what was there before", enableTells},
 		{"services and nodes are told apart", keysApart},
 		{"accounts are told apart", accountsApart},
@@ -262,7 +263,7 @@ func namesVerbatim(t *storeTest) {
 	}
 }
 
-func enableRenews(t *storeTest) {
+func enableEnrolls(t *storeTest) {
 	later := func(r *push.Registration) { r.Enabled = r.Enabled.Add(push.RenewAfter - time.Microsecond) }
 	muchLater := func(r *push.Registration) { r.Enabled = r.Enabled.Add(push.RenewAfter) }
 	worked := push.Update{Succeeded: start.Add(time.Second)}
@@ -276,6 +277,7 @@ func enableRenews(t *storeTest) {
 		"the same a little later":               {nil, later},
 		"the same a day later":                  {nil, muchLater},
 		"the same by a clock that went back":    {nil, func(r *push.Registration) { r.Enabled = r.Enabled.Add(-time.Hour) }},
+		"the same, having worked":               {[]push.Update{worked}, later},
 		"the same after errors":                 {[]push.Update{worked, failed}, later},
 		"the same after errors a day later":     {[]push.Update{worked, failed}, muchLater},
 		"other options":                         {[]push.Update{worked, failed}, func(r *push.Registration) { r.Options[1].Values[0] = "new" }},
@@ -296,7 +298,7 @@ func enableRenews(t *storeTest) {
 		}
 		r := t.registration("romeo", "push.example.net", name, 0)
 		c.again(&r)
-		stored, _ := r.Renew(old)
+		stored, _, _ := push.Enroll([]push.Registration{old}, r, 0)
 		t.enable(r, 0)
 		rs := t.listed(r.Account)
 		i := slices.IndexFunc(rs, func(o push.Registration) bool { return o.Key == r.Key })
@@ -304,6 +306,19 @@ func enableRenews(t *storeTest) {
 			t.Errorf("%s: stored are %s\n want %s", name, describe(rs), describe([]push.Registration{stored}))
 		}
 	}
+}
+
+// enableInTurn: at the limit the order of the enables matters, however little time there was between them.
+func enableInTurn(t *storeTest) {
+	a := t.registration("romeo", "push.example.net", "n1", 0)
+	b := t.registration("romeo", "push.example.net", "n2", time.Hour)
+	t.enable(a, 2)
+	t.enable(b, 2)
+	a.Enabled = start.Add(2 * time.Hour)
+	t.enable(a, 2)
+	t.want("romeo", a, b)
+	c := t.registration("romeo", "push.example.net", "n3", 3*time.Hour)
+	t.wantKeys("evicted", t.enable(c, 2), b.Key)
 }
 
 func enableTells(t *storeTest) {
@@ -580,24 +595,20 @@ func updateLeavesRest(t *storeTest) {
 type model map[string][]push.Registration
 
 func (m model) enable(r push.Registration, limit int) []push.Key {
-	rs := slices.Clone(m[r.Account])
-	if i := slices.IndexFunc(rs, func(o push.Registration) bool { return o.Key == r.Key }); i >= 0 {
-		rs[i], _ = r.Renew(rs[i])
-	} else {
-		rs = append(rs, r)
-	}
-	evicted := push.Evict(rs, limit)
+	stored, _, evicted := push.Enroll(m[r.Account], r, limit)
+	rs := slices.DeleteFunc(m[r.Account], func(o push.Registration) bool { return o.Key == r.Key })
+	rs = append(rs, stored)
 	m[r.Account] = slices.DeleteFunc(rs, func(o push.Registration) bool { return slices.Contains(evicted, o.Key) })
 	return evicted
 }
 
 func (m model) remove(account string, k push.Key) (removed []push.Key) {
 	m[account] = slices.DeleteFunc(m[account], func(r push.Registration) bool {
-		named := k.Service == "" || r.Service == k.Service && (k.Node == "" || r.Node == k.Node)
-		if named {
-			removed = append(removed, r.Key)
+		if !k.Names(r.Key) {
+			return false
 		}
-		return named
+		removed = append(removed, r.Key)
+		return true
 	})
 	return removed
 }

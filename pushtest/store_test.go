@@ -24,10 +24,11 @@ var faults = map[string]string{
 	"no form is empty":           "options are kept verbatim",
 	"empty values are lost":      "options are kept verbatim",
 	"fields are sorted":          "options are kept verbatim",
-	"health is kept":             "enable stores what Renew says",
-	"health is lost":             "enable stores what Renew says",
-	"the time is always new":     "enable stores what Renew says",
-	"all is always new":          "enable stores what Renew says",
+	"health is kept":             "enable stores what Enroll says",
+	"health is lost":             "enable stores what Enroll says",
+	"the time is always new":     "enable stores what Enroll says",
+	"all is always new":          "enable stores what Enroll says",
+	"turns are not told apart":   "enables in turn at the limit are told apart",
 	"tells what is after":        "enable says what was there before",
 	"tells nothing if unchanged": "enable says what was there before",
 	"node is ignored":            "services and nodes are told apart",
@@ -49,6 +50,7 @@ var faults = map[string]string{
 	"lists, then removes":        "simultaneous enables and removes leave nothing behind",
 	"unknown is no error":        "update of what is not there says so",
 	"keeps what is given":        "what is given stays the caller's",
+	"tells with what is kept":    "what is returned is the caller's",
 	"gives what is kept":         "what is returned is the caller's",
 	"changes, then fails":        "a call whose context is done does all or nothing",
 	"reads, then writes":         "simultaneous updates add up",
@@ -149,9 +151,12 @@ func (s *faulty) Enable(ctx context.Context, r push.Registration, limit int) ([]
 	unchanged := false
 	if i := s.index(rs, r.Key); i >= 0 {
 		old := rs[i]
-		var changed bool
-		rs[i], changed = r.Renew(old)
-		unchanged = !changed
+		var write bool
+		rs[i], write, _ = push.Enroll(before, r, limit)
+		unchanged = !write
+		if s.is("turns are not told apart") {
+			rs[i], _, _ = push.Enroll([]push.Registration{old}, r, 0)
+		}
 		switch {
 		case s.is("health is kept"):
 			rs[i].Health = old.Health
@@ -186,7 +191,10 @@ func (s *faulty) Enable(ctx context.Context, r push.Registration, limit int) ([]
 	case s.is("changes, then fails") && ctx.Err() != nil:
 		return nil, ctx.Err()
 	}
-	return before, nil
+	if s.is("tells with what is kept") {
+		return before, nil
+	}
+	return clone(before), nil
 }
 
 func (s *faulty) Remove(_ context.Context, account string, k push.Key) (removed []push.Key, err error) {
@@ -198,7 +206,7 @@ func (s *faulty) Remove(_ context.Context, account string, k push.Key) (removed 
 		s.pause()
 	}
 	left := slices.DeleteFunc(clone(rs), func(r push.Registration) bool {
-		named := k.Service == "" || r.Service == k.Service && (k.Node == "" || r.Node == k.Node)
+		named := k.Names(r.Key)
 		switch {
 		case s.is("no node is a node"):
 			named = k.Service == "" || r.Key == k

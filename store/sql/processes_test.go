@@ -92,8 +92,9 @@ func init() {
 			if err != nil {
 				log.Fatal(err)
 			}
+			_, _, evicted := push.Enroll(before, r, sharedLimit)
 			fmt.Println("enabled", r.Node)
-			for _, k := range push.Evict(append(before, r), sharedLimit) { // each is enabled once
+			for _, k := range evicted {
 				fmt.Println("evicted", k.Node)
 			}
 			rs, err := s.List(ctx, r.Account)

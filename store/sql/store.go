@@ -272,7 +272,7 @@ func (s *Store) Enable(ctx context.Context, r push.Registration, limit int) (bef
 	if err != nil {
 		return nil, fmt.Errorf("sqlstore: enable %s: %w", r.Account, err)
 	}
-	if _, evicted, changed := after(before, r, limit); !changed && len(evicted) == 0 {
+	if _, write, evicted := push.Enroll(before, r, limit); !write && len(evicted) == 0 {
 		s.unchanged.Add(1)
 		return before, nil
 	}
@@ -287,8 +287,8 @@ func (s *Store) Enable(ctx context.Context, r push.Registration, limit int) (bef
 			return err
 		}
 		before = s.readable(records)
-		stored, evicted, changed := after(before, r, limit)
-		if changed && !slices.Contains(evicted, r.Key) {
+		stored, write, evicted := push.Enroll(before, r, limit)
+		if write && !slices.Contains(evicted, r.Key) {
 			record, err := s.record(&stored)
 			if err != nil {
 				return err
@@ -308,19 +308,6 @@ func (s *Store) Enable(ctx context.Context, r push.Registration, limit int) (bef
 		return nil, fmt.Errorf("sqlstore: enable %s: %w", r.Account, err)
 	}
 	return before, nil
-}
-
-// after returns what an account that had these registrations stores for the enable r, whether that is a change, and what it evicts.
-func after(before []push.Registration, r push.Registration, limit int) (stored push.Registration, evicted []push.Key, changed bool) {
-	rs := append(slices.Clone(before), r)
-	i := slices.IndexFunc(rs, func(o push.Registration) bool { return o.Key == r.Key })
-	stored, changed = r, true
-	if i < len(before) {
-		stored, changed = r.Renew(before[i])
-		rs = rs[:len(before)]
-	}
-	rs[i] = stored
-	return stored, push.Evict(rs, limit), changed
 }
 
 const (

@@ -129,7 +129,7 @@ func TestOneThatFailsTakesNoOtherWithIt(t *testing.T) {
 			}
 		}
 		after := s.Stats()
-		if writes, commits := after.Writes-before.Writes, after.Commits-before.Commits; writes != n*9/10 || commits > n/4 {
+		if writes, commits := after.Writes-before.Writes, after.Commits-before.Commits; writes != n*9/10 || commits > n/2 { // PostgreSQL's are divided among several connections
 			t.Errorf("%d changes in %d transactions", writes, commits)
 		}
 	})
@@ -233,12 +233,15 @@ func TestUnchangedEnables(t *testing.T) {
 		}
 		for name, o := range map[string]*sqlstore.Options{"plain": {}, "sealed": {Keys: keyring("k1", "k1")}} {
 			s := d.open(t, o)
+			for i := range n {
+				mustRemove(t, s, account(i), push.Key{})
+			}
 			each := func(after time.Duration) {
 				var wg sync.WaitGroup
 				for g := range 8 {
 					wg.Go(func() {
 						for i := g; i < n; i += 8 {
-							if before, err := s.Enable(ctx, registration(account(i), name, after), 5); err != nil || after > 0 && len(before) == 0 {
+							if before, err := s.Enable(ctx, registration(account(i), name, after), 5); err != nil || after > 0 && len(before) != 1 {
 								t.Error(before, err)
 							}
 						}
