@@ -13,6 +13,7 @@ import (
 	"mellium.im/xmpp/stanza"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/mellium"
 )
 
 // notice is a message of the push service with the given payload.
@@ -82,7 +83,7 @@ func TestAffiliation(t *testing.T) {
 func TestAffiliationOverMellium(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &recorder{}
-		m := mux.New(stanza.NSServer, push.HandleAffiliation(push.AffiliationHandler{
+		m := mux.New(stanza.NSServer, mellium.HandleAffiliations(mellium.AffiliationHandler{
 			Engine:  h,
 			Account: func(a string) bool { return a == "juliet@example.com" },
 		}))

@@ -18,6 +18,7 @@ import (
 	"mellium.im/xmpp/stream"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/mellium"
 	"github.com/xmpp-push/push/pushtest"
 )
 
@@ -49,8 +50,8 @@ func TestRouterSuite(t *testing.T) {
 	})
 }
 
-// TestSessionPublisherSuite has a far end of its own, because mellium's would answer service-unavailable where the suite wants silence.
-func TestSessionPublisherSuite(t *testing.T) {
+// TestMelliumPublisherSuite has a far end of its own, because mellium's would answer service-unavailable where the suite wants silence.
+func TestMelliumPublisherSuite(t *testing.T) {
 	pushtest.Publisher(t, func(t testing.TB, service func([]byte) [][]byte) push.Publisher {
 		a, b := net.Pipe()
 		session, err := xmpp.NewSession(context.Background(), jid.MustParse(pushtest.Service), jid.MustParse(pushtest.Host), a, 0, func(_ context.Context, in, out *stream.Info, _ *xmpp.Session, _ any) (xmpp.SessionState, io.ReadWriter, any, error) {
@@ -90,6 +91,6 @@ func TestSessionPublisherSuite(t *testing.T) {
 			b.Close()
 			wg.Wait()
 		})
-		return push.SessionPublisher{Session: session}
+		return mellium.Publisher{Session: session}
 	})
 }

@@ -14,7 +14,7 @@
 // A host's duties, in order:
 //
 //  1. Give New a Config with the server's domain and a Publisher. The zero value of the rest is good.
-//  2. Answer the enable and disable stanzas of clients through the handlers of iq.go, and announce the feature they name.
+//  2. Answer the enable and disable stanzas of clients with [ParseRequest], or the handlers of package mellium, and announce [Feature].
 //  3. Raise the events where they happen, each stanza with an ID of its own that stays the same ([Stanza.ID]).
 //  4. Close the Engine when the server stops.
 //
@@ -31,6 +31,9 @@ import (
 
 // NS is the namespace of XEP-0357, and the feature that an account announces.
 const NS = "urn:xmpp:push:0"
+
+// NSPush2 is the namespace of Push 2.0, and the feature that an account announces.
+const NSPush2 = "urn:xmpp:push2:0"
 
 // Errors that callers can test for with errors.Is.
 var (

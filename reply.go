@@ -7,6 +7,25 @@ import (
 	"mellium.im/xmpp/stanza"
 )
 
+// ReadReply reads an IQ of type result or error, the answer to a publish, from a token reader that is positioned before its start element. from is
+// its sender as it is written, and e nil for a result. It is for Publishers of a host's own that read tokens and know which publish the answer
+// is to. An error wraps ErrNotPush if the stanza is no such IQ, or ErrStanza if it is none at all.
+func ReadReply(r xml.TokenReader) (from string, e *ReplyError, err error) {
+	el := newElement(r)
+	start, err := el.open()
+	if err != nil {
+		return "", nil, err
+	}
+	typ := attribute(start, "type")
+	if kindOf(start.Name.Space, start.Name.Local) != KindIQ || typ != "result" && typ != "error" {
+		return "", nil, ErrNotPush
+	}
+	if typ == "error" {
+		e, err = readReplyError(el)
+	}
+	return attribute(start, "from"), e, err
+}
+
 // readReplyError reads the rest of an IQ of type error (RFC 6120 §8.3). It gives what the sender may have echoed of the publish to nobody.
 func readReplyError(e *element) (*ReplyError, error) {
 	re := &ReplyError{}

@@ -18,6 +18,7 @@ import (
 	"mellium.im/xmpp"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/mellium"
 )
 
 var idOf = regexp.MustCompile(`^<iq type="set" from="example.com" to="push.example.net" id="([A-Z2-7]{26})">`)
@@ -257,8 +258,8 @@ func BenchmarkRouter(b *testing.B) {
 	})
 }
 
-// TestSessionPublisher publishes over a stream of mellium's, whose far end answers what the test says.
-func TestSessionPublisher(t *testing.T) {
+// TestMelliumPublisher publishes over a stream of mellium's, whose far end answers what the test says.
+func TestMelliumPublisher(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var reply string // with the ID for %s
 		var got string
@@ -283,7 +284,7 @@ func TestSessionPublisher(t *testing.T) {
 			_, err := xmlstream.Copy(rw, xml.NewDecoder(strings.NewReader(strings.ReplaceAll(reply, "%s", id))))
 			return err
 		}))
-		p := push.SessionPublisher{Session: near}
+		p := mellium.Publisher{Session: near}
 		reply = `<iq type='result' from='push.example.net' to='example.com' id='%s'><pubsub xmlns='http://jabber.org/protocol/pubsub'/></iq>`
 		require.NoError(t, p.Publish(t.Context(), full()))
 		m := regexp.MustCompile(` id="([A-Z2-7]{26})"`).FindStringSubmatch(got)
@@ -318,8 +319,8 @@ func TestSessionPublisher(t *testing.T) {
 	})
 }
 
-// TestSessionPublisherStalled gets the first half of a reply.
-func TestSessionPublisherStalled(t *testing.T) {
+// TestMelliumPublisherStalled gets the first half of a reply.
+func TestMelliumPublisherStalled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var far *wire
 		near, far := serverPair(t, "example.com", "push.example.net", xmpp.HandlerFunc(func(_ xmlstream.TokenReadEncoder, start *xml.StartElement) error {
@@ -333,7 +334,7 @@ func TestSessionPublisherStalled(t *testing.T) {
 		}))
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
-		assert.ErrorIs(t, push.SessionPublisher{Session: near}.Publish(ctx, full()), context.DeadlineExceeded)
+		assert.ErrorIs(t, mellium.Publisher{Session: near}.Publish(ctx, full()), context.DeadlineExceeded)
 		time.Sleep(time.Second)
 	})
 }

@@ -26,6 +26,7 @@ import (
 	"mellium.im/xmpp/stanza"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/mellium"
 )
 
 // needPeer skips the test if a program that it needs is missing, or fails it where all must be there.
@@ -214,7 +215,7 @@ func TestWire(t *testing.T) {
 	}
 	t.Run("publisher=session", func(t *testing.T) {
 		stranger := connect(t, port, "stranger.localhost", "two", nil)
-		check(t, push.SessionPublisher{Session: session}, push.SessionPublisher{Session: stranger})
+		check(t, mellium.Publisher{Session: session}, mellium.Publisher{Session: stranger})
 
 		// The service has what was published, as XEP-0357 wants it.
 		var items struct {

@@ -1,4 +1,4 @@
-package push
+package mellium
 
 import (
 	"context"
@@ -11,19 +11,24 @@ import (
 	"mellium.im/xmpp"
 	"mellium.im/xmpp/jid"
 	"mellium.im/xmpp/stanza"
+
+	"github.com/xmpp-push/push"
 )
+
+// errNoReply is what a publish ends with if there is no reply in time.
+var errNoReply = errors.New("mellium: no reply from the push service")
 
 // errStranger is about a reply with the right ID that came from somewhere else.
 var errStranger = errors.New("somebody else answered")
 
-// SessionPublisher is a Publisher over one session of mellium.im/xmpp: a component's (XEP-0114), or a stream to another server. It is safe for
+// Publisher is a Publisher over one session of mellium.im/xmpp: a component's (XEP-0114), or a stream to another server. It is safe for
 // simultaneous use.
 //
 // The session's Serve must be running, for it reads the replies; and a publish must not be made from one of its handlers, which would keep
 // Serve from reading. When the session is over, publishes fail as if there was no answer; a host that connects again puts a PublisherFunc around the
-// SessionPublisher of the day. A publish without a reply is done with ctx, but a goroutine of it stays for a tenth of a second longer, or for as long
+// Publisher of the day. A publish without a reply is done with ctx, but a goroutine of it stays for a tenth of a second longer, or for as long
 // as the connection takes no bytes.
-type SessionPublisher struct {
+type Publisher struct {
 	// Session sends and receives. Required.
 	Session *xmpp.Session
 	// Host is the domain that publishes come from. Empty means the session's own address, without a resource.
@@ -31,30 +36,30 @@ type SessionPublisher struct {
 }
 
 // Publish implements Publisher.
-func (p SessionPublisher) Publish(ctx context.Context, n *Notification) error {
+func (p Publisher) Publish(ctx context.Context, n *push.Notification) error {
 	own := p.Session.LocalAddr().Bare()
 	from := own
 	if p.Host != "" {
 		var err error
 		if from, err = jid.Parse(p.Host); err != nil {
-			return fmt.Errorf("push: SessionPublisher.Host: %w", err)
+			return fmt.Errorf("mellium: Publisher.Host: %w", err)
 		}
 	}
 	to, err := jid.Parse(n.Service)
 	if err != nil {
-		return fmt.Errorf("push: the service is not a JID: %w", err)
+		return fmt.Errorf("mellium: the service is not a JID: %w", err)
 	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("%w: %w", errNoReply, ctx.Err())
 	}
 	// mellium takes whatever has the same ID for the reply, so the ID must not be guessable, and from is looked at here.
-	iq := PublishIQ{IQ: stanza.IQ{ID: rand.Text(), From: from, To: to}, Notification: n}
+	iq := push.PublishIQ{IQ: stanza.IQ{ID: rand.Text(), From: from, To: to}, Notification: n}
 	// And it stops writing, in the middle of a stanza or of another publish's, when the context of SendIQ ends; after that the stream is useless to
 	// everybody. So SendIQ has a context of its own, which ends when the stanza is out and there is no reply to wait for.
 	sending := until{context.WithoutCancel(ctx), make(chan struct{})}
 	out := outgoing{TokenReader: iq.TokenReader(), read: make(chan struct{})}
 	type answer struct {
-		reply *ReplyError
+		reply *push.ReplyError
 		err   error
 	}
 	c := make(chan answer, 1)
@@ -63,7 +68,7 @@ func (p SessionPublisher) Publish(ctx context.Context, n *Notification) error {
 		defer close(over)
 		r, err := p.Session.SendIQ(sending, &out)
 		if err != nil {
-			c <- answer{nil, fmt.Errorf("push: publish not sent: %w", err)}
+			c <- answer{nil, fmt.Errorf("mellium: publish not sent: %w", err)}
 			return
 		}
 		defer r.Close()
@@ -78,7 +83,10 @@ func (p SessionPublisher) Publish(ctx context.Context, n *Notification) error {
 		if a.err != nil {
 			return a.err
 		}
-		return asError(a.reply)
+		if a.reply != nil {
+			return a.reply
+		}
+		return nil // and not an error that holds a nil pointer
 	case <-ctx.Done():
 		go func() {
 			defer close(sending.done)
@@ -131,23 +139,19 @@ func (o *outgoing) Token() (xml.Token, error) {
 }
 
 // readReply reads the reply to an IQ that was sent to that address. mellium has blanked its from if that is own.
-func readReply(r xml.TokenReader, to, own jid.JID) (*ReplyError, error) {
-	e := newElement(r)
-	start, err := e.open()
+func readReply(r xml.TokenReader, to, own jid.JID) (*push.ReplyError, error) {
+	sender, re, err := push.ReadReply(r)
 	if err != nil {
 		return nil, err
 	}
 	from := own
-	if s := attribute(start, "from"); s != "" {
-		if from, err = jid.Parse(s); err != nil {
+	if sender != "" {
+		if from, err = jid.Parse(sender); err != nil {
 			return nil, errStranger
 		}
 	}
 	if !from.Equal(to) {
 		return nil, errStranger
 	}
-	if attribute(start, "type") != "error" {
-		return nil, nil
-	}
-	return readReplyError(e)
+	return re, nil
 }
