@@ -150,6 +150,7 @@ func (a *Account) remove(r *registration, reason Reason, e *Effects) {
 // Handle takes note of an event and answers it in d, which it resets. It copies what it keeps of the event.
 func (a *Account) Handle(ev Event, f Facts, d *Decision) {
 	d.reset(a.name)
+	d.Answers.Elsewhere = f.Elsewhere
 	switch e := ev.(type) {
 	case SessionOpen:
 		a.open(e, d)
@@ -211,7 +212,7 @@ func (a *Account) Remove(k Key, reason Reason, e *Effects) bool {
 func (a *Account) matching(k Key) []*registration {
 	var rs []*registration
 	for _, r := range a.regs {
-		if r.matches(k) {
+		if k.Names(r.Key) {
 			rs = append(rs, r)
 		}
 	}
@@ -228,6 +229,8 @@ func (a *Account) enable(e PushEnable, now time.Time, d *Decision) {
 		if !old.Health.Disabled.IsZero() {
 			kind, reason = ChangeEnabled, ReasonReenabled
 		}
+		later := func(o *registration) bool { return o.Enabled.After(old.Enabled) }
+		n, _ = n.renew(old.Registration, len(a.regs) >= max(a.policy.MaxRegistrations, 1) && slices.ContainsFunc(a.regs, later))
 	}
 	r := a.put(n)
 	d.change(e.Key, kind, reason, "")
@@ -341,6 +344,7 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 		if reason.Notifies() && f.Veto != nil {
 			if detail = f.Veto(&r.Registration, *st); detail != "" {
 				rule, reason = RuleVeto, ReasonVeto
+				d.Answers.Vetoes = append(d.Answers.Vetoes, VetoAnswer{r.Key, i, detail})
 			}
 		}
 		if !reason.Notifies() {
