@@ -228,10 +228,24 @@ func (x *session) send(o outgoing) {
 		x.enqueue(o)
 		return
 	}
-	x.stream.send(o.el)
+	x.transmit(o.el)
 	if o.msg != nil {
 		x.acct.take(o.msg)
 	}
+}
+
+// transmit writes to the session's stream once all that was written before is kept: a client never has a message that the server forgets, to be given it
+// again when its sender repeats it.
+func (x *session) transmit(els ...*element.Element) {
+	t := x.stream
+	if t == nil {
+		return
+	}
+	x.acct.srv.keep.After(func(err error) {
+		if err == nil {
+			t.send(els...)
+		}
+	})
 }
 
 // sendNew is send for a stanza that no other session gets.

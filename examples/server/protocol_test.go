@@ -299,6 +299,74 @@ func TestArchive(t *testing.T) {
 	})
 }
 
+// TestPreferences is what an account wants archived.
+func TestPreferences(t *testing.T) {
+	bubble(t, func(w *world) {
+		juliet, romeo, nurse := w.connect("juliet", "phone"), w.connect("romeo", "balcony"), w.connect("nurse", "n")
+		prefs := func(def, always, never string) *element.Element {
+			p := element.New(nsMAM, "prefs", "default", def)
+			for name, j := range map[string]string{"always": always, "never": never} {
+				list := element.New(nsMAM, name)
+				if j != "" {
+					list.Add(element.New(nsMAM, "jid").Add(j))
+				}
+				p.Add(list)
+			}
+			return p
+		}
+		reply, err := juliet.Request(w.ctx(), "get", "", element.New(nsMAM, "prefs"))
+		w.ok(err)
+		if p := reply.First(); !p.Is(nsMAM, "prefs") || p.Get("default") != "always" {
+			t.Errorf("at first: %s", p)
+		}
+		n := 0
+		// kept sends a message from both and tells whose are in the archive.
+		kept := func(set *element.Element) (got string) {
+			t.Helper()
+			_, err := juliet.Request(w.ctx(), "set", "", set)
+			w.ok(err)
+			n++
+			for _, c := range []*peer.Client{romeo, nurse} {
+				body := fmt.Sprint(c.JID, n)
+				_, err := c.Chat("juliet@localhost", body)
+				w.ok(err)
+				w.ok(juliet.Body(w.ctx(), body)) // it arrives all the same
+			}
+			for _, text := range archive(w.t, juliet) {
+				if strings.HasSuffix(text, fmt.Sprint(n)) {
+					got += text[:1]
+				}
+			}
+			return got
+		}
+		for _, c := range []struct {
+			set  *element.Element
+			want string
+		}{
+			{prefs("never", "", ""), ""},
+			{prefs("never", "nurse@localhost/any", ""), "n"},
+			{prefs("always", "", "nurse@localhost"), "r"},
+			{prefs("roster", "", ""), ""},
+			{prefs("always", "", ""), "rn"},
+		} {
+			if got := kept(c.set); got != c.want {
+				t.Errorf("%s: archived from %q, want %q", c.set, got, c.want)
+			}
+		}
+		_, err = juliet.Request(w.ctx(), "set", "", element.New(nsRoster, "query").Add(element.New(nsRoster, "item", "jid", "nurse@localhost")))
+		w.ok(err)
+		if got := kept(prefs("roster", "", "")); got != "n" {
+			t.Errorf("contacts only: %q", got)
+		}
+		if _, err := juliet.Request(w.ctx(), "set", "", prefs("sometimes", "", "")); err == nil {
+			t.Error("a default that there is not")
+		}
+		for _, c := range []*peer.Client{juliet, romeo, nurse} {
+			c.Close()
+		}
+	})
+}
+
 // TestContacts lets two people become contacts and see each other.
 func TestContacts(t *testing.T) {
 	bubble(t, func(w *world) {

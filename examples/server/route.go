@@ -46,12 +46,7 @@ func (x *session) nonza(t *stream, e *element.Element) bool {
 	case e.Is(nsSM, "enable"):
 		x.manage(e)
 	case e.Is(nsSM, "r") && x.sm != nil:
-		count := element.New(nsSM, "a", "h", decimal(x.sm.in))
-		x.acct.srv.keep.After(func(err error) {
-			if err == nil {
-				t.send(count)
-			}
-		})
+		x.transmit(element.New(nsSM, "a", "h", decimal(x.sm.in)))
 	case e.Is(nsSM, "a") && x.sm != nil:
 		if !x.acknowledge(e.Get("h")) {
 			t.close("undefined-condition")

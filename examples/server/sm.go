@@ -35,8 +35,7 @@ type acks struct {
 
 // manage turns stream management on, when the client asks for it.
 func (x *session) manage(enable *element.Element) {
-	t := x.stream
-	if x.sm != nil || t == nil {
+	if x.sm != nil || x.stream == nil {
 		return
 	}
 	x.sm = &acks{}
@@ -46,11 +45,7 @@ func (x *session) manage(enable *element.Element) {
 		enabled.Set("resume", "true").Set("id", x.sm.resumeID).Set("max", seconds(x.acct.srv.cfg.ResumeTimeout))
 	}
 	x.save()
-	x.acct.srv.keep.After(func(err error) {
-		if err == nil {
-			t.send(enabled)
-		}
-	})
+	x.transmit(enabled)
 }
 
 // save writes down the session, if it is one that outlives its connection.
@@ -120,7 +115,7 @@ func (x *session) enqueue(o outgoing) {
 		x.acct.srv.push.queued(x, o)
 		return
 	}
-	x.stream.send(o.el, element.New(nsSM, "r"))
+	x.transmit(o.el, element.New(nsSM, "r"))
 	x.await()
 }
 

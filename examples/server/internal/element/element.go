@@ -85,8 +85,11 @@ func (e *Element) Set(name, value string) *Element {
 	return e
 }
 
-// Children returns the child elements.
+// Children returns the child elements. There are none of nil.
 func (e *Element) Children() []*Element {
+	if e == nil {
+		return nil
+	}
 	var cs []*Element
 	for _, n := range e.Nodes {
 		if c, ok := n.(*Element); ok {
