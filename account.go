@@ -255,7 +255,7 @@ func (a *Account) Remove(k Key, reason Reason, e *Effects) bool {
 func (a *Account) matching(k Key) []*registration {
 	var rs []*registration
 	for _, r := range a.regs {
-		if r.matches(k) {
+		if k.Names(r.Key) {
 			rs = append(rs, r)
 		}
 	}
@@ -272,6 +272,8 @@ func (a *Account) enable(e PushEnable, now time.Time, d *Decision) {
 		if !old.Health.Disabled.IsZero() {
 			kind, reason = ChangeEnabled, ReasonReenabled
 		}
+		later := func(o *registration) bool { return o.Enabled.After(old.Enabled) }
+		n, _ = n.renew(old.Registration, len(a.regs) >= max(a.policy.MaxRegistrations, 1) && slices.ContainsFunc(a.regs, later))
 	}
 	r := a.put(n)
 	d.change(e.Key, kind, reason, "")
@@ -297,7 +299,7 @@ func (a *Account) enable(e PushEnable, now time.Time, d *Decision) {
 // enabling returns the registration that an enable makes. Its time has milliseconds, as databases and traces do, so that the order of
 // registrations is the same when they come back from there.
 func (a *Account) enabling(e PushEnable, now time.Time) Registration {
-	n := Registration{Account: a.name, Key: e.Key, Options: cloneFields(e.Options), Enabled: now.Truncate(time.Millisecond)}
+	n := Registration{Account: a.name, Key: e.Key, Options: cloneFields(e.Options), Wishes: e.Wishes, Enabled: now.Truncate(time.Millisecond)}
 	if s := a.session(e.Session.ID); s != nil {
 		n.Client = s.client
 	}

@@ -99,6 +99,12 @@ func New(cfg Config) (*Engine, error) {
 	return e, nil
 }
 
+// Host returns the server's domain, as Config has it.
+func (e *Engine) Host() string { return e.cfg.Host }
+
+// Policy returns the policy that decides, with every default filled in and every "off" as zero.
+func (e *Engine) Policy() Policy { return *e.policy }
+
 // now is the time by a clock that never goes back.
 func (e *Engine) now() time.Time { return e.start.Round(0).Add(time.Since(e.start)) }
 
@@ -239,9 +245,9 @@ func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event
 	s.mu.Lock()
 	f.Number = s.number()
 	s.mu.Unlock()
-	reload := false
+	var before []Registration
 	if changesStore(ev) {
-		if reload, err = e.store(ctx, en.Account, ev, now); err != nil {
+		if before, err = e.store(ctx, en.Account, ev, now); err != nil {
 			d.reset(name)
 			d.Reason = ReasonStore
 			err = fmt.Errorf("%w: %w", ErrStore, err)
@@ -251,10 +257,12 @@ func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event
 		}
 	}
 	var buf [4]Key
-	en.Handle(ev, f, d)
-	if reload {
-		e.reload(ctx, en.Account, &d.Effects)
+	var elsewhere Effects // what other processes did, which an enable meets in the Store
+	if _, ok := ev.(PushEnable); ok {
+		en.Reload(before, &elsewhere)
 	}
+	en.Handle(ev, f, d)
+	d.Changes, d.Drops, d.Advice = append(elsewhere.Changes, d.Changes...), append(elsewhere.Drops, d.Drops...), append(elsewhere.Advice, d.Advice...)
 	keys := en.Due(now, buf[:0], &d.Effects)
 	e.deliver(name, now, &d.Effects)
 	if e.watched {
@@ -315,10 +323,15 @@ func (e *Engine) list(ctx context.Context, account string) ([]Registration, erro
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrStore, err)
 	}
+	return sane(account, rs), nil
+}
+
+// sane leaves out what a Store should not have returned.
+func sane(account string, rs []Registration) []Registration {
 	if len(rs) > 0 {
 		rs = slices.DeleteFunc(rs, func(r Registration) bool { return r.Account != account || r.Service == "" })
 	}
-	return rs, nil
+	return rs
 }
 
 // opens tells whether an event makes an account worth keeping that had no registration.
@@ -450,9 +463,8 @@ func (e *Engine) tick(s *shard) {
 	s.mu.Unlock()
 }
 
-// store makes durable what an event changes, in the account's turn. reload says that the store's registrations are not what the account
-// will make of the event, because another node changed them.
-func (e *Engine) store(ctx context.Context, a *Account, ev Event, now time.Time) (reload bool, err error) {
+// store makes durable what an event changes, in the account's turn. before is what the Store had before an enable.
+func (e *Engine) store(ctx context.Context, a *Account, ev Event, now time.Time) (before []Registration, err error) {
 	defer func() {
 		s := e.shard(a.name)
 		s.mu.Lock()
@@ -461,59 +473,33 @@ func (e *Engine) store(ctx context.Context, a *Account, ev Event, now time.Time)
 	}()
 	switch ev := ev.(type) {
 	case PushEnable:
-		r := a.enabling(ev, now)
-		evicted, err := e.cfg.Store.Enable(ctx, r, a.policy.MaxRegistrations)
-		if err != nil {
-			return false, err
-		}
-		rs := slices.DeleteFunc(a.Registrations(), func(o Registration) bool { return o.Key == r.Key })
-		expect := Evict(append(rs, r), a.policy.MaxRegistrations)
-		slices.SortFunc(expect, Key.Compare)
-		slices.SortFunc(evicted, Key.Compare)
-		return !slices.Equal(expect, evicted), nil
+		before, err = e.cfg.Store.Enable(ctx, a.enabling(ev, now), a.policy.MaxRegistrations)
+		return sane(a.name, before), err
 	case PushDisable:
-		return e.storeRemove(ctx, a, ev.Key, false, ReasonDisabledByUser)
+		return nil, e.remove(ctx, a, ev.Key, ReasonDisabledByUser)
 	case AffiliationNone:
-		return e.remove(ctx, a, []Key{ev.Key}, ReasonRevoked)
+		return nil, e.remove(ctx, a, ev.Key, ReasonRevoked)
 	case AccountRemoved:
-		return e.storeRemove(ctx, a, Key{}, true, ReasonAccount)
+		return nil, e.remove(ctx, a, Key{}, ReasonAccount)
 	default:
-		return false, nil
+		return nil, nil
 	}
-}
-
-// storeRemove removes the registrations that k names, or all, from the store, those that another node added included.
-func (e *Engine) storeRemove(ctx context.Context, a *Account, k Key, all bool, reason Reason) (bool, error) {
-	rs, err := e.cfg.Store.List(ctx, a.name)
-	if err != nil {
-		return false, err
-	}
-	var keys []Key
-	for _, r := range rs {
-		if r.Account == a.name && (all || r.Key.matches(k)) {
-			keys = append(keys, r.Key)
-		}
-	}
-	slices.SortFunc(keys, Key.Compare)
-	return e.remove(ctx, a, keys, reason)
 }
 
 // remove removes registrations from the store. If it fails in the middle, the account loses those that are gone.
-func (e *Engine) remove(ctx context.Context, a *Account, keys []Key, reason Reason) (bool, error) {
-	for i, k := range keys {
-		err := e.cfg.Store.Update(ctx, a.name, k, Update{Remove: true})
-		if err != nil && !errors.Is(err, ErrNotRegistered) {
-			var eff Effects
-			for _, done := range keys[:i] {
-				a.Remove(done, reason, &eff)
-			}
-			now := e.now()
-			e.deliver(a.name, now, &eff)
-			e.affected(a.name, now, &eff)
-			return false, err
-		}
+func (e *Engine) remove(ctx context.Context, a *Account, k Key, reason Reason) error {
+	removed, err := e.cfg.Store.Remove(ctx, a.name, k)
+	if err == nil || len(removed) == 0 {
+		return err
 	}
-	return false, nil
+	var eff Effects
+	for _, k := range removed {
+		a.Remove(k, reason, &eff)
+	}
+	now := e.now()
+	e.deliver(a.name, now, &eff)
+	e.affected(a.name, now, &eff)
+	return err
 }
 
 func (e *Engine) reload(ctx context.Context, a *Account, eff *Effects) {

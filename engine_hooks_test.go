@@ -203,7 +203,7 @@ func TestResumption(t *testing.T) {
 		"revoked":         {play: func(t *testing.T, e *Engine, _ Store) { handle(t, e, AffiliationNone{juliet, phone}) }, want: []advice{asleep, {0, 0, ReasonRevoked}}},
 		"account removed": {play: func(t *testing.T, e *Engine, _ Store) { handle(t, e, AccountRemoved{juliet}) }, want: []advice{asleep, {0, 0, ReasonAccount}}},
 		"removed elsewhere": {play: func(t *testing.T, e *Engine, m Store) {
-			require.NoError(t, m.Update(t.Context(), juliet, phone, Update{Remove: true}))
+			remove(t, m, phone)
 			require.NoError(t, e.Refresh(t.Context(), juliet))
 		}, want: []advice{asleep, {0, 0, ReasonRemoved}}},
 		"disabled elsewhere": {play: func(t *testing.T, e *Engine, m Store) {

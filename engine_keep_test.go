@@ -46,7 +46,7 @@ func TestForgetting(t *testing.T) {
 		read(0, Ping{Account: juliet}, SessionClose{phoneSession})
 		pass(11 * time.Minute)
 		read(1, Ping{Account: juliet})
-		read(1, AccountRemoved{juliet})
+		read(0, AccountRemoved{juliet})
 		read(1, Ping{Account: juliet})
 
 		// Others of the same shard do not change that.

@@ -101,7 +101,7 @@ func TestSecrets(t *testing.T) {
 			evs := []Event{
 				SessionOpen{Session: s, JID: account + "/r", Client: "c"}, SessionClose{s}, PushDisable{s, k}, HibernationStart{s, []Stanza{st}}, HibernationEnd{s}, StanzaQueued{s, st},
 				AckDelayed{s, []Stanza{st}}, ArchiveAdded{account, st}, Offline{account, st}, Groupchat{account, st}, Ping{Account: account},
-				PushEnable{s, k, []Field{{Var: "FORM_TYPE", Values: []string{"x"}}, {Var: "secret", Values: []string{secret}}}},
+				PushEnable{Session: s, Key: k, Options: []Field{{Var: "FORM_TYPE", Values: []string{"x"}}, {Var: "secret", Values: []string{secret}}}},
 				PushEnable{Session: SessionID{Account: account}, Options: []Field{{Var: "secret", Values: []string{secret}}}},
 			}
 			if i%4 == 0 {

@@ -18,12 +18,12 @@ import (
 )
 
 // hookedStore is a Store that a test can break. before is called before each call and may fail or block it, lists changes what List returns,
-// evicts what Enable does.
+// befores what Enable does.
 type hookedStore struct {
 	Store
-	before func(ctx context.Context, method, account string) error
-	lists  func(account string, rs []Registration) []Registration
-	evicts func(keys []Key) []Key
+	before  func(ctx context.Context, method, account string) error
+	lists   func(account string, rs []Registration) []Registration
+	befores func(account string, rs []Registration) []Registration
 }
 
 func (s *hookedStore) call(ctx context.Context, method, account string) error {
@@ -44,15 +44,22 @@ func (s *hookedStore) List(ctx context.Context, account string) ([]Registration,
 	return rs, err
 }
 
-func (s *hookedStore) Enable(ctx context.Context, r Registration, limit int) ([]Key, error) {
+func (s *hookedStore) Enable(ctx context.Context, r Registration, limit int) ([]Registration, error) {
 	if err := s.call(ctx, "Enable", r.Account); err != nil {
 		return nil, err
 	}
-	keys, err := s.Store.Enable(ctx, r, limit)
-	if s.evicts != nil {
-		keys = s.evicts(keys)
+	rs, err := s.Store.Enable(ctx, r, limit)
+	if s.befores != nil {
+		rs = s.befores(r.Account, rs)
 	}
-	return keys, err
+	return rs, err
+}
+
+func (s *hookedStore) Remove(ctx context.Context, account string, k Key) ([]Key, error) {
+	if err := s.call(ctx, "Remove", account); err != nil {
+		return nil, err
+	}
+	return s.Store.Remove(ctx, account, k)
 }
 
 func (s *hookedStore) Update(ctx context.Context, account string, k Key, u Update) error {
@@ -73,6 +80,12 @@ func failing(method string, on *bool) func(context.Context, string, string) erro
 }
 
 func node(n string) Key { return Key{Service: "push.example.net", Node: n} }
+
+func remove(t *testing.T, s Store, k Key) {
+	t.Helper()
+	_, err := s.Remove(t.Context(), juliet, k)
+	require.NoError(t, err)
+}
 
 func stored(t *testing.T, s Store, account string) []Registration {
 	t.Helper()
@@ -137,7 +150,7 @@ func TestStoreEnableFails(t *testing.T) {
 		broken := true
 		memory := NewMemoryStore()
 		var enabled int
-		e := newEngine(t, Config{Publisher: &svc, Store: &hookedStore{Store: memory, before: failing("Enable", &broken), evicts: func(k []Key) []Key { enabled++; return k }}})
+		e := newEngine(t, Config{Publisher: &svc, Store: &hookedStore{Store: memory, before: failing("Enable", &broken), befores: func(_ string, rs []Registration) []Registration { enabled++; return rs }}})
 		handle(t, e, SessionOpen{Session: phoneSession})
 		old := []Field{{Var: "secret", Values: []string{"old"}}}
 		d, err := e.Handle(t.Context(), PushEnable{Session: phoneSession, Key: phone, Options: old})
@@ -167,25 +180,17 @@ func TestStoreEnableFails(t *testing.T) {
 	})
 }
 
-// TestStoreRemoveFails lets the second of three removals fail.
+// TestStoreRemoveFails lets a removal of three fail when the first is gone.
 func TestStoreRemoveFails(t *testing.T) {
 	for _, ev := range []Event{PushDisable{phoneSession, Key{Service: "push.example.net"}}, AccountRemoved{juliet}} {
 		t.Run(ev.Name(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var svc service
 				var affected []Change
-				updates := 0
 				memory := NewMemoryStore()
 				e := newEngine(t, Config{
 					Publisher: &svc, Observer: &Observer{Affected: func(_ string, _ time.Time, eff *Effects) { affected = append(affected, eff.Changes...) }},
-					Store: &hookedStore{Store: memory, before: func(_ context.Context, m, _ string) error {
-						if m == "Update" {
-							if updates++; updates == 2 {
-								return errFault
-							}
-						}
-						return nil
-					}},
+					Store: &halfRemoving{Store: memory},
 				})
 				handle(t, e, SessionOpen{Session: phoneSession})
 				for _, n := range []string{"n1", "n2", "n3"} {
@@ -210,12 +215,27 @@ func TestStoreRemoveFails(t *testing.T) {
 	}
 }
 
+// halfRemoving is a Store that removes only n1 at first.
+type halfRemoving struct {
+	Store
+	removed bool
+}
+
+func (s *halfRemoving) Remove(ctx context.Context, account string, k Key) ([]Key, error) {
+	if s.removed {
+		return s.Store.Remove(ctx, account, k)
+	}
+	s.removed = true
+	removed, _ := s.Store.Remove(ctx, account, node("n1"))
+	return removed, errFault
+}
+
 func TestStoreRevokeFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken := true
 		memory := NewMemoryStore()
 		keep(t, memory, juliet, phone)
-		e := newEngine(t, Config{Publisher: &service{}, Store: &hookedStore{Store: memory, before: failing("Update", &broken)}})
+		e := newEngine(t, Config{Publisher: &service{}, Store: &hookedStore{Store: memory, before: failing("Remove", &broken)}})
 		d, err := e.Handle(t.Context(), AffiliationNone{juliet, phone})
 		wantStoreError(t, d, err, "affiliation")
 		assert.Len(t, stored(t, memory, juliet), 1)
@@ -257,7 +277,8 @@ func TestStoreChangedElsewhere(t *testing.T) {
 		var affected []Change
 		e := newEngine(t, Config{Publisher: &svc, Store: memory, Observer: &Observer{Affected: func(_ string, _ time.Time, eff *Effects) { affected = append(affected, eff.Changes...) }}})
 		svc.answer = func(*Notification) error {
-			return memory.Update(context.Background(), juliet, phone, Update{Remove: true})
+			_, err := memory.Remove(context.Background(), juliet, phone)
+			return err
 		}
 		handle(t, e, Offline{juliet, message("m1")})
 		synctest.Wait()
@@ -298,7 +319,7 @@ func TestStoreGarbage(t *testing.T) {
 		},
 		"reload": func(t *testing.T, e *Engine, s *hookedStore) {
 			handle(t, e, SessionOpen{Session: phoneSession})
-			s.evicts = func([]Key) []Key { return []Key{node("never heard of"), {}} }
+			s.befores = garbage
 			handle(t, e, PushEnable{Session: phoneSession, Key: phone})
 		},
 	} {
@@ -329,7 +350,7 @@ func TestRefreshForgets(t *testing.T) {
 		var affected []Change
 		e := newEngine(t, Config{Publisher: &service{}, Store: s, Observer: &Observer{Affected: func(_ string, _ time.Time, eff *Effects) { affected = append(affected, eff.Changes...) }}})
 		handle(t, e, SessionOpen{Session: phoneSession})
-		require.NoError(t, memory.Update(t.Context(), juliet, phone, Update{Remove: true}))
+		remove(t, memory, phone)
 		s.lists = func(string, []Registration) []Registration {
 			return []Registration{{Account: "nurse@example.com", Key: phone}}
 		}
@@ -564,7 +585,7 @@ func TestEvictedElsewhere(t *testing.T) {
 			require.NoError(t, err)
 		}
 		d := handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: node("n4")})
-		assert.Equal(t, []Change{{node("n4"), ChangeAdded, ReasonEnabled, ""}, {phone, ChangeRemoved, ReasonRemoved, ""}}, d.Changes)
+		assert.Equal(t, []Change{{node("n4"), ChangeAdded, ReasonEnabled, ""}, {phone, ChangeRemoved, ReasonLimit, ""}}, d.Changes)
 		d = handle(t, e, Ping{Account: juliet})
 		assert.Len(t, d.Verdicts, 3)
 		require.NoError(t, e.Close(t.Context()))
@@ -576,7 +597,7 @@ func TestRemovedElsewhere(t *testing.T) {
 	memory := NewMemoryStore()
 	e := newEngine(t, Config{Publisher: &service{}, Store: memory})
 	handle(t, e, SessionOpen{Session: phoneSession}, PushEnable{Session: phoneSession, Key: phone})
-	require.NoError(t, memory.Update(t.Context(), juliet, phone, Update{Remove: true}))
+	remove(t, memory, phone)
 	d := handle(t, e, PushDisable{phoneSession, phone})
 	assert.Equal(t, []Change{{phone, ChangeRemoved, ReasonDisabledByUser, ""}}, d.Changes)
 	require.NoError(t, e.Close(t.Context()))

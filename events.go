@@ -64,12 +64,16 @@ type PushEnable struct {
 	// Session is the session that asked and is bound to the registration (rule R1). An empty ID binds nothing, for an
 	// operator who registers by hand.
 	Session SessionID
+	// Key names the registration. If Node is Push2Node alone, it is the Push 2.0 registration of Session's device.
 	Key
 	// Options is the publish-options form that the client sent, or nil. It is kept and sent verbatim.
 	Options []Field
+	// Wishes is what the client asked for besides, or nil. It must not be changed any more.
+	Wishes *Wishes
 }
 
-// PushDisable is raised when a client disables push (XEP-0357 §6). An empty Node means all nodes of that service.
+// PushDisable is raised when a client disables push (XEP-0357 §6, or Push 2.0). An empty Node means all nodes of that service. Push2Node alone
+// means the Push 2.0 registration of Session's device, whatever the service.
 type PushDisable struct {
 	Session SessionID
 	Key

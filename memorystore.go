@@ -47,20 +47,42 @@ func (s *MemoryStore) List(_ context.Context, account string) ([]Registration, e
 }
 
 // Enable implements Store.
-func (s *MemoryStore) Enable(_ context.Context, r Registration, limit int) ([]Key, error) {
+func (s *MemoryStore) Enable(_ context.Context, r Registration, limit int) ([]Registration, error) {
 	sh := s.shard(hashID(r.Account))
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	rs := unpack(r.Account, sh.accounts[r.Account])
-	if i, ok := findRegistration(rs, r.Key); ok {
-		rs[i] = r
-	} else {
-		rs = slices.Insert(rs, i, r)
+	before := unpack(r.Account, sh.accounts[r.Account])
+	stored, write, evicted := Enroll(before, r, limit)
+	if !write && len(evicted) == 0 {
+		return before, nil
 	}
-	evicted := Evict(rs, limit)
+	rs := slices.Clone(before)
+	if i, ok := findRegistration(rs, r.Key); ok {
+		rs[i] = stored
+	} else {
+		rs = slices.Insert(rs, i, stored)
+	}
 	rs = slices.DeleteFunc(rs, func(r Registration) bool { return slices.Contains(evicted, r.Key) })
 	sh.set(r.Account, rs)
-	return evicted, nil
+	return before, nil
+}
+
+// Remove implements Store.
+func (s *MemoryStore) Remove(_ context.Context, account string, k Key) (removed []Key, err error) {
+	sh := s.shard(hashID(account))
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	rs := slices.DeleteFunc(unpack(account, sh.accounts[account]), func(r Registration) bool {
+		if k.Names(r.Key) {
+			removed = append(removed, r.Key)
+			return true
+		}
+		return false
+	})
+	if len(removed) > 0 {
+		sh.set(account, rs)
+	}
+	return removed, nil
 }
 
 // Update implements Store.
@@ -73,11 +95,7 @@ func (s *MemoryStore) Update(_ context.Context, account string, k Key, u Update)
 	if !ok {
 		return ErrNotRegistered
 	}
-	if u.Remove {
-		rs = slices.Delete(rs, i, i+1)
-	} else {
-		rs[i].Health = u.Apply(rs[i].Health)
-	}
+	rs[i].Health = u.Apply(rs[i].Health)
 	sh.set(account, rs)
 	return nil
 }
@@ -123,6 +141,12 @@ func pack(rs []Registration) string {
 		b = appendTimes(b, r.Enabled, r.Health.Succeeded, r.Health.Disabled)
 		b = binary.AppendVarint(b, int64(r.Health.Errors))
 		b = binary.AppendVarint(b, int64(r.Health.Refusals))
+		if r.Wishes == nil {
+			b = appendInts(b, 0)
+		} else {
+			wishes := r.Wishes.appendBinary(nil)
+			b = append(appendInts(b, len(wishes)), wishes...)
+		}
 		if r.Options == nil {
 			b = appendInts(b, 0)
 			continue
@@ -150,6 +174,9 @@ func unpack(account, packed string) []Registration {
 		r.Service, r.Node, r.Client, r.Health.Cause = u.string(), u.string(), u.string(), u.string()
 		r.Enabled, r.Health.Succeeded, r.Health.Disabled = u.time(), u.time(), u.time()
 		r.Health.Errors, r.Health.Refusals = int(u.signed()), int(u.signed())
+		if wishes := u.string(); wishes != "" {
+			r.Wishes = readWishes(wishes)
+		}
 		n := u.int() - 1
 		if n < 0 {
 			continue

@@ -32,7 +32,7 @@ func TestObserverIsToldWhatWasRead(t *testing.T) {
 		assert.Equal(t, []string{"read " + juliet, "client phone", "session-open", "archive-added"}, told)
 
 		told = nil
-		require.NoError(t, store.Update(t.Context(), juliet, phone, Update{Remove: true}))
+		remove(t, store, phone)
 		require.NoError(t, e.Refresh(t.Context(), juliet))
 		assert.Equal(t, []string{"read " + juliet}, told)
 		require.NoError(t, e.Close(t.Context()))

@@ -32,6 +32,9 @@ import (
 // NS is the namespace of XEP-0357, and the feature that an account announces.
 const NS = "urn:xmpp:push:0"
 
+// NSPush2 is the namespace of Push 2.0, and the feature that an account announces.
+const NSPush2 = "urn:xmpp:push2:0"
+
 // Errors that callers can test for with errors.Is.
 var (
 	// ErrClosed: the Engine was closed; the event was not handled.

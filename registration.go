@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -12,17 +13,26 @@ import (
 type Key struct {
 	// Service is the JID of the push service (the app server), in prepared form.
 	Service string
-	Node    string
+	// Node is what the service gave the client. Of a registration of Push 2.0 it is Push2Node followed by the device, of which the account
+	// has one registration: the ID that SASL2 gave of the client, else the resource.
+	Node string
 }
+
+// Push2Node begins the Node of registrations of Push 2.0. A client of XEP-0357 cannot enable a node that begins so.
+const Push2Node = NSPush2 + "#"
+
+// IsPush2 tells whether k names a registration of Push 2.0.
+func (k Key) IsPush2() bool { return strings.HasPrefix(k.Node, Push2Node) }
 
 // Compare orders keys by service, then node, as Decision does.
 func (k Key) Compare(o Key) int {
 	return cmp.Or(cmp.Compare(k.Service, o.Service), cmp.Compare(k.Node, o.Node))
 }
 
-// matches tells whether a disable of o removes k: without a node it means all of the service (XEP-0357 §6).
-func (k Key) matches(o Key) bool {
-	return k.Service == o.Service && (o.Node == "" || k.Node == o.Node)
+// Names tells whether a disable of k removes o: without a node it means all of the service (XEP-0357 §6), but those of the other protocol; without a
+// service, all of the account.
+func (k Key) Names(o Key) bool {
+	return k.Service == "" || o.Service == k.Service && (k.Node == "" && !o.IsPush2() || o.Node == k.Node)
 }
 
 // Field is one field of a publish-options form (XEP-0004), as the client sent it: order, type and every value, empty
@@ -39,6 +49,8 @@ type Registration struct {
 	Key
 	// Options are sent with each publish, verbatim. They hold the service's secret: never log them.
 	Options []Field
+	// Wishes are what the client asked for besides. Nil: nothing.
+	Wishes *Wishes
 	// Client is the client ID of the session that enabled it last, or empty (rule R14).
 	Client string
 	// Enabled is when it was enabled last. At the limit the one that was enabled longest ago goes.
@@ -61,27 +73,80 @@ type Health struct {
 	Cause string
 }
 
+// RenewAfter is how much younger an enable has to be than the stored one for its time alone to be worth a write: clients enable on every
+// connect, and the time only decides which registration goes when there are too many.
+const RenewAfter = 24 * time.Hour
+
+// Enroll is what an enable of r does to the registrations that the account has before it, for stores that read, change and write: stored is to be put in
+// place of the one with its key, unless write is false, because that says the same already; those that evicted names have to go for the account to have
+// no more than limit ([Evict]).
+func Enroll(before []Registration, r Registration, limit int) (stored Registration, write bool, evicted []Key) {
+	stored, write = r, true
+	after := slices.Clone(before)
+	if i := slices.IndexFunc(before, func(o Registration) bool { return o.Key == r.Key }); i >= 0 {
+		full := limit > 0 && len(before) >= limit
+		later := func(o Registration) bool { return o.Enabled.After(before[i].Enabled) }
+		stored, write = r.renew(before[i], full && slices.ContainsFunc(before, later))
+		after[i] = stored
+	} else {
+		after = append(after, r)
+	}
+	return stored, write, Evict(after, limit)
+}
+
+// renew returns what the enable r makes of old, which is stored under the same key, and whether that differs from old. inTurn says that the order in which
+// the account's registrations were enabled matters now.
+//
+// An enable says nothing about whether the push service takes what it is sent, so what is known of that stays: else a client that enables on
+// every connect would never be found out, and a device that has proved itself would be disabled as quickly as one that never worked. Only a tombstone starts
+// anew. A health that r brings along itself, from another store, replaces the old one.
+func (r Registration) renew(old Registration, inTurn bool) (stored Registration, changed bool) {
+	switch {
+	case r.Health != Health{}:
+		return r, true
+	case !old.Health.Disabled.IsZero():
+		r.Health = Health{Succeeded: old.Health.Succeeded}
+		return r, true
+	}
+	if d := r.Enabled.Sub(old.Enabled); r.sameRequest(old) && !inTurn && d >= 0 && d < RenewAfter {
+		return old, false
+	}
+	r.Health = old.Health
+	return r, true
+}
+
+// sameRequest tells whether the client asks for the same in both.
+func (r Registration) sameRequest(o Registration) bool {
+	return r.Client == o.Client && r.Wishes.Equal(o.Wishes) && (r.Options == nil) == (o.Options == nil) && slices.EqualFunc(r.Options, o.Options, func(f, g Field) bool {
+		return f.Var == g.Var && f.Type == g.Type && slices.Equal(f.Values, g.Values)
+	})
+}
+
 // Store keeps registrations. An Engine calls it from many goroutines at once, never while it holds a lock, and with calls
 // on one account one after another as far as this Engine goes; other processes may use the same data at the same time. A
-// method may block until ctx is done. An error leaves the data as it was, or, if it came while a change was being committed, in doubt; calling
+// method may block until ctx is done, which is after Policy.StoreTimeout at the latest; the Engine does not wait for it beyond that. An error leaves
+// the data as it was, or, if it came while a change was being committed, in doubt; calling
 // again is safe either way. What a method is given stays the caller's: a Store
 // copies what it keeps; what it returns is the caller's to change.
+//
+// A Store that can keep what waits, too, is a [Keeper].
 type Store interface {
 	// List returns the account's registrations, tombstones included, in any order. An account that is not known has none,
 	// which is not an error.
 	List(ctx context.Context, account string) ([]Registration, error)
-	// Enable inserts r, or replaces the one with the same account and key whole, health included, and has made that durable
-	// when it returns. If the account then holds more than limit registrations (limit < 1: no limit), it removes those that
-	// Evict names, in the same transaction, and returns their keys.
-	Enable(ctx context.Context, r Registration, limit int) (evicted []Key, err error)
-	// Update changes one registration, relative to what is stored. It returns ErrNotRegistered if there is none.
+	// Enable stores r among the account's registrations as Enroll says, and has made that durable when it returns. It removes those that Enroll says have to
+	// go (limit < 1: no limit). It returns what the account had before, as List would have; all of that is one transaction. So the caller knows what the account
+	// has now, whoever else changed it, and an enable that says nothing new writes nothing.
+	Enable(ctx context.Context, r Registration, limit int) (before []Registration, err error)
+	// Remove removes the registrations that k.Names at that moment, and returns their keys. Those that List does not return, because they cannot be read, are removed too. That there are none is no error.
+	// With an error it returns the keys of those that are gone all the same.
+	Remove(ctx context.Context, account string, k Key) (removed []Key, err error)
+	// Update changes the health of one registration, relative to what is stored. It returns ErrNotRegistered if there is none.
 	Update(ctx context.Context, account string, k Key, u Update) error
 }
 
-// Update is a change of one stored registration. Exactly one of its parts is set.
+// Update is a change of one stored registration's health.
 type Update struct {
-	// Remove deletes the registration.
-	Remove bool
 	// Errors and Refusals are added to the counters.
 	Errors, Refusals int
 	// Disabled makes it a tombstone as of this time, because of Cause. Errors and Refusals may be set with it.

@@ -218,9 +218,9 @@ func (s *story) happen(verb string, args []string) error {
 	case "close":
 		s.sim.event(SessionClose{session()})
 	case "enable":
-		s.sim.event(PushEnable{session(), key(args[1]), fields(opts)})
+		s.sim.event(PushEnable{Session: session(), Key: key(args[1]), Options: fields(opts)})
 	case "operator":
-		s.sim.event(PushEnable{SessionID{Account: user}, key(args[0]), fields(opts)})
+		s.sim.event(PushEnable{Session: SessionID{Account: user}, Key: key(args[0]), Options: fields(opts)})
 	case "disable":
 		s.sim.event(PushDisable{session(), key(args[1])})
 	case "delayed":

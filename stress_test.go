@@ -41,7 +41,14 @@ func (s faultyStore) List(ctx context.Context, account string) ([]Registration, 
 	return s.Store.List(ctx, account)
 }
 
-func (s faultyStore) Enable(ctx context.Context, r Registration, limit int) ([]Key, error) {
+func (s faultyStore) Remove(ctx context.Context, account string, k Key) ([]Key, error) {
+	if err := s.fault(); err != nil {
+		return nil, err
+	}
+	return s.Store.Remove(ctx, account, k)
+}
+
+func (s faultyStore) Enable(ctx context.Context, r Registration, limit int) ([]Registration, error) {
 	if err := s.fault(); err != nil {
 		return nil, err
 	}

@@ -36,7 +36,10 @@ func Store(t *testing.T, open func(t *testing.T) push.Store) {
 		{"enable stores the registration whole", enableStores},
 		{"options are kept verbatim", optionsVerbatim},
 		{"names are kept verbatim", namesVerbatim},
-		{"enable replaces whole, health included", enableReplaces},
+		{"enable replaces, and remembers that it has worked", enableReplaces},
+		{"enabling the same again changes nothing within RenewAfter", enableAgain},
+		{"enable returns what was before", enableReturnsBefore},
+		{"remove takes what the key names", removeMatches},
 		{"services and nodes are told apart", keysApart},
 		{"accounts are told apart", accountsApart},
 		{"the limit evicts the one enabled longest ago", limitEvictsOldest},
@@ -92,10 +95,11 @@ func (t *storeTest) registration(account, service, node string, after time.Durat
 
 func (t *storeTest) enable(r push.Registration, limit int) []push.Key {
 	t.Helper()
-	evicted, err := t.Enable(context.Background(), r, limit)
+	before, err := t.Enable(context.Background(), r, limit)
 	if err != nil {
 		t.Fatalf("Enable(%q, %v, limit %d): %v", r.Account, r.Key, limit, err)
 	}
+	_, _, evicted := push.Enroll(before, r, limit)
 	return evicted
 }
 
@@ -104,6 +108,15 @@ func (t *storeTest) update(r push.Registration, u push.Update) {
 	if err := t.Update(context.Background(), r.Account, r.Key, u); err != nil {
 		t.Fatalf("Update(%q, %v, %+v): %v", r.Account, r.Key, u, err)
 	}
+}
+
+func (t *storeTest) remove(r push.Registration) {
+	t.Helper()
+	removed, err := t.Remove(context.Background(), r.Account, r.Key)
+	if err != nil {
+		t.Fatalf("Remove(%q, %v): %v", r.Account, r.Key, err)
+	}
+	t.wantKeys("removed", removed, r.Key)
 }
 
 func (t *storeTest) list(account string) []push.Registration {
@@ -225,7 +238,7 @@ func namesVerbatim(t *storeTest) {
 		t.update(r, push.Update{Disabled: start, Cause: name})
 		r.Health.Disabled, r.Health.Cause = start, name
 		t.want(name, r)
-		t.update(r, push.Update{Remove: true})
+		t.remove(r)
 		t.want(name)
 	}
 }
@@ -237,7 +250,85 @@ func enableReplaces(t *storeTest) {
 	t.update(old, push.Update{Errors: 3, Refusals: 2, Disabled: start.Add(time.Minute), Cause: "gone"})
 	r := push.Registration{Account: old.Account, Key: old.Key, Enabled: start.Add(time.Hour)}
 	t.wantKeys("evicted", t.enable(r, 5))
+	r.Health.Succeeded = start // that it has worked once is not forgotten
 	t.want("romeo", r)
+}
+
+func enableAgain(t *storeTest) {
+	r := t.registration("romeo", "push.example.net", "n1", 0)
+	t.enable(r, 5)
+	t.update(r, push.Update{Succeeded: start})
+	t.update(r, push.Update{Errors: 2, Refusals: 1})
+	want := r
+	want.Health = push.Health{Succeeded: start, Errors: 2, Refusals: 1}
+	again := r
+	again.Enabled = start.Add(push.RenewAfter - time.Microsecond)
+	before, err := t.Enable(context.Background(), again, 5)
+	if err != nil || len(before) != 1 || !same(before[0], want) {
+		t.Errorf("Enable returned %v and %s, want what was stored before", err, describe(before))
+	}
+	t.want("romeo", want)
+	again.Enabled = start.Add(push.RenewAfter)
+	t.enable(again, 5)
+	want.Enabled = again.Enabled
+	t.want("romeo", want)
+	again.Client = "another"
+	t.enable(again, 5)
+	want.Client = again.Client
+	t.want("romeo", want)
+
+	// At the limit it matters which one was enabled last.
+	more := t.registration("romeo", "push.example.net", "n2", 72*time.Hour)
+	t.enable(more, 2)
+	want.Enabled = start.Add(73 * time.Hour)
+	again.Enabled = want.Enabled
+	t.enable(again, 2)
+	t.want("romeo", want, more)
+}
+
+func enableReturnsBefore(t *storeTest) {
+	a := t.registration("romeo", "push.example.net", "n1", 0)
+	b := t.registration("romeo", "push.example.net", "n2", time.Hour)
+	if before, err := t.Enable(context.Background(), a, 1); err != nil || len(before) != 0 {
+		t.Errorf("the first Enable returned %v and %s, want nothing", err, describe(before))
+	}
+	before, err := t.Enable(context.Background(), b, 1)
+	if err != nil || len(before) != 1 || !same(before[0], a) {
+		t.Errorf("Enable returned %v and %s, want the one that it evicted", err, describe(before))
+	}
+	t.want("romeo", b)
+}
+
+func removeMatches(t *storeTest) {
+	a := t.registration("romeo", "a.example", "n1", 0)
+	b := t.registration("romeo", "a.example", "n2", 0)
+	c := t.registration("romeo", "a.example", "", 0)
+	d := t.registration("romeo", "b.example", "n1", 0)
+	e := t.registration("juliet", "a.example", "n1", 0)
+	for _, r := range []push.Registration{a, b, c, d, e} {
+		t.enable(r, 0)
+	}
+	remove := func(k push.Key, want ...push.Key) {
+		t.Helper()
+		got, err := t.Remove(context.Background(), a.Account, k)
+		if err != nil {
+			t.Fatalf("Remove(%v): %v", k, err)
+		}
+		slices.SortFunc(got, push.Key.Compare)
+		t.wantKeys(fmt.Sprintf("removed of %v", k), got, want...)
+	}
+	remove(push.Key{Service: "c.example"})
+	remove(push.Key{Service: "a.example", Node: "n3"})
+	remove(push.Key{Service: "b.example", Node: "n2"})
+	remove(b.Key, b.Key)
+	t.want("romeo", a, c, d)
+	remove(push.Key{Service: "a.example"}, c.Key, a.Key)
+	t.want("romeo", d)
+	t.enable(a, 0)
+	remove(push.Key{}, a.Key, d.Key)
+	remove(push.Key{})
+	t.want("romeo")
+	t.want("juliet", e)
 }
 
 func keysApart(t *storeTest) {
@@ -267,7 +358,7 @@ func accountsApart(t *storeTest) {
 	t.want("romeo", romeo)
 	t.want("Romeo", upper)
 	t.want("juliet", juliet)
-	t.update(romeo, push.Update{Remove: true})
+	t.remove(romeo)
 	t.want("romeo")
 	t.want("Romeo", upper)
 	t.want("juliet", juliet)
@@ -335,10 +426,10 @@ func replacementNeedsNoRoom(t *storeTest) {
 	b := t.registration("romeo", "b.example", "", 2*time.Hour)
 	t.enable(a, 2)
 	t.enable(b, 2)
-	a.Enabled = start.Add(3 * time.Hour)
+	a.Enabled = start.Add(30 * time.Hour)
 	t.wantKeys("evicted", t.enable(a, 2))
 	t.want("romeo", a, b)
-	c := t.registration("romeo", "c.example", "", 4*time.Hour)
+	c := t.registration("romeo", "c.example", "", 40*time.Hour)
 	t.wantKeys("evicted", t.enable(c, 2), b.Key)
 }
 
@@ -399,9 +490,9 @@ func updateRemoves(t *storeTest) {
 	b := t.registration("romeo", "push.example.net", "n2", 0)
 	t.enable(a, 5)
 	t.enable(b, 5)
-	t.update(a, push.Update{Remove: true})
+	t.remove(a)
 	t.want("romeo", b)
-	t.update(b, push.Update{Remove: true})
+	t.remove(b)
 	t.want("romeo")
 	t.enable(a, 5)
 	t.want("romeo", a)
@@ -410,7 +501,7 @@ func updateRemoves(t *storeTest) {
 func updateUnknown(t *storeTest) {
 	r := t.registration("romeo", "push.example.net", "n1", 0)
 	t.enable(r, 5)
-	for _, u := range []push.Update{{Remove: true}, {Errors: 1}, {Refusals: 1}, {Disabled: start, Cause: "gone"}, {Succeeded: start}} {
+	for _, u := range []push.Update{{Errors: 1}, {Refusals: 1}, {Disabled: start, Cause: "gone"}, {Succeeded: start}} {
 		for what, k := range map[string]push.Key{
 			"another node":    {Service: r.Service, Node: "n2"},
 			"no node":         {Service: r.Service},
@@ -426,9 +517,9 @@ func updateUnknown(t *storeTest) {
 	}
 	t.want("romeo", r)
 	t.want("nobody")
-	t.update(r, push.Update{Remove: true})
-	if err := t.Update(context.Background(), r.Account, r.Key, push.Update{Remove: true}); !errors.Is(err, push.ErrNotRegistered) {
-		t.Errorf("removing it twice: got %v, want ErrNotRegistered", err)
+	t.remove(r)
+	if removed, err := t.Remove(context.Background(), r.Account, r.Key); err != nil || len(removed) > 0 {
+		t.Errorf("removing it twice: got %v and %v, want nothing", removed, err)
 	}
 }
 
@@ -451,23 +542,30 @@ func updateLeavesRest(t *storeTest) {
 type model map[string][]push.Registration
 
 func (m model) enable(r push.Registration, limit int) []push.Key {
+	stored, _, evicted := push.Enroll(m[r.Account], r, limit)
 	rs := slices.DeleteFunc(m[r.Account], func(o push.Registration) bool { return o.Key == r.Key })
-	rs = append(rs, r)
-	evicted := push.Evict(rs, limit)
+	rs = append(rs, stored)
 	m[r.Account] = slices.DeleteFunc(rs, func(o push.Registration) bool { return slices.Contains(evicted, o.Key) })
 	return evicted
 }
 
+func (m model) remove(account string, k push.Key) (removed []push.Key) {
+	m[account] = slices.DeleteFunc(m[account], func(r push.Registration) bool {
+		gone := k.Names(r.Key)
+		if gone {
+			removed = append(removed, r.Key)
+		}
+		return gone
+	})
+	return removed
+}
+
 func (m model) update(account string, k push.Key, u push.Update) error {
 	i := slices.IndexFunc(m[account], func(r push.Registration) bool { return r.Key == k })
-	switch {
-	case i < 0:
+	if i < 0 {
 		return push.ErrNotRegistered
-	case u.Remove:
-		m[account] = slices.Delete(m[account], i, i+1)
-	default:
-		m[account][i].Health = u.Apply(m[account][i].Health)
 	}
+	m[account][i].Health = u.Apply(m[account][i].Health)
 	return nil
 }
 
@@ -490,7 +588,16 @@ func randomCalls(t *storeTest) {
 			t.wantKeys(fmt.Sprintf("call %d: evicted at limit %d", i, limit), t.enable(r, limit), want...)
 			continue
 		case 3:
-			u.Remove = true
+			of := []push.Key{r.Key, r.Key, r.Key, {Service: r.Service}, {}}[rng.IntN(5)]
+			want := m.remove(r.Account, of)
+			got, err := t.Remove(context.Background(), r.Account, of)
+			if err != nil {
+				t.Fatalf("call %d: Remove(%v): %v", i, of, err)
+			}
+			slices.SortFunc(got, push.Key.Compare)
+			slices.SortFunc(want, push.Key.Compare)
+			t.wantKeys(fmt.Sprintf("call %d: removed of %v", i, of), got, want...)
+			continue
 		case 4:
 			u.Errors = 1 + rng.IntN(2)
 		case 5:
@@ -551,8 +658,11 @@ func returnedIsCallers(t *storeTest) {
 	if !same(rs[1], b) || rs[0].Options[1].Values[0] != a.Options[1].Values[0] {
 		t.Errorf("appending to one registration's options changed another's: %s", describe(rs))
 	}
-	got := t.enable(t.registration("romeo", "push.example.net", "n3", time.Hour), 2)
-	got[0] = push.Key{Service: "spoiled"}
+	got, err := t.Enable(context.Background(), t.registration("romeo", "push.example.net", "n3", time.Hour), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spoil(got...)
 	t.want("romeo", b, t.registration("romeo", "push.example.net", "n3", time.Hour))
 }
 
@@ -626,11 +736,12 @@ func concurrentEnables(t *storeTest) {
 	atOnce(goroutines, func(g int) {
 		for i := range each {
 			r := t.registration("romeo", "push.example.net", fmt.Sprint(g, "-", i), time.Duration(i*goroutines+g)*time.Second)
-			keys, err := t.Enable(context.Background(), r, limit)
+			before, err := t.Enable(context.Background(), r, limit)
 			if err != nil {
 				t.Errorf("Enable: %v", err)
 				return
 			}
+			_, _, keys := push.Enroll(before, r, limit)
 			rs, err := t.List(context.Background(), r.Account)
 			if err != nil || len(rs) > limit {
 				t.Errorf("List: %v, and %d registrations at a limit of %d", err, len(rs), limit)
@@ -668,8 +779,8 @@ func concurrentAccounts(t *storeTest) {
 		ctx := context.Background()
 		for i := range rounds {
 			r := t.registration(account, "push.example.net", fmt.Sprint("n", i), time.Duration(i)*time.Second)
-			if keys, err := t.Enable(ctx, r, 2); err != nil || len(keys) != max(min(i-1, 1), 0) {
-				t.Errorf("Enable %d: %v, evicted %v", i, err, keys)
+			if before, err := t.Enable(ctx, r, 2); err != nil || len(before) != min(i, 2) {
+				t.Errorf("Enable %d: %v, before %s", i, err, describe(before))
 			}
 			if err := t.Update(ctx, r.Account, r.Key, push.Update{Errors: i + 1}); err != nil {
 				t.Errorf("Update: %v", err)

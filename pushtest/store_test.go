@@ -18,30 +18,34 @@ import (
 
 // faults are mistakes that a store can make, and the subtest that has to find each.
 var faults = map[string]string{
-	"":                      "",
-	"unknown is an error":   "an unknown account has no registrations",
-	"client is dropped":     "enable stores the registration whole",
-	"no form is empty":      "options are kept verbatim",
-	"empty values are lost": "options are kept verbatim",
-	"fields are sorted":     "options are kept verbatim",
-	"health is kept":        "enable replaces whole, health included",
-	"node is ignored":       "services and nodes are told apart",
-	"names are folded":      "accounts are told apart",
-	"seconds only":          "the limit evicts the one enabled longest ago",
-	"limit is one too many": "the limit evicts the one enabled longest ago",
-	"tombstones stay":       "the limit evicts tombstones first",
-	"the new one stays":     "the limit can evict several, and the new one",
-	"evicted is not told":   "the limit evicts the one enabled longest ago",
-	"zero is a limit":       "a limit below 1 is none",
-	"counters are set":      "update adds to the counters",
-	"success keeps errors":  "success resets and revives",
-	"removes the service":   "update removes one registration",
-	"unknown is no error":   "update of what is not there says so",
-	"keeps what is given":   "what is given stays the caller's",
-	"gives what is kept":    "what is returned is the caller's",
-	"changes, then fails":   "a call whose context is done does all or nothing",
-	"reads, then writes":    "simultaneous updates add up",
-	"evicts outside":        "simultaneous enables keep the limit and lose none",
+	"":                       "",
+	"unknown is an error":    "an unknown account has no registrations",
+	"client is dropped":      "enable stores the registration whole",
+	"no form is empty":       "options are kept verbatim",
+	"empty values are lost":  "options are kept verbatim",
+	"fields are sorted":      "options are kept verbatim",
+	"health is kept":         "enable replaces, and remembers that it has worked",
+	"forgets that it worked": "enable replaces, and remembers that it has worked",
+	"always writes":          "enabling the same again changes nothing within RenewAfter",
+	"returns what is after":  "enable returns what was before",
+	"removed is not told":    "remove takes what the key names",
+	"no node is a node":      "remove takes what the key names",
+	"node is ignored":        "services and nodes are told apart",
+	"names are folded":       "accounts are told apart",
+	"seconds only":           "the limit evicts the one enabled longest ago",
+	"limit is one too many":  "the limit evicts the one enabled longest ago",
+	"tombstones stay":        "the limit evicts tombstones first",
+	"the new one stays":      "the limit can evict several, and the new one",
+	"zero is a limit":        "a limit below 1 is none",
+	"counters are set":       "update adds to the counters",
+	"success keeps errors":   "success resets and revives",
+	"removes the service":    "update removes one registration",
+	"unknown is no error":    "update of what is not there says so",
+	"keeps what is given":    "what is given stays the caller's",
+	"gives what is kept":     "what is returned is the caller's",
+	"changes, then fails":    "a call whose context is done does all or nothing",
+	"reads, then writes":     "simultaneous updates add up",
+	"evicts outside":         "simultaneous enables keep the limit and lose none",
 }
 
 func TestStoreFindsFaults(t *testing.T) {
@@ -129,18 +133,25 @@ func (s *faulty) index(rs []push.Registration, k push.Key) int {
 	})
 }
 
-func (s *faulty) Enable(ctx context.Context, r push.Registration, limit int) ([]push.Key, error) {
+func (s *faulty) Enable(ctx context.Context, r push.Registration, limit int) ([]push.Registration, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r = s.spoiled(r)
-	rs := clone(s.accounts[s.name(r.Account)])
+	before := clone(s.accounts[s.name(r.Account)])
+	rs := clone(before)
+	stored, _, _ := push.Enroll(before, r, 0)
+	switch {
+	case s.is("health is kept") && len(before) > 0:
+		stored.Health = before[0].Health
+	case s.is("forgets that it worked"):
+		stored = r
+	case s.is("always writes"):
+		stored.Enabled = r.Enabled
+	}
 	if i := s.index(rs, r.Key); i >= 0 {
-		if s.is("health is kept") {
-			r.Health = rs[i].Health
-		}
-		rs[i] = r
+		rs[i] = stored
 	} else {
-		rs = append(rs, r)
+		rs = append(rs, stored)
 	}
 	s.accounts[s.name(r.Account)] = rs
 	if s.is("evicts outside") {
@@ -155,13 +166,33 @@ func (s *faulty) Enable(ctx context.Context, r push.Registration, limit int) ([]
 		s.pause()
 	}
 	s.accounts[s.name(r.Account)] = slices.DeleteFunc(rs, func(o push.Registration) bool { return slices.Contains(evicted, o.Key) })
-	if s.is("evicted is not told") {
-		return nil, nil
+	if s.is("returns what is after") {
+		return clone(s.accounts[s.name(r.Account)]), nil
 	}
 	if s.is("changes, then fails") && ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	return evicted, nil
+	return before, nil
+}
+
+func (s *faulty) Remove(_ context.Context, account string, k push.Key) (removed []push.Key, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	account = s.name(account)
+	s.accounts[account] = slices.DeleteFunc(clone(s.accounts[account]), func(r push.Registration) bool {
+		gone := k.Names(r.Key) || s.is("removes the service") && r.Service == k.Service
+		if s.is("no node is a node") && k.Service != "" {
+			gone = r.Key == k
+		}
+		if gone {
+			removed = append(removed, r.Key)
+		}
+		return gone
+	})
+	if s.is("removed is not told") {
+		return nil, nil
+	}
+	return removed, nil
 }
 
 // spoiled is what is kept of a registration.
@@ -221,10 +252,6 @@ func (s *faulty) Update(_ context.Context, account string, k push.Key, u push.Up
 		return nil
 	case i < 0:
 		return push.ErrNotRegistered
-	case u.Remove && s.is("removes the service"):
-		rs = slices.DeleteFunc(rs, func(r push.Registration) bool { return r.Service == k.Service })
-	case u.Remove:
-		rs = slices.Delete(rs, i, i+1)
 	case s.is("counters are set") && u.Errors+u.Refusals > 0:
 		rs[i].Health.Errors, rs[i].Health.Refusals = u.Errors, u.Refusals
 	case s.is("success keeps errors") && !u.Succeeded.IsZero():

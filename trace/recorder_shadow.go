@@ -92,7 +92,7 @@ func (s *shadow) event(at time.Time, ev push.Event, d *push.Decision) {
 		}
 		i, found := slices.BinarySearchFunc(s.regs, e.Key, func(r push.Registration, k push.Key) int { return r.Key.Compare(k) })
 		if found {
-			s.regs[i] = r
+			s.regs[i], _, _ = push.Enroll(s.regs, r, 0)
 		} else {
 			s.regs = slices.Insert(s.regs, i, r)
 		}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/examples/server/internal/element"
@@ -24,8 +23,9 @@ type account struct {
 	mu       sync.Mutex
 	sessions []*session // the oldest first
 	roster   map[string]*contact
-	archive  []archived
-	offline  []*message
+	prefs    archivePrefs
+	stored   int        // messages archived since the start
+	offline  []*message // the oldest first
 }
 
 func newAccount(s *Server, j jid.JID, password string) *account {
@@ -55,21 +55,6 @@ func (s *Server) sessions(localpart string) []string {
 	return jids
 }
 
-// message is a message on its way to an account. Several sessions may hold a copy; the lock of the account covers it.
-type message struct {
-	// id is the stanza's identity for the account: its ID in the archive, if it is there.
-	id string
-	el *element.Element
-	at time.Time
-	// holders counts the sessions that have not acknowledged their copy; taken: a session has acknowledged one.
-	holders int
-	taken   bool
-	// stored: it is in the archive, where clients can fetch it.
-	stored bool
-	// described is what the push library knows it as; see stanza.
-	described push.Stanza
-}
-
 // session is one client connection; a resumption continues it. The lock of its account covers it.
 type session struct {
 	acct   *account
@@ -79,6 +64,10 @@ type session struct {
 	ended  bool
 	// leaving: the client is about to resume on another stream.
 	leaving bool
+
+	// client is a stable name of the client, if it has told one (XEP-0388), and binding the registration that it enabled last.
+	client  string
+	binding push.Key
 
 	presence   *element.Element // what it announced, or nil while it is not available
 	priority   int
@@ -98,6 +87,8 @@ type outgoing struct {
 	id string
 	// msg is the message that el is a copy of; nil for what is not handed on if the session ends.
 	msg *message
+	// seq is its place in the queue of its session, in the database.
+	seq int64
 }
 
 // bind makes a session for a client that asks for a resource, and answers it. A session that has the resource is replaced
@@ -109,17 +100,27 @@ func (a *account) bind(t *stream, iq *element.Element) (*session, []*element.Ele
 		t.send(element.Error(iq, "modify", "bad-request"))
 		return nil, nil
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	defer a.whole()()
 	var out []*element.Element
 	if old := a.session(j.Resourcepart()); old != nil {
 		out = old.end("conflict")
 	}
 	x := &session{acct: a, id: push.SessionID{Account: a.jid, ID: newID()}, jid: j, stream: t}
+	x.resumption.save = x.saveUntil
 	a.sessions = append(a.sessions, x)
 	a.srv.push.opened(x)
 	t.send(element.Result(iq, element.New(nsBind, "bind").Add(element.New(nsBind, "jid").Add(j.String()))))
 	return x, out
+}
+
+// whole locks the account, and lets what is written until the function that it returns is called be committed in one piece.
+func (a *account) whole() (unlock func()) {
+	end := a.srv.keep.Whole()
+	a.mu.Lock()
+	return func() {
+		a.mu.Unlock()
+		end()
+	}
 }
 
 // session returns the session with a resource, or nil.
@@ -134,10 +135,12 @@ func (a *account) session(resource string) *session {
 
 // disconnected says that reading from the session's stream has ended: in good order, or because the connection is lost.
 func (x *session) disconnected(t *stream, inGoodOrder bool) []*element.Element {
-	x.acct.mu.Lock()
-	defer x.acct.mu.Unlock()
+	defer x.acct.whole()()
 	switch {
 	case x.ended || x.stream != t: // ended, or resumed on another stream
+		return nil
+	case x.acct.srv.stopping.Load() && x.sm != nil: // it is not the client that goes
+		x.stream = nil
 		return nil
 	case (!inGoodOrder || x.leaving) && x.sm != nil && x.sm.resumeID != "":
 		x.hibernate()
@@ -146,7 +149,7 @@ func (x *session) disconnected(t *stream, inGoodOrder bool) []*element.Element {
 	return x.end("")
 }
 
-// end ends the session for good. What it has not acknowledged is handed on. It returns stanzas to route.
+// end ends the session for good. What it has not acknowledged is handed on. It returns stanzas to route. It is called in account.whole.
 func (x *session) end(condition string) []*element.Element {
 	if x.ended {
 		return nil
@@ -165,6 +168,7 @@ func (x *session) end(condition string) []*element.Element {
 		for _, o := range x.sm.queue {
 			out = append(out, a.handOn(o)...)
 		}
+		x.forget()
 	}
 	a.srv.push.closed(x)
 	return out
@@ -176,6 +180,7 @@ func (a *account) handOn(o outgoing) []*element.Element {
 	if m := o.msg; m != nil {
 		m.holders--
 		if m.taken || m.holders > 0 {
+			a.releaseMessage(m)
 			return nil
 		}
 		a.deliver(m, a.top())
@@ -191,12 +196,23 @@ func (a *account) handOn(o outgoing) []*element.Element {
 
 // endAll ends all sessions.
 func (a *account) endAll(condition string) (out []*element.Element) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	defer a.whole()()
 	for len(a.sessions) > 0 {
 		out = append(out, a.sessions[0].end(condition)...)
 	}
 	return out
+}
+
+// freeze stops the clocks of the sessions that are left when the server stops.
+func (a *account) freeze() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, x := range a.sessions {
+		x.resumption.freeze()
+		if x.sm != nil {
+			x.sm.stopWaiting()
+		}
+	}
 }
 
 // send gives a stanza to the session, whatever state that is in.
@@ -214,7 +230,7 @@ func (x *session) send(o outgoing) {
 	}
 	x.stream.send(o.el)
 	if o.msg != nil {
-		o.msg.taken = true
+		x.acct.take(o.msg)
 	}
 }
 
@@ -242,7 +258,7 @@ func (x *session) hold(o outgoing) {
 		return h.el.Name == o.el.Name && h.el.Get("from") == o.el.Get("from")
 	})
 	if o.msg != nil {
-		o.msg.taken = true
+		x.acct.take(o.msg)
 		o.msg = nil
 	}
 	x.held = append(x.held, o)

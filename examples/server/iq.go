@@ -37,14 +37,12 @@ func (x *session) iq(iq *element.Element) *element.Element {
 		return s.push.request(x, iq)
 	case name.Space == nsRoster && own:
 		return x.rosterIQ(iq)
-	case name.Space == nsMAM && own && typ == "set":
-		return x.query(iq)
 	case name.Space == nsMAM && own:
-		return element.Result(iq, element.New(nsMAM, "query").Add(
-			element.Form("form", nsMAM, "with", "", "start", "", "end", "")))
+		return x.archiveIQ(iq)
 	case name.Space == nsCarbons && typ == "set" && (name.Local == "enable" || name.Local == "disable"):
 		x.acct.mu.Lock()
 		x.carbons = name.Local == "enable"
+		x.save()
 		x.acct.mu.Unlock()
 		return element.Result(iq)
 	case name.Space == nsDiscoInfo && own && typ == "get":

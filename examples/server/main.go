@@ -5,7 +5,7 @@
 //	go run ./examples/server             accounts juliet and romeo, for real clients
 //	go run ./examples/server -load       how fast it is, beside a real Prosody
 //
-// It is for reading and trying, not for operating: one process, archive and offline storage in memory, no other servers. Where to read:
+// It is for reading and trying, not for operating: one process, no other servers. Where to read:
 //
 //   - push.go: all that ties the server to the library;
 //   - account.go, sm.go: sessions and how they end, hibernate and are resumed, where most events come from;
@@ -69,7 +69,7 @@ func (u *users) Set(s string) error {
 type options struct {
 	Config
 	c2s, component    string
-	data, database    string
+	database          string
 	record, inspect   string
 	history           *pushhttp.History
 	verbose           bool
@@ -89,8 +89,8 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.StringVar(&o.component, "component", "127.0.0.1:5347", "where components (XEP-0114) connect, such as push services")
 	f.StringVar(&o.ComponentSecret, "component-secret", "", "what components log in with (made up and printed if empty)")
 	f.Var(&o.users, "user", "an account, as `NAME:PASSWORD`; may be given again (default juliet and romeo)")
-	f.StringVar(&o.data, "data", "", "a `FOLDER` for what must survive a restart: the push registrations, in SQLite")
-	f.StringVar(&o.database, "database", "", "a PostgreSQL database for them instead, as `postgres://USER@HOST/NAME`")
+	f.StringVar(&o.Data, "data", "", "a `FOLDER` for what must survive a restart, in SQLite: messages, contacts, sessions, push registrations")
+	f.StringVar(&o.database, "database", "", "a PostgreSQL database for the push registrations instead, as `postgres://USER@HOST/NAME`")
 	f.StringVar(&o.record, "record", "", "a `FILE` for a trace of all that the push engine is told, which cmd/pushreplay can replay")
 	f.StringVar(&o.inspect, "inspect", "", "an address of this machine for pages that tell why a phone did not ring (with -demo a free port)")
 	f.DurationVar(&o.AckDelay, "ack-delay", 30*time.Second, "how long a client may take to acknowledge before it is notified")
@@ -228,11 +228,11 @@ func openStore(ctx context.Context, o *options) (*sql.DB, error) {
 	dialect := sqlstore.Postgres
 	open := func() (*sql.DB, error) { return postgres.Open(o.database) }
 	if o.database == "" {
-		if err := os.MkdirAll(o.data, 0o700); err != nil {
+		if err := os.MkdirAll(o.Data, 0o700); err != nil {
 			return nil, err
 		}
 		dialect = sqlstore.SQLite
-		open = func() (*sql.DB, error) { return sqlite.Open(filepath.Join(o.data, "push.db")) }
+		open = func() (*sql.DB, error) { return sqlite.Open(filepath.Join(o.Data, "push.db")) }
 	}
 	db, err := open()
 	if err != nil {
@@ -260,7 +260,7 @@ func serve(ctx context.Context, o *options, stdout io.Writer) error {
 			}
 		}()
 	}
-	if o.data != "" || o.database != "" {
+	if o.Data != "" || o.database != "" {
 		db, err := openStore(ctx, o)
 		if err != nil {
 			return err
@@ -280,6 +280,9 @@ func serve(ctx context.Context, o *options, stdout io.Writer) error {
 		}
 	}
 	if err := s.UseTLS(); err != nil {
+		return err
+	}
+	if err := s.restore(); err != nil {
 		return err
 	}
 	defer func() {

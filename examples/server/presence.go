@@ -12,21 +12,30 @@ import (
 
 // contact is an entry of a roster.
 type contact struct {
-	name string
-	// to: the account sees the contact's presence; from: the contact sees the account's.
-	to, from bool
-	// asked: a request of the account to see the contact's presence is unanswered; pending is one of the contact, kept until it is answered.
-	asked   bool
-	pending *element.Element
+	Name string
+	// To: the account sees the contact's presence; From: the contact sees the account's.
+	To, From bool
+	// Asked: a request of the account to see the contact's presence is unanswered; Pending is one of the contact, kept until it is answered.
+	Asked   bool
+	Pending *element.Element
+}
+
+// saveContact writes down an entry, or that there is none any more.
+func (a *account) saveContact(bare string) {
+	if c := a.roster[bare]; c != nil {
+		a.srv.keep.Do("INSERT INTO contact VALUES (?, ?, ?) ON CONFLICT (account, jid) DO UPDATE SET json = excluded.json", a.jid, bare, toJSON(c))
+	} else {
+		a.srv.keep.Do("DELETE FROM contact WHERE account = ? AND jid = ?", a.jid, bare)
+	}
 }
 
 func (c *contact) subscription() string {
 	switch {
-	case c.to && c.from:
+	case c.To && c.From:
 		return "both"
-	case c.to:
+	case c.To:
 		return "to"
-	case c.from:
+	case c.From:
 		return "from"
 	}
 	return "none"
@@ -43,11 +52,11 @@ func (a *account) contact(bare string) *contact {
 
 // item is the contact as an item of the roster, or nil if the user never asked for it.
 func (c *contact) item(bare string) *element.Element {
-	if !c.to && !c.from && !c.asked && c.name == "" {
+	if !c.To && !c.From && !c.Asked && c.Name == "" {
 		return nil
 	}
-	item := element.New(nsRoster, "item", "jid", bare, "name", c.name, "subscription", c.subscription())
-	if c.asked {
+	item := element.New(nsRoster, "item", "jid", bare, "name", c.Name, "subscription", c.subscription())
+	if c.Asked {
 		item.Set("ask", "subscribe")
 	}
 	return item
@@ -72,6 +81,7 @@ func (x *session) rosterIQ(iq *element.Element) *element.Element {
 	defer a.mu.Unlock()
 	if iq.Get("type") == "get" {
 		x.interested = true
+		x.save()
 		q := element.New(nsRoster, "query")
 		for _, bare := range a.contacts(func(*contact) bool { return true }) {
 			q.Add(a.roster[bare].item(bare))
@@ -89,12 +99,14 @@ func (x *session) rosterIQ(iq *element.Element) *element.Element {
 	bare := j.Bare().String()
 	if item.Get("subscription") == "remove" {
 		delete(a.roster, bare)
+		a.saveContact(bare)
 		a.rosterPush(element.New(nsRoster, "item", "jid", bare, "subscription", "remove"))
 	} else {
 		c := a.contact(bare)
-		if c.name = item.Get("name"); c.name == "" {
-			c.name = j.Localpart()
+		if c.Name = item.Get("name"); c.Name == "" {
+			c.Name = j.Localpart()
 		}
+		a.saveContact(bare)
 		a.rosterPush(c.item(bare))
 	}
 	return element.Result(iq)
@@ -136,18 +148,19 @@ func (x *session) presenceOut(st *element.Element, addressed bool) []*element.El
 		var now *element.Element
 		switch typ {
 		case "subscribe":
-			c.asked = !c.to
+			c.Asked = !c.To
 		case "subscribed":
-			if c.pending == nil {
+			if c.Pending == nil {
 				return nil
 			}
-			c.from, c.pending = true, nil
+			c.From, c.Pending = true, nil
 			now = x.presence
 		case "unsubscribe":
-			c.to, c.asked = false, false
+			c.To, c.Asked = false, false
 		case "unsubscribed":
-			c.from, c.pending = false, nil
+			c.From, c.Pending = false, nil
 		}
+		a.saveContact(bare)
 		a.rosterPush(c.item(bare))
 		out := []*element.Element{st.Copy().Set("from", a.jid).Set("to", bare)}
 		if now != nil {
@@ -166,13 +179,13 @@ func (x *session) announce(st *element.Element) []*element.Element {
 	switch {
 	case st.Get("type") == "":
 		x.presence = st
-		x.priority, _ = strconv.Atoi(st.Child("", "priority").Text())
-		x.priority = max(-128, min(127, x.priority))
+		x.priority = priority(st)
 	case first:
 		return nil
 	default:
 		x.presence = nil
 	}
+	x.save()
 	for _, o := range a.sessions {
 		if o.presence != nil || o == x && x.presence != nil {
 			o.sendNew(st.Copy().Set("to", o.jid.String()))
@@ -182,21 +195,27 @@ func (x *session) announce(st *element.Element) []*element.Element {
 		}
 	}
 	var out []*element.Element
-	for _, bare := range a.contacts(func(c *contact) bool { return c.from }) {
+	for _, bare := range a.contacts(func(c *contact) bool { return c.From }) {
 		out = append(out, st.Copy().Set("to", bare))
 	}
 	if x.presence != nil && first {
-		for _, bare := range a.contacts(func(c *contact) bool { return c.to }) {
+		for _, bare := range a.contacts(func(c *contact) bool { return c.To }) {
 			out = append(out, element.New("", "presence", "type", "probe", "from", x.jid.String(), "to", bare))
 		}
-		for _, bare := range a.contacts(func(c *contact) bool { return c.pending != nil }) {
-			x.sendNew(a.roster[bare].pending)
+		for _, bare := range a.contacts(func(c *contact) bool { return c.Pending != nil }) {
+			x.sendNew(a.roster[bare].Pending)
 		}
 	}
 	if x.presence != nil && x.priority >= 0 {
 		x.deliverOffline()
 	}
 	return out
+}
+
+// priority is the priority that a presence gives its resource.
+func priority(presence *element.Element) int {
+	p, _ := strconv.Atoi(presence.Child("", "priority").Text())
+	return max(-128, min(127, p))
 }
 
 // receivePresence handles presence from somebody else.
@@ -209,7 +228,7 @@ func (a *account) receivePresence(st *element.Element, to1 *session) []*element.
 	switch typ := st.Get("type"); typ {
 	case "probe":
 		c := a.roster[bare]
-		if c == nil || !c.from {
+		if c == nil || !c.From {
 			return []*element.Element{element.New("", "presence", "type", "unsubscribed", "from", a.jid, "to", bare)}
 		}
 		var out []*element.Element
@@ -221,16 +240,18 @@ func (a *account) receivePresence(st *element.Element, to1 *session) []*element.
 		return out
 	case "subscribe":
 		c := a.contact(bare)
-		if c.from {
+		if c.From {
 			return []*element.Element{element.New("", "presence", "type", "subscribed", "from", a.jid, "to", bare)}
 		}
-		c.pending = st
+		c.Pending = st
+		a.saveContact(bare)
 	case "subscribed":
 		c := a.roster[bare]
-		if c == nil || !c.asked {
+		if c == nil || !c.Asked {
 			return nil
 		}
-		c.to, c.asked = true, false
+		c.To, c.Asked = true, false
+		a.saveContact(bare)
 		a.rosterPush(c.item(bare))
 	case "unsubscribe", "unsubscribed":
 		c := a.roster[bare]
@@ -238,10 +259,11 @@ func (a *account) receivePresence(st *element.Element, to1 *session) []*element.
 			return nil
 		}
 		if typ == "unsubscribe" {
-			c.from, c.pending = false, nil
+			c.From, c.Pending = false, nil
 		} else {
-			c.to, c.asked = false, false
+			c.To, c.Asked = false, false
 		}
+		a.saveContact(bare)
 		a.rosterPush(c.item(bare))
 	}
 	if to1 != nil {

@@ -56,10 +56,13 @@ func (c *Config) pushPolicy() push.Policy {
 
 // Stanzas for the engine, and from it.
 
-// send routes a publish. A push service that is not there is an answer too: the stanza comes back as an error, to reply.
+// send routes a publish, once what it tells of is kept: a phone that is woken finds it, whatever happens to the server. A push service that is not there is an answer too: the stanza comes back as an error, to reply.
 func (p *pushHost) send(_ context.Context, _ string, iq []byte) error {
 	st, err := element.Parse(iq)
 	if err != nil {
+		return err
+	}
+	if err := p.srv.keep.Settle(); err != nil {
 		return err
 	}
 	p.srv.route(st)
@@ -131,7 +134,16 @@ func (p *pushHost) opened(x *session) {
 	p.mu.Lock()
 	p.sessions[x.id] = x
 	p.mu.Unlock()
-	p.tell(push.SessionOpen{Session: x.id, JID: x.jid.String()})
+	p.tell(push.SessionOpen{Session: x.id, JID: x.jid.String(), Client: x.client})
+}
+
+// restored takes up a session of before a restart. What it has not acknowledged was told of already if it had hibernated.
+func (p *pushHost) restored(x *session, hibernated bool) {
+	p.mu.Lock()
+	p.sessions[x.id] = x
+	p.mu.Unlock()
+	p.tell(push.SessionOpen{Session: x.id, JID: x.jid.String(), Client: x.client})
+	p.hibernated(x)
 }
 
 func (p *pushHost) closed(x *session) {

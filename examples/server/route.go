@@ -13,8 +13,6 @@ import (
 const (
 	nsHints  = "urn:xmpp:hints"
 	nsStanID = "urn:xmpp:sid:0"
-	// maxOffline is how many messages wait for an account.
-	maxOffline = 10_000
 )
 
 // read handles what the client sends until the stream ends.
@@ -34,7 +32,7 @@ func (x *session) read(t *stream) error {
 			return element.ErrClosed
 		}
 		if e.Name.Space == "" {
-			x.stanza(e)
+			x.handle(e)
 		} else if !x.nonza(t, e) {
 			return element.ErrClosed
 		}
@@ -43,13 +41,17 @@ func (x *session) read(t *stream) error {
 
 // nonza handles what is not a stanza. It returns false if the stream is at its end.
 func (x *session) nonza(t *stream, e *element.Element) bool {
-	x.acct.mu.Lock()
-	defer x.acct.mu.Unlock()
+	defer x.acct.whole()()
 	switch {
 	case e.Is(nsSM, "enable"):
 		x.manage(e)
 	case e.Is(nsSM, "r") && x.sm != nil:
-		t.send(element.New(nsSM, "a", "h", decimal(x.sm.in)))
+		count := element.New(nsSM, "a", "h", decimal(x.sm.in))
+		x.acct.srv.keep.After(func(err error) {
+			if err == nil {
+				t.send(count)
+			}
+		})
 	case e.Is(nsSM, "a") && x.sm != nil:
 		if !x.acknowledge(e.Get("h")) {
 			t.close("undefined-condition")
@@ -69,7 +71,20 @@ func (x *session) nonza(t *stream, e *element.Element) bool {
 	return true
 }
 
-// stanza handles a stanza from the session's client.
+// handle handles a stanza from the session's client and counts it as handled. That is committed together with what the stanza did, except for IQs: these may
+// have to wait for what they write, and can be repeated.
+func (x *session) handle(st *element.Element) {
+	if st.Name.Local == "iq" {
+		x.stanza(st)
+		x.saveHandled()
+		return
+	}
+	defer x.acct.srv.keep.Whole()()
+	x.stanza(st)
+	x.saveHandled()
+}
+
+// stanza does what a stanza says.
 func (x *session) stanza(st *element.Element) {
 	s := x.acct.srv
 	st.Set("from", x.jid.String())
@@ -90,7 +105,11 @@ func (x *session) stanza(st *element.Element) {
 		s.route(x.presenceOut(st, addressed)...)
 	case "iq":
 		if !addressed || st.Get("to") == x.acct.jid || to.String() == s.domain {
-			x.answer(x.iq(st))
+			reply := x.iq(st)
+			if st.Get("type") == "set" && s.keep.Settle() != nil {
+				return
+			}
+			x.answer(reply)
 			return
 		}
 		s.route(st)
@@ -246,39 +265,6 @@ func (a *account) top() []*session {
 		best = max(best, x.priority)
 	}
 	return slices.DeleteFunc(xs, func(x *session) bool { return x.priority < best })
-}
-
-// deliver gives a message to sessions, or keeps it offline if there are none (XEP-0160). A copy that comes late says so.
-func (a *account) deliver(m *message, to []*session) {
-	el := m.el
-	if late := time.Since(m.at); late > time.Second && el.Child("urn:xmpp:delay", "delay") == nil {
-		el = el.Copy().Add(element.Delay(a.srv.domain, m.at))
-	}
-	for _, x := range to {
-		x.send(outgoing{el: el, id: m.id, msg: m})
-	}
-	if len(to) > 0 || m.el.Child(nsHints, "no-store") != nil {
-		return
-	}
-	a.offline = append(a.offline, m)
-	if len(a.offline) > maxOffline {
-		a.offline = a.offline[1:] // still in the archive
-	}
-	a.srv.push.offline(a, m)
-}
-
-// deliverOffline gives a session what came while there was none.
-func (x *session) deliverOffline() {
-	a := x.acct
-	ms := a.offline
-	a.offline = nil
-	if x.archivist {
-		// Such a client fetches what it missed from the archive, and should not get it twice.
-		ms = slices.DeleteFunc(ms, func(m *message) bool { return m.stored })
-	}
-	for _, m := range ms {
-		a.deliver(m, []*session{x})
-	}
 }
 
 // carbons sends copies of a message to the account's other clients that want them (XEP-0280).

@@ -16,9 +16,12 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/examples/server/internal/element"
+	"github.com/xmpp-push/push/examples/server/internal/keep"
 	"mellium.im/xmpp/jid"
 )
 
@@ -33,18 +36,21 @@ type Config struct {
 	// MaxErrors disables a registration.
 	MaxErrors int
 	// Policy is the rest of the push policy.
-	Policy   push.Policy
-	Store    push.Store
+	Policy push.Policy
+	Store  push.Store
+	// Data is the folder for what must survive a restart. Without one it is in memory.
+	Data     string
 	Observer *push.Observer
 	Logger   *slog.Logger
 }
 
-// Server is a small XMPP server: clients, components, and no other servers. What it knows is in memory, registrations excepted.
+// Server is a small XMPP server: clients, components, and no other servers.
 type Server struct {
 	cfg    Config
 	domain string
 	tls    *tls.Config
 	push   *pushHost
+	keep   *keep.Keep
 	log    *slog.Logger
 
 	mu         sync.Mutex
@@ -53,6 +59,7 @@ type Server struct {
 	listeners  []net.Listener
 	streams    map[*stream]struct{}
 	closed     bool
+	stopping   atomic.Bool // sessions outlive their connections, for the next start
 	serving    sync.WaitGroup
 }
 
@@ -69,7 +76,11 @@ func NewServer(cfg Config) (*Server, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	if s.keep, err = keep.Open(cfg.Data, "server.db", schema, s.log); err != nil {
+		return nil, err
+	}
 	if s.push, err = newPushHost(s); err != nil {
+		s.keep.Close()
 		return nil, err
 	}
 	return s, nil
@@ -159,7 +170,8 @@ func (s *Server) dismiss(t *stream) {
 	s.serving.Done()
 }
 
-// Close ends all sessions and sends what the push engine still has to send.
+// Close ends all connections and sends what the push engine still has to send. Sessions that can be resumed go on when the server is started again, if it
+// keeps its data; else they end.
 func (s *Server) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true
@@ -167,17 +179,39 @@ func (s *Server) Close(ctx context.Context) error {
 		l.Close()
 	}
 	s.mu.Unlock()
-	for _, a := range s.accounts {
-		s.route(a.endAll("system-shutdown")...)
+	if s.keep.Durable {
+		s.stopping.Store(true)
+	} else {
+		for _, a := range s.accounts {
+			s.route(a.endAll("system-shutdown")...)
+		}
 	}
-	err := s.push.engine.Close(ctx) // while the components are still there
+	s.closeStreams(func(t *stream) bool { return t.space == element.NSClient })
+	err := s.push.engine.Close(ctx) // once nothing comes in any more, and while the components are still there
+	s.closeStreams(func(*stream) bool { return true })
+	s.serving.Wait()
+	for _, a := range s.accounts {
+		a.freeze()
+	}
+	return errors.Join(err, s.keep.Close())
+}
+
+// closeStreams closes streams, and waits until what was read from them is dealt with.
+func (s *Server) closeStreams(which func(*stream) bool) {
+	var ts []*stream
 	s.mu.Lock()
 	for t := range s.streams {
-		t.close("system-shutdown")
+		if which(t) {
+			ts = append(ts, t)
+		}
 	}
 	s.mu.Unlock()
-	s.serving.Wait()
-	return err
+	for _, t := range ts {
+		t.close("system-shutdown")
+	}
+	for _, t := range ts {
+		<-t.served
+	}
 }
 
 // newID returns a string that is unique and cannot be guessed.

@@ -22,6 +22,12 @@ type acks struct {
 	// in counts stanzas that were handled, acked those that the client has acknowledged; queue are the ones after.
 	in, acked uint32
 	queue     []outgoing
+	// seq numbers the next stanza in the database.
+	seq int64
+	// restored: the session is from before a restart and was not resumed since; before is how many of the queue are. What the client was sent in the last
+	// moment before the restart may not have been kept, so it may have counted more than that.
+	restored bool
+	before   int
 	// waiting runs while an acknowledgement is being waited for, and late says that it has run out.
 	waiting *time.Timer
 	late    bool
@@ -29,7 +35,8 @@ type acks struct {
 
 // manage turns stream management on, when the client asks for it.
 func (x *session) manage(enable *element.Element) {
-	if x.sm != nil || x.stream == nil {
+	t := x.stream
+	if x.sm != nil || t == nil {
 		return
 	}
 	x.sm = &acks{}
@@ -38,7 +45,48 @@ func (x *session) manage(enable *element.Element) {
 		x.sm.resumeID = newID()
 		enabled.Set("resume", "true").Set("id", x.sm.resumeID).Set("max", seconds(x.acct.srv.cfg.ResumeTimeout))
 	}
-	x.stream.send(enabled)
+	x.save()
+	x.acct.srv.keep.After(func(err error) {
+		if err == nil {
+			t.send(enabled)
+		}
+	})
+}
+
+// save writes down the session, if it is one that outlives its connection.
+func (x *session) save() {
+	if x.sm == nil || x.ended {
+		return
+	}
+	x.acct.srv.keep.Do(`INSERT INTO session (id, account, resource, client, resume, handled, acked, presence, carbons, interested, archivist, service, node)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET presence = excluded.presence, carbons = excluded.carbons,
+		interested = excluded.interested, archivist = excluded.archivist, service = excluded.service, node = excluded.node`,
+		x.id.ID, x.acct.jid, x.jid.Resourcepart(), x.client, x.sm.resumeID, x.sm.in, x.sm.acked, alone(x.presence), x.carbons, x.interested, x.archivist,
+		x.binding.Service, x.binding.Node)
+}
+
+// saveHandled writes down how many stanzas of the client were handled.
+func (x *session) saveHandled() {
+	x.acct.mu.Lock()
+	defer x.acct.mu.Unlock()
+	if x.sm != nil && x.sm.resumeID != "" && !x.ended {
+		x.acct.srv.keep.Do("UPDATE session SET handled = ? WHERE id = ?", x.sm.in, x.id.ID)
+	}
+}
+
+// saveUntil writes down until when the session can be resumed; the zero time is one that is connected.
+func (x *session) saveUntil(until time.Time) {
+	ms := int64(0)
+	if !until.IsZero() {
+		ms = until.UnixMilli()
+	}
+	x.acct.srv.keep.Do("UPDATE session SET until = ? WHERE id = ?", ms, x.id.ID)
+}
+
+// forget takes the session out of the database.
+func (x *session) forget() {
+	x.acct.srv.keep.Do("DELETE FROM session WHERE id = ?", x.id.ID)
+	x.acct.srv.keep.Do("DELETE FROM queue WHERE session = ?", x.id.ID)
 }
 
 func seconds(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
@@ -48,16 +96,26 @@ func (x *session) enqueue(o outgoing) {
 	if len(x.sm.queue) >= maxQueue {
 		// The stanza is not lost: it is handed on with the others.
 		go func() {
-			x.acct.mu.Lock()
+			unlock := x.acct.whole()
 			out := x.end("resource-constraint")
-			x.acct.mu.Unlock()
+			unlock()
 			x.acct.srv.route(out...)
 		}()
 	}
-	if o.msg != nil {
-		o.msg.holders++
+	if m := o.msg; m != nil {
+		m.holders++
+		if !m.kept || m.taken {
+			x.acct.keepMessage(m)
+		}
 	}
+	o.seq = x.sm.seq
+	x.sm.seq++
 	x.sm.queue = append(x.sm.queue, o)
+	var copied any
+	if o.msg == nil || o.el != o.msg.el {
+		copied = alone(o.el)
+	}
+	x.acct.srv.keep.Do("INSERT INTO queue VALUES (?, ?, ?, ?, ?)", x.id.ID, o.seq, o.id, o.msg != nil, copied)
 	if x.stream == nil {
 		x.acct.srv.push.queued(x, o)
 		return
@@ -106,18 +164,31 @@ func (x *session) acknowledge(h string) bool {
 	if int32(done) < 0 {
 		return true // an older count, overtaken by a newer
 	}
-	if int64(done) > int64(len(x.sm.queue)) {
+	known := done
+	if x.sm.restored {
+		known = min(done, uint32(x.sm.before))
+		x.sm.restored = false
+	}
+	if int64(known) > int64(len(x.sm.queue)) {
 		return false
 	}
-	for _, o := range x.sm.queue[:done] {
+	for _, o := range x.sm.queue[:known] {
 		if o.msg != nil {
 			o.msg.holders--
-			o.msg.taken = true
+			x.acct.take(o.msg)
 		}
 	}
-	clear(x.sm.queue[:done])
-	x.sm.queue = x.sm.queue[done:]
-	x.sm.acked += done
+	if done > 0 {
+		next := x.sm.seq
+		if int(known) < len(x.sm.queue) {
+			next = x.sm.queue[known].seq
+		}
+		x.acct.srv.keep.Do("DELETE FROM queue WHERE session = ? AND seq < ?", x.id.ID, next)
+		x.acct.srv.keep.Do("UPDATE session SET acked = ? WHERE id = ?", uint32(n), x.id.ID)
+	}
+	clear(x.sm.queue[:known])
+	x.sm.queue = x.sm.queue[known:]
+	x.sm.acked = uint32(n)
 	x.sm.stopWaiting()
 	return true
 }
@@ -134,19 +205,22 @@ func (x *session) hibernate() {
 
 // expire ends a session that was not resumed in time.
 func (x *session) expire(stillDue func() bool) {
-	x.acct.mu.Lock()
+	unlock := x.acct.whole()
 	var out []*element.Element
 	if !x.ended && x.stream == nil && stillDue() {
 		out = x.end("")
 	}
-	x.acct.mu.Unlock()
+	unlock()
 	x.acct.srv.route(out...)
 }
 
 // resume continues a session on the stream of a client that has logged in. It answers the client and returns nil if that cannot be.
 func (a *account) resume(t *stream, req *element.Element) *session {
 	for {
-		a.mu.Lock()
+		if a.srv.keep.Settle() != nil { // what the session has handled
+			return nil
+		}
+		unlock := a.whole()
 		var x *session
 		for _, o := range a.sessions {
 			if o.sm != nil && o.sm.resumeID != "" && o.sm.resumeID == req.Get("previd") {
@@ -154,14 +228,14 @@ func (a *account) resume(t *stream, req *element.Element) *session {
 			}
 		}
 		if x == nil {
-			a.mu.Unlock()
+			unlock()
 			t.send(element.New(nsSM, "failed").Add(element.New(element.NSStanzas, "item-not-found")))
 			return nil
 		}
 		old := x.stream
 		if old == nil {
 			ok := x.revive(t, req.Get("h"))
-			a.mu.Unlock()
+			unlock()
 			if !ok {
 				return nil
 			}
@@ -171,7 +245,7 @@ func (a *account) resume(t *stream, req *element.Element) *session {
 		// the count in <resumed/> is right; then the session is found hibernated.
 		x.leaving = true
 		old.close("conflict")
-		a.mu.Unlock()
+		unlock()
 		<-old.served
 	}
 }
@@ -202,6 +276,8 @@ type watchdog struct {
 	mu    sync.Mutex
 	timer *time.Timer
 	fire  func(stillDue func() bool)
+	// save writes down when it fires; the zero time is never.
+	save func(time.Time)
 }
 
 func (w *watchdog) start(d time.Duration, fire func(stillDue func() bool)) {
@@ -224,6 +300,7 @@ func (w *watchdog) set(d time.Duration) {
 	if w.timer != nil {
 		w.timer.Stop()
 	}
+	w.save(time.Now().Add(d))
 	var timer *time.Timer
 	fire := w.fire
 	timer = time.AfterFunc(d, func() {
@@ -237,6 +314,17 @@ func (w *watchdog) set(d time.Duration) {
 }
 
 func (w *watchdog) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.timer != nil {
+		w.timer.Stop()
+		w.timer = nil
+		w.save(time.Time{})
+	}
+}
+
+// freeze stops the watchdog, which goes on when the session is restored.
+func (w *watchdog) freeze() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.timer != nil {

@@ -123,7 +123,7 @@ func (s *Store) All(ctx context.Context, f Filter) iter.Seq2[push.Registration, 
 			var rs []push.Registration
 			if err == nil {
 				err = s.retry(ctx, func() (err error) {
-					rs, err = s.query(ctx, "NULL, ''", inSpan+" AND "+where+" ORDER BY account, service, node", p.args(args...)...)
+					rs, err = s.query(ctx, s.db, "NULL, ''", inSpan+" AND "+where+" ORDER BY account, service, node", p.args(args...)...)
 					return err
 				})
 			}

@@ -127,10 +127,13 @@ func TestIndexes(t *testing.T) {
 		for i := range 3 {
 			mustEnable(t, s, registration(one.Account, fmt.Sprint("n", i), time.Duration(i)), 2)
 		}
-		for _, u := range []push.Update{{Errors: 1}, {Disabled: start, Cause: "gone"}, {Succeeded: start}, {Remove: true}} {
+		for _, u := range []push.Update{{Errors: 1}, {Disabled: start, Cause: "gone"}, {Succeeded: start}} {
 			if err := s.Update(ctx, one.Account, one.Key, u); err != nil {
 				t.Fatal(err)
 			}
+		}
+		if _, err := s.Remove(ctx, one.Account, one.Key); err != nil {
+			t.Fatal(err)
 		}
 		mustList(t, s, one.Account)
 		for _, f := range []sqlstore.Filter{{}, {Account: one.Account}, {Before: time.Unix(0, 100)}, {Service: "gone.example"}, {Disabled: true}} {

@@ -63,7 +63,7 @@ func useSecrets(t *testing.T, s *sqlstore.Store) {
 			}
 		}
 		if i%2 == 0 {
-			if err := s.Update(ctx, r.Account, r.Key, push.Update{Remove: true}); err != nil {
+			if _, err := s.Remove(ctx, r.Account, r.Key); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -66,7 +66,7 @@ func TestListener(t *testing.T) {
 			t.Errorf("%s of another node: the cache still had the account", name)
 		}
 	}
-	if err := there.Update(ctx, r.Account, r.Key, push.Update{Remove: true}); err != nil {
+	if _, err := there.Remove(ctx, r.Account, r.Key); err != nil {
 		t.Fatal(err)
 	}
 	want(t, heard, r.Account)

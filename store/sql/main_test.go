@@ -151,10 +151,11 @@ func registration(account, node string, after time.Duration) push.Registration {
 
 func mustEnable(tb testing.TB, s push.Store, r push.Registration, limit int) []push.Key {
 	tb.Helper()
-	evicted, err := s.Enable(ctx, r, limit)
+	before, err := s.Enable(ctx, r, limit)
 	if err != nil {
 		tb.Fatal(err)
 	}
+	_, _, evicted := push.Enroll(before, r, limit)
 	return evicted
 }
 

@@ -88,10 +88,11 @@ func init() {
 		untilClosed()
 		for i := range competes {
 			r := registration(account(i%2), fmt.Sprint(number, "-", i), time.Duration(rand.IntN(1e6)))
-			evicted, err := s.Enable(ctx, r, sharedLimit)
+			before, err := s.Enable(ctx, r, sharedLimit)
 			if err != nil {
 				log.Fatal(err)
 			}
+			_, _, evicted := push.Enroll(before, r, sharedLimit)
 			fmt.Println("enabled", r.Node)
 			for _, k := range evicted {
 				fmt.Println("evicted", k.Node)

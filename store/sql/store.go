@@ -154,7 +154,7 @@ func (s *Store) List(ctx context.Context, account string) ([]push.Registration, 
 	s.queries.Add(1)
 	read := time.Now()
 	err := s.retry(ctx, func() (err error) {
-		rs, err = s.query(ctx, "options, key_id", "account = $1", account)
+		rs, err = s.query(ctx, s.db, "options, key_id", "account = $1", account)
 		return err
 	})
 	if err != nil {
@@ -164,9 +164,14 @@ func (s *Store) List(ctx context.Context, account string) ([]push.Registration, 
 	return rs, nil
 }
 
+// queryer is a database or a transaction.
+type queryer interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
 // query reads registrations; those that cannot be read are reported and left out. options are the two columns to read them from.
-func (s *Store) query(ctx context.Context, options, where string, args ...any) (rs []push.Registration, err error) {
-	rows, err := s.db.QueryContext(ctx, s.table("SELECT account, service, node, "+options+
+func (s *Store) query(ctx context.Context, db queryer, options, where string, args ...any) (rs []push.Registration, err error) {
+	rows, err := db.QueryContext(ctx, s.table("SELECT account, service, node, "+options+
 		", client, enabled, errors, refusals, succeeded, disabled, cause FROM {registrations} WHERE "+where), args...)
 	if err != nil {
 		return nil, err
@@ -210,39 +215,28 @@ func fromNanos(n int64) time.Time {
 }
 
 // Enable implements push.Store.
-func (s *Store) Enable(ctx context.Context, r push.Registration, limit int) (evicted []push.Key, err error) {
+func (s *Store) Enable(ctx context.Context, r push.Registration, limit int) (before []push.Registration, err error) {
 	if n := len(r.Account) + len(r.Service) + len(r.Node); n > MaxKey {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLong, n, MaxKey)
 	}
-	options, keyID, err := s.sealer.seal(r.Account, r.Key, r.Options)
-	if err != nil {
-		return nil, fmt.Errorf("sqlstore: enable %s: %w", r.Account, err)
-	}
 	defer s.cache.forget(r.Account) // after an error too: nobody may know what came of it
-	err = s.transact(ctx, func(tx *sql.Tx) error {
+	err = s.transact(ctx, func(tx *sql.Tx) (err error) {
 		if s.dialect.enter != "" {
 			if _, err := tx.ExecContext(ctx, s.dialect.enter, s.options.Prefix+r.Account, s.Channel(), s.node+" "+r.Account); err != nil {
 				return err
 			}
 		}
-		_, err := tx.ExecContext(ctx, s.table(`INSERT INTO {registrations}
-			(account, service, node, options, key_id, client, enabled, errors, refusals, succeeded, disabled, cause)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-			ON CONFLICT (account, service, node) DO UPDATE SET options = excluded.options, key_id = excluded.key_id, client = excluded.client,
-			enabled = excluded.enabled, errors = excluded.errors, refusals = excluded.refusals, succeeded = excluded.succeeded,
-			disabled = excluded.disabled, cause = excluded.cause`),
-			r.Account, r.Service, r.Node, options, keyID, r.Client, nanos(r.Enabled),
-			r.Health.Errors, r.Health.Refusals, nanos(r.Health.Succeeded), nanos(r.Health.Disabled), r.Health.Cause)
-		if err != nil || limit < 1 {
+		if before, err = s.query(ctx, tx, "options, key_id", "account = $1", r.Account); err != nil {
 			return err
 		}
-		if evicted, err = s.evict(ctx, tx, r.Account, limit); err != nil {
-			return err
+		stored, write, evicted := push.Enroll(before, r, limit)
+		if write {
+			if err := s.put(ctx, tx, stored); err != nil {
+				return err
+			}
 		}
 		for _, k := range evicted {
-			_, err := tx.ExecContext(ctx, s.table("DELETE FROM {registrations} WHERE account = $1 AND service = $2 AND node = $3"),
-				r.Account, k.Service, k.Node)
-			if err != nil {
+			if _, err := s.change(ctx, tx, "DELETE FROM {registrations} WHERE account = $1 AND service = $2 AND node = $3", r.Account, k.Service, k.Node); err != nil {
 				return err
 			}
 		}
@@ -251,35 +245,78 @@ func (s *Store) Enable(ctx context.Context, r push.Registration, limit int) (evi
 	if err != nil {
 		return nil, fmt.Errorf("sqlstore: enable %s: %w", r.Account, err)
 	}
-	return evicted, nil
+	return before, nil
 }
 
-// evict names what the account has too many of.
-func (s *Store) evict(ctx context.Context, tx *sql.Tx, account string, limit int) ([]push.Key, error) {
-	rows, err := tx.QueryContext(ctx, s.table("SELECT service, node, enabled, disabled FROM {registrations} WHERE account = $1"), account)
+// keys returns the keys of an account's rows, those that cannot be read included.
+func (s *Store) keys(ctx context.Context, db queryer, account string) (keys []push.Key, err error) {
+	rows, err := db.QueryContext(ctx, s.table("SELECT service, node FROM {registrations} WHERE account = $1"), account)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var rs []push.Registration
 	for rows.Next() {
-		var r push.Registration
-		var enabled, disabled int64
-		if err := rows.Scan(&r.Service, &r.Node, &enabled, &disabled); err != nil {
+		var k push.Key
+		if err := rows.Scan(&k.Service, &k.Node); err != nil {
 			return nil, err
 		}
-		r.Enabled, r.Health.Disabled = fromNanos(enabled), fromNanos(disabled)
-		rs = append(rs, r)
+		keys = append(keys, k)
 	}
-	return push.Evict(rs, limit), rows.Err()
+	return keys, rows.Err()
+}
+
+// put inserts or replaces a row.
+func (s *Store) put(ctx context.Context, tx *sql.Tx, r push.Registration) error {
+	options, keyID, err := s.sealer.seal(r.Account, r.Key, r.Options)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, s.table(`INSERT INTO {registrations}
+		(account, service, node, options, key_id, client, enabled, errors, refusals, succeeded, disabled, cause)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+		ON CONFLICT (account, service, node) DO UPDATE SET options = excluded.options, key_id = excluded.key_id, client = excluded.client,
+		enabled = excluded.enabled, errors = excluded.errors, refusals = excluded.refusals, succeeded = excluded.succeeded,
+		disabled = excluded.disabled, cause = excluded.cause`),
+		r.Account, r.Service, r.Node, options, keyID, r.Client, nanos(r.Enabled),
+		r.Health.Errors, r.Health.Refusals, nanos(r.Health.Succeeded), nanos(r.Health.Disabled), r.Health.Cause)
+	return err
+}
+
+// Remove implements push.Store.
+func (s *Store) Remove(ctx context.Context, account string, k push.Key) (removed []push.Key, err error) {
+	defer s.cache.forget(account)
+	err = s.transact(ctx, func(tx *sql.Tx) error {
+		removed = nil
+		if s.dialect.enter != "" {
+			if _, err := tx.ExecContext(ctx, s.dialect.enter, s.options.Prefix+account, s.Channel(), s.node+" "+account); err != nil {
+				return err
+			}
+		}
+		keys, err := s.keys(ctx, tx, account)
+		if err != nil {
+			return err
+		}
+		for _, o := range keys {
+			if !k.Names(o) {
+				continue
+			}
+			if _, err := tx.ExecContext(ctx, s.table("DELETE FROM {registrations} WHERE account = $1 AND service = $2 AND node = $3"), account, o.Service, o.Node); err != nil {
+				return err
+			}
+			removed = append(removed, o)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("sqlstore: remove %s: %w", account, err)
+	}
+	return removed, nil
 }
 
 // Update implements push.Store.
 func (s *Store) Update(ctx context.Context, account string, k push.Key, u push.Update) error {
 	query, args := "", []any(nil)
 	switch {
-	case u.Remove:
-		query = "DELETE FROM {registrations}"
 	case !u.Succeeded.IsZero():
 		query, args = "UPDATE {registrations} SET errors = 0, refusals = 0, succeeded = $1, disabled = 0, cause = ''", []any{nanos(u.Succeeded)}
 	case !u.Disabled.IsZero():

@@ -209,6 +209,18 @@ func (e *Element) append(dst []byte, outer string) []byte {
 	return append(dst, '>')
 }
 
+// MarshalText gives the XML as a document of its own, which UnmarshalText reads.
+func (e *Element) MarshalText() ([]byte, error) { return e.AppendAlone(nil), nil }
+
+// UnmarshalText reads what MarshalText gave.
+func (e *Element) UnmarshalText(b []byte) error {
+	p, err := Parse(b)
+	if err == nil {
+		*e = *p
+	}
+	return err
+}
+
 // Escape appends s as text or as the value of an attribute.
 func Escape(dst []byte, s string) []byte {
 	for i := range len(s) {

@@ -113,7 +113,13 @@ Flags:`)
 		if len(args) == 3 {
 			k.Node = args[2]
 		}
-		command = func(s *sqlstore.Store) error { return s.Update(ctx, args[0], k, push.Update{Remove: true}) }
+		command = func(s *sqlstore.Store) error {
+			removed, err := s.Remove(ctx, args[0], k)
+			if err == nil && len(removed) == 0 {
+				err = push.ErrNotRegistered
+			}
+			return err
+		}
 	case "reseal":
 		command = func(s *sqlstore.Store) error {
 			n, err := s.Reseal(ctx)
