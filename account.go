@@ -190,6 +190,7 @@ func (a *Account) remove(r *registration, reason Reason, e *Effects) {
 // Handle takes note of an event and answers it in d, which it resets. It copies what it keeps of the event.
 func (a *Account) Handle(ev Event, f Facts, d *Decision) {
 	d.reset(a.name)
+	d.Answers.Elsewhere = f.Elsewhere
 	switch e := ev.(type) {
 	case SessionOpen:
 		a.open(e, d)
@@ -462,6 +463,7 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 		if reason.Notifies() && f.Veto != nil {
 			if detail = f.Veto(&r.Registration, *st); detail != "" {
 				rule, reason = RuleVeto, ReasonVeto
+				d.Answers.Vetoes = append(d.Answers.Vetoes, VetoAnswer{r.Key, i, detail})
 			}
 		}
 		if !reason.Notifies() {

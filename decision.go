@@ -13,6 +13,8 @@ type Decision struct {
 	// Reason is set when there are no verdicts though the event could have notified: no registration, session not known.
 	Reason Reason
 	Effects
+	// Answers is what the host's hooks said about the event.
+	Answers Answers
 
 	ids []string // what the verdicts' Stanzas are slices of
 }
@@ -96,6 +98,7 @@ func (d *Decision) reset(account string) {
 	d.Account, d.Reason = account, ReasonNone
 	d.Verdicts, d.ids = d.Verdicts[:0], d.ids[:0]
 	d.Effects.Reset()
+	d.Answers.reset()
 }
 
 // Reset empties e, to be used again.

@@ -96,6 +96,9 @@ func New(cfg Config) (*Engine, error) {
 		e.shards[i].accounts = make(map[string]*entry)
 		e.shards[i].events = uint64(i)
 	}
+	if e.obs.Started != nil {
+		e.obs.Started(e.start, cfg.Host, cfg.Policy)
+	}
 	return e, nil
 }
 

@@ -86,7 +86,7 @@ func compare(t *testing.T, want, got []string) {
 
 // notInStories are the rules and reasons that no event of the pure core answers with.
 var notInStories = map[string]string{
-	ReasonNone.Sentence():  "the zero Reason is no answer",
+	ReasonNone.Sentence(): "the zero Reason is no answer",
 }
 
 // occurs checks that every reason and every rule is in some scenario's output.

@@ -120,10 +120,15 @@ func (s *Store) All(ctx context.Context, f Filter) iter.Seq2[push.Registration, 
 	return func(yield func(push.Registration, error) bool) {
 		where, args := f.where(6)
 		for p, err := range s.pages(ctx, f.Account) {
-			var rs []push.Registration
+			var records []record
 			if err == nil {
-				err = s.retry(ctx, func() (err error) {
-					rs, err = s.query(ctx, s.db, "NULL, ''", inSpan+" AND "+where+" ORDER BY account, service, node", p.args(args...)...)
+				err = s.retry(ctx, func() error {
+					rows, err := s.db.QueryContext(ctx, s.table("SELECT "+columns+" FROM {registrations} WHERE "+inSpan+" AND "+where+
+						" ORDER BY account, service, node"), p.args(args...)...)
+					if err != nil {
+						return err
+					}
+					records, err = scan(rows)
 					return err
 				})
 			}
@@ -131,8 +136,8 @@ func (s *Store) All(ctx context.Context, f Filter) iter.Seq2[push.Registration, 
 				yield(push.Registration{}, fmt.Errorf("sqlstore: list all: %w", err))
 				return
 			}
-			for _, r := range rs {
-				if !yield(r, nil) {
+			for i := range records {
+				if !yield(records[i].registration(nil), nil) {
 					return
 				}
 			}
@@ -149,20 +154,20 @@ func (s *Store) Purge(ctx context.Context, f Filter) (deleted int, err error) {
 	}
 	where, args := f.where(6)
 	for p, err := range s.pages(ctx, f.Account) {
-		var accounts []string
+		var gone []row
 		if err == nil {
-			err = s.transact(ctx, func(tx *sql.Tx) (err error) {
-				accounts, err = s.change(ctx, tx, "DELETE FROM {registrations} WHERE "+inSpan+" AND "+where, p.args(args...)...)
+			err = s.write(ctx, "", func(ctx context.Context, t *tx) (err error) {
+				gone, err = s.change(ctx, t, "DELETE FROM {registrations} WHERE "+inSpan+" AND "+where, p.args(args...)...)
 				return err
 			})
 		}
-		for _, account := range accounts {
-			s.cache.forget(account)
+		for _, r := range gone {
+			s.cache.forget(r.account)
 		}
 		if err != nil {
 			return deleted, fmt.Errorf("sqlstore: purge: %w", err)
 		}
-		deleted += len(accounts)
+		deleted += len(gone)
 	}
 	return deleted, nil
 }
@@ -209,7 +214,7 @@ func (s *Store) resealPage(ctx context.Context, p span) (resealed, unreadable in
 	if err != nil || len(olds) == 0 {
 		return 0, 0, err
 	}
-	err = s.transact(ctx, func(tx *sql.Tx) error {
+	err = s.write(ctx, "", func(ctx context.Context, t *tx) error {
 		resealed, unreadable = 0, 0
 		for _, old := range olds {
 			options, err := s.sealer.open(old.account, old.Key, old.options, old.keyID)
@@ -223,7 +228,7 @@ func (s *Store) resealPage(ctx context.Context, p span) (resealed, unreadable in
 				return err
 			}
 			// Not if it was enabled again meanwhile.
-			result, err := tx.ExecContext(ctx, s.table(`UPDATE {registrations} SET options = $1, key_id = $2
+			result, err := t.ExecContext(ctx, s.table(`UPDATE {registrations} SET options = $1, key_id = $2
 				WHERE account = $3 AND service = $4 AND node = $5 AND key_id = $6 AND options = $7`),
 				data, keyID, old.account, old.Service, old.Node, old.keyID, old.options.V)
 			if err != nil {

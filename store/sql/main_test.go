@@ -149,14 +149,22 @@ func registration(account, node string, after time.Duration) push.Registration {
 	}
 }
 
-func mustEnable(tb testing.TB, s push.Store, r push.Registration, limit int) []push.Key {
+func mustEnable(tb testing.TB, s push.Store, r push.Registration, limit int) (before []push.Registration) {
 	tb.Helper()
 	before, err := s.Enable(ctx, r, limit)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	_, _, evicted := push.Enroll(before, r, limit)
-	return evicted
+	return before
+}
+
+func mustRemove(tb testing.TB, s push.Store, account string, k push.Key) (removed []push.Key) {
+	tb.Helper()
+	removed, err := s.Remove(ctx, account, k)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return removed
 }
 
 func mustList(tb testing.TB, s push.Store, account string) []push.Registration {
