@@ -14,7 +14,7 @@ func Example() {
 	engine, err := push.New(push.Config{
 		Host: "example.com",
 		Publisher: push.PublisherFunc(func(ctx context.Context, n *push.Notification) error {
-			fmt.Println("to", n.Service, "node", n.Node, n.Class, n.Body) // send n.AppendIQ(nil, "example.com", id), wait for the reply
+			fmt.Println("to", n.Service, "node", n.Node, n.Class, n.Body) // send n.AppendStanza(nil, "example.com", id), wait for the reply
 			return nil
 		}),
 	})
