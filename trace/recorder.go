@@ -273,7 +273,7 @@ func (r *Recorder) begin(account string, at time.Time) *shadow {
 // sweep forgets accounts that the Engine has surely forgotten too.
 func (r *Recorder) sweep(now time.Time) {
 	p := &r.policy
-	age := time.Hour + 2*(cmp.Or(p.RememberFor, 10*time.Minute)+cmp.Or(p.Expire, 10*time.Minute)+max(p.MinInterval, 0))
+	age := time.Hour + 2*(cmp.Or(p.RememberFor, 10*time.Minute)+cmp.Or(p.Expire, 12*time.Hour)+max(p.MinInterval, 0))
 	for name, s := range r.accounts {
 		if len(s.sessions) == 0 && now.Sub(s.touched) > age {
 			delete(r.accounts, name)
@@ -311,6 +311,9 @@ func kept(ev push.Event, m *Mask) push.Event {
 	case push.AckDelayed:
 		e.Stanzas = slices.Clone(e.Stanzas)
 		return e
+	case push.Acknowledged:
+		e.IDs = slices.Clone(e.IDs)
+		return e
 	case push.HibernationStart:
 		e.Stanzas = slices.Clone(e.Stanzas)
 		return e
@@ -320,7 +323,7 @@ func kept(ev push.Event, m *Mask) push.Event {
 	case push.PushEnable:
 		e.Options = m.Fields(e.Options)
 		return e
-	case push.SessionOpen, push.SessionClose, push.PushDisable, push.StanzaQueued, push.HibernationEnd, push.ArchiveAdded, push.Offline,
+	case push.SessionOpen, push.SessionRestored, push.SessionClose, push.PushDisable, push.StanzaQueued, push.HibernationEnd, push.ArchiveAdded, push.Offline,
 		push.Groupchat, push.AffiliationNone, push.AccountRemoved: // values without slices
 	}
 	return ev
@@ -356,7 +359,11 @@ func size(ev push.Event) int {
 				n += 16 + len(v)
 			}
 		}
-	case push.SessionOpen, push.SessionClose, push.PushDisable, push.HibernationEnd, push.AffiliationNone, push.AccountRemoved:
+	case push.Acknowledged:
+		for _, id := range e.IDs {
+			n += 16 + len(id)
+		}
+	case push.SessionOpen, push.SessionRestored, push.SessionClose, push.PushDisable, push.HibernationEnd, push.AffiliationNone, push.AccountRemoved:
 	}
 	return n
 }

@@ -47,6 +47,8 @@ type written struct {
 	Wishes    *push.Wishes     `json:"wishes,omitempty"`
 	Decided   *[]verdict       `json:"decided,omitempty"`
 	Answers   *answers         `json:"answers,omitempty"`
+	IDs       []string         `json:"ids,omitempty"`
+	sessionFlags
 }
 
 type writtenStanza struct {
@@ -104,16 +106,24 @@ func (w *Writer) Event(at time.Time, number uint64, ev push.Event, d *Recorded) 
 	switch e := ev.(type) {
 	case push.SessionOpen:
 		l.User = ""
-		l.JID, l.Client = e.JID, e.Client
-		if account, _, _ := strings.Cut(e.JID, "/"); account != s.Account || !readable(e.JID) {
-			l.JID = s.Account
+		l.JID, l.Client = fullJID(e.JID, s.Account), e.Client
+	case push.SessionRestored:
+		l.User = ""
+		l.JID, l.Client = fullJID(e.JID, s.Account), e.Client
+		if e.IsBound {
+			l.Service, l.Node = e.Bound.Service, e.Bound.Node
 		}
+		l.sessionFlags = sessionFlags{e.Superseded, e.Hibernated, e.Extended}
 	case push.PushEnable:
 		l.Service, l.Node, l.Options, l.Wishes = e.Service, e.Node, fields(e.Options), e.Wishes
 	case push.PushDisable:
 		l.Service, l.Node = e.Service, e.Node
 	case push.AckDelayed:
 		l.Queue = w.queue(e.Stanzas)
+	case push.Acknowledged:
+		for _, id := range e.IDs {
+			l.IDs = append(l.IDs, strings.ToValidUTF8(id, "\uFFFD"))
+		}
 	case push.HibernationStart:
 		l.Queue = w.queue(e.Stanzas)
 	case push.StanzaQueued:
@@ -137,6 +147,10 @@ func (w *Writer) Event(at time.Time, number uint64, ev push.Event, d *Recorded) 
 		if !readable(l.Service) {
 			return nil
 		}
+	case push.SessionRestored:
+		if l.Session == "" || l.Service != "" && !readable(l.Service) {
+			return nil
+		}
 	case push.Ping, push.ArchiveAdded, push.Offline, push.Groupchat, push.AccountRemoved:
 	default:
 		if l.Session == "" {
@@ -144,6 +158,14 @@ func (w *Writer) Event(at time.Time, number uint64, ev push.Event, d *Recorded) 
 		}
 	}
 	return w.line(&l)
+}
+
+// fullJID returns a session's JID, or its account if that is of no use.
+func fullJID(j, account string) string {
+	if bare, _, _ := strings.Cut(j, "/"); bare != account || !readable(j) {
+		return account
+	}
+	return j
 }
 
 // Sent makes the line of a publish that goes out.
@@ -205,8 +227,8 @@ func (w *Writer) Account(at time.Time, st *push.AccountStatus) []byte {
 		if s.ID == "" {
 			continue
 		}
-		ss := sessionState{Session: s.ID, Client: s.Client, Hibernated: s.Hibernated}
-		if s.IsBound && readable(s.Bound.Service) {
+		ss := sessionState{Session: s.ID, Client: s.Client, sessionFlags: sessionFlags{s.Superseded, s.Hibernated, s.Extended}}
+		if (s.IsBound || s.Superseded) && readable(s.Bound.Service) {
 			ss.Service, ss.Node = s.Bound.Service, &s.Bound.Node
 		}
 		l.Sessions = append(l.Sessions, ss)

@@ -51,7 +51,7 @@ func started(t *testing.T, args ...string) (told map[string]string, stop func())
 	}
 }
 
-func dialTCP(t *testing.T, told string) net.Conn {
+func dialTCP(t testing.TB, told string) net.Conn {
 	t.Helper()
 	addr, _, _ := strings.Cut(told, " ")
 	conn, err := net.Dial("tcp", addr)
