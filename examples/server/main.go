@@ -199,7 +199,7 @@ func record(o *options) (*trace.Recorder, error) {
 	}
 	recorder, err := trace.NewRecorder(trace.RecorderConfig{
 		MaxBytes: math.MaxInt64,
-		Create: func(string) (io.WriteCloser, error) { return file, nil },
+		Create:   func(string) (io.WriteCloser, error) { return file, nil },
 	})
 	if err != nil {
 		return nil, err
