@@ -14,6 +14,9 @@ import (
 // is held in packed form, in about a third of the room of its Registrations. Safe for simultaneous use; the zero value is ready.
 type MemoryStore struct {
 	shards [256]memoryShard
+
+	keptMu sync.Mutex
+	kept   map[string][]byte
 }
 
 type memoryShard struct {
@@ -69,6 +72,9 @@ func (s *MemoryStore) Enable(_ context.Context, r Registration, limit int) ([]Re
 
 // Remove implements Store.
 func (s *MemoryStore) Remove(_ context.Context, account string, k Key) (removed []Key, err error) {
+	if k.Service == "" {
+		s.forgetKept(account)
+	}
 	sh := s.shard(hashID(account))
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
