@@ -203,6 +203,9 @@ func (a *Account) Handle(ev Event, f Facts, d *Decision) {
 	case PushEnable:
 		a.enable(e, f.Now, d)
 	case PushDisable:
+		if e.Service == "" {
+			return // the device has none with Push 2.0
+		}
 		for _, r := range a.matching(e.Key) {
 			a.remove(r, ReasonDisabledByUser, &d.Effects)
 		}

@@ -30,12 +30,9 @@ func (k Key) Compare(o Key) int {
 }
 
 // Names tells whether a disable of k removes o: without a node it means all of the service (XEP-0357 §6), but those of the other protocol; without a
-// service, that node at any service, and without both all of the account.
+// service, all of the account.
 func (k Key) Names(o Key) bool {
-	if k.Service == "" {
-		return k.Node == "" || o.Node == k.Node
-	}
-	return o.Service == k.Service && (k.Node == "" && !o.IsPush2() || o.Node == k.Node)
+	return k.Service == "" || o.Service == k.Service && (k.Node == "" && !o.IsPush2() || o.Node == k.Node)
 }
 
 // Field is one field of a publish-options form (XEP-0004), as the client sent it: order, type and every value, empty
