@@ -434,3 +434,60 @@ func BenchmarkPush2(b *testing.B) {
 		})
 	}
 }
+
+// TestOneRegistrationADevice: a device is known by what SASL2 says of it, else by its resource, and has one registration at whatever service.
+func TestOneRegistrationADevice(t *testing.T) {
+	store := push.NewMemoryStore()
+	e, err := push.New(push.Config{Host: "example.com", Store: store, Publisher: push.PublisherFunc(func(context.Context, *push.Notification) error { return nil })})
+	require.NoError(t, err)
+	juliet := "juliet@example.com"
+	handle := func(ev push.Event) push.Decision {
+		d, err := e.Handle(t.Context(), ev)
+		require.NoError(t, err)
+		return d
+	}
+	session := func(id string) push.SessionID { return push.SessionID{Account: juliet, ID: id} }
+	handle(push.SessionOpen{Session: session("s1"), JID: juliet + "/balcony"})
+	handle(push.SessionOpen{Session: session("s2"), JID: juliet + "/x7", Client: "d4565f"})
+	ask := func(id, request string) {
+		q, err := push.ParseRequest(session(id), []byte(set(request)))
+		require.NoError(t, err)
+		require.Nil(t, q.Answer(t.Context(), e).Refusal)
+	}
+	enable := func(service string) string {
+		return `<enable xmlns='urn:xmpp:push2:0'><service>` + service + `</service><client>c</client><match profile='urn:xmpp:push2:match:all'/></enable>`
+	}
+	registered := func() (keys []string) {
+		rs, err := store.List(t.Context(), juliet)
+		require.NoError(t, err)
+		st, err := e.Inspect(t.Context(), juliet)
+		require.NoError(t, err)
+		require.Len(t, st.Registrations, len(rs))
+		for i, r := range rs {
+			assert.Equal(t, r.Key, st.Registrations[i].Key)
+			keys = append(keys, r.Service+" "+strings.TrimPrefix(r.Node, push.Push2Node))
+		}
+		return keys
+	}
+	ask("s1", enable("a.example.net"))
+	ask("s2", enable("a.example.net"))
+	ask("s2", `<enable xmlns='urn:xmpp:push:0' jid='a.example.net' node='n1'/>`)
+	assert.Equal(t, []string{"a.example.net n1", "a.example.net balcony", "a.example.net d4565f"}, registered())
+	ask("s1", enable("b.example.net"))
+	assert.Equal(t, []string{"a.example.net n1", "a.example.net d4565f", "b.example.net balcony"}, registered(), "the device has moved to another service")
+	ask("s2", `<disable xmlns='urn:xmpp:push:0' jid='a.example.net'/>`)
+	assert.Equal(t, []string{"a.example.net d4565f", "b.example.net balcony"}, registered(), "the protocols leave each other alone")
+	ask("s1", `<disable xmlns='urn:xmpp:push2:0'/>`)
+	assert.Equal(t, []string{"a.example.net d4565f"}, registered())
+	ask("s1", `<disable xmlns='urn:xmpp:push2:0'/>`)
+	assert.Equal(t, []string{"a.example.net d4565f"}, registered(), "nothing to disable is no error")
+	ask("s2", `<disable xmlns='urn:xmpp:push2:0'/>`)
+	assert.Empty(t, registered())
+
+	// A session without a name of its own is one, and what is not known as a session is, too.
+	handle(push.SessionOpen{Session: session("s3")})
+	ask("s3", enable("a.example.net"))
+	ask("s4", enable("a.example.net"))
+	assert.Equal(t, []string{"a.example.net s3", "a.example.net s4"}, registered())
+	require.NoError(t, e.Close(t.Context()))
+}
