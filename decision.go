@@ -13,6 +13,8 @@ type Decision struct {
 	// Reason is set when there are no verdicts though the event could have notified: no registration, session not known.
 	Reason Reason
 	Effects
+	// Answers is what the host's hooks said about the event.
+	Answers Answers
 
 	ids []string // what the verdicts' Stanzas are slices of
 }
@@ -43,8 +45,12 @@ type Effects struct {
 // Change is something that happened to a registration.
 type Change struct {
 	Key
-	// Kind is "added", "updated", "bound", "removed", "disabled" or "enabled".
 	Kind ChangeKind
+	// Session is the ID of the session that was bound to it (ChangeAdded, ChangeUpdated, ChangeEnabled, ChangeBound), or is not (ChangeUnbound).
+	// Empty: no session had a part in it.
+	Session string
+	// Rule is RuleBind or RuleClient if it is about a session, else RuleNone.
+	Rule Rule
 	// Reason says why, Detail is the error condition behind it, if there is one.
 	Reason Reason
 	Detail string
@@ -54,9 +60,12 @@ type Change struct {
 type ChangeKind string
 
 const (
-	ChangeAdded    ChangeKind = "added"
-	ChangeUpdated  ChangeKind = "updated"
+	ChangeAdded   ChangeKind = "added"
+	ChangeUpdated ChangeKind = "updated"
+	// ChangeBound: a session has it now, without an enable. ChangeUnbound: a session lost it, though the registration is still there; or an
+	// enable came from no session that is known.
 	ChangeBound    ChangeKind = "bound"
+	ChangeUnbound  ChangeKind = "unbound"
 	ChangeRemoved  ChangeKind = "removed"
 	ChangeDisabled ChangeKind = "disabled"
 	ChangeEnabled  ChangeKind = "enabled"
@@ -89,6 +98,7 @@ func (d *Decision) reset(account string) {
 	d.Account, d.Reason = account, ReasonNone
 	d.Verdicts, d.ids = d.Verdicts[:0], d.ids[:0]
 	d.Effects.Reset()
+	d.Answers.reset()
 }
 
 // Reset empties e, to be used again.

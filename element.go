@@ -126,6 +126,21 @@ func (e *element) children(child func(xml.StartElement) error, text func(xml.Cha
 	}
 }
 
+// text reads the open element's text, and calls other if there are elements in it. Of text of more than limit bytes it returns only enough to
+// be more.
+func (e *element) text(limit int, other func()) (string, error) {
+	var text []byte
+	err := e.children(func(xml.StartElement) error {
+		other()
+		return nil
+	}, func(t xml.CharData) {
+		if len(text) <= limit {
+			text = append(text, t...)
+		}
+	})
+	return string(text), err
+}
+
 // close makes sure that nothing comes after the element.
 func (e *element) close() error {
 	for e.end == nil {

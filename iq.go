@@ -4,9 +4,9 @@ import (
 	"context"
 	"encoding/xml"
 	"fmt"
+	"strings"
 
 	"mellium.im/xmlstream"
-	"mellium.im/xmpp/disco/info"
 	"mellium.im/xmpp/jid"
 	"mellium.im/xmpp/stanza"
 )
@@ -21,9 +21,6 @@ const (
 	MaxFormBytes = 8192
 )
 
-// Feature is what an account that can enable push announces in the disco#info of its bare JID (XEP-0357 §4.1).
-var Feature = info.Feature{Var: NS}
-
 // EventHandler is what the handlers of stanzas need of an Engine, and an *Engine is one.
 type EventHandler interface {
 	Handle(ctx context.Context, ev Event) (Decision, error)
@@ -31,7 +28,7 @@ type EventHandler interface {
 
 var _ EventHandler = (*Engine)(nil)
 
-// Request is an IQ with which a client enables or disables push (XEP-0357 §5, §6), read and checked. ParseRequest and ReadRequest make it.
+// Request is an IQ with which a client enables or disables push (XEP-0357 §5, §6, or Push 2.0), read and checked. ParseRequest and ReadRequest make it.
 type Request struct {
 	// Event is the PushEnable or PushDisable that it asks for. It is nil if the request is refused.
 	Event Event
@@ -52,7 +49,13 @@ type Request struct {
 //   - it has no id, or more than one payload: modify/bad-request;
 //   - there is no jid, it is not a JID, or it is the account's own, bare or full: modify/bad-request;
 //   - the form is malformed, is of another type than submit or form, or is there twice: modify/bad-request;
-//   - node or form are over a limit: modify/not-acceptable.
+//   - something else that the client asks for is malformed, such as a key of the wrong size or a room without a nickname to look for:
+//     modify/bad-request;
+//   - it asks for encryption by an algorithm that is not known: modify/feature-not-implemented;
+//   - node, form or wishes are over a limit, or the node is one that Push 2.0 uses: modify/not-acceptable.
+//
+// Of Push 2.0 (urn:xmpp:push2:0), service is what is called jid here; client is needed too, and one match that is understood at least: if there
+// are others only, that is modify/feature-not-implemented.
 //
 // What else is in it is ignored, other extensions' elements included. An error wraps ErrNotPush if the stanza is not such an IQ, or
 // ErrStanza if it is not even a stanza.
@@ -97,11 +100,19 @@ func readRequest(session SessionID, e *element) (*Request, error) {
 		if ours = IsRequest(child.Name); !ours {
 			return ErrNotPush
 		}
-		p = payload{enable: child.Name.Local == "enable", service: attribute(child, "jid"), node: attribute(child, "node")}
+		p = payload{enable: child.Name.Local == "enable", push2: child.Name.Space == NSPush2}
+		if p.push2 {
+			p.node = Push2Node
+			if !p.enable || typ == "get" {
+				return nil
+			}
+			return p.readPush2(e)
+		}
+		p.service, p.node = attribute(child, "jid"), attribute(child, "node")
 		if !p.enable || typ == "get" {
 			return nil
 		}
-		return p.read(e)
+		return p.read(e, child)
 	}, nil)
 	if err != nil {
 		return nil, err
@@ -115,7 +126,7 @@ func readRequest(session SessionID, e *element) (*Request, error) {
 
 // IsRequest tells by the name of an IQ's payload whether ParseRequest is for it.
 func IsRequest(n xml.Name) bool {
-	return n.Space == NS && (n.Local == "enable" || n.Local == "disable")
+	return (n.Space == NS || n.Space == NSPush2) && (n.Local == "enable" || n.Local == "disable")
 }
 
 // judge sets Event or Refusal.
@@ -144,17 +155,20 @@ func (q *Request) judge(session SessionID, typ string, payloads int, p *payload)
 	case payloads > 1:
 		malformed("an IQ has one payload")
 		return
+	case p.push2 && !p.enable:
+		q.Event = PushDisable{Session: session, Key: Key{Node: Push2Node}}
+		return
 	case p.service == "":
-		malformed("jid is missing")
+		malformed(p.serviceName() + " is missing")
 		return
 	}
 	service, err := jid.Parse(p.service)
 	switch {
 	case err != nil:
-		malformed("jid is not a JID")
+		malformed(p.serviceName() + " is not a JID")
 		return
 	case service.Bare().String() == session.Account:
-		malformed("jid is the account itself")
+		malformed(p.serviceName() + " is the account itself")
 		return
 	case len(p.node) > MaxNodeBytes:
 		refuse(stanza.Modify, stanza.NotAcceptable, fmt.Sprintf("node is longer than %d bytes", MaxNodeBytes))
@@ -162,19 +176,31 @@ func (q *Request) judge(session SessionID, typ string, payloads int, p *payload)
 	case checkText(p.node) != nil:
 		malformed("node is not text")
 		return
-	case p.malformed != "":
-		malformed(p.malformed)
+	case !p.push2 && strings.HasPrefix(p.node, Push2Node):
+		refuse(stanza.Modify, stanza.NotAcceptable, "node begins with "+Push2Node)
 		return
-	case p.tooBig != "":
-		refuse(stanza.Modify, stanza.NotAcceptable, p.tooBig)
+	case p.fault != nil:
+		q.Refusal = p.fault
 		return
 	}
 	k := Key{Service: service.String(), Node: p.node}
 	if p.enable {
-		q.Event = PushEnable{Session: session, Key: k, Options: p.options}
+		ev := PushEnable{Session: session, Key: k, Options: p.options}
+		if !p.wishes.Empty() {
+			ev.Wishes = &p.wishes
+		}
+		q.Event = ev
 	} else {
 		q.Event = PushDisable{Session: session, Key: k}
 	}
+}
+
+// serviceName is what the protocol calls the push service.
+func (p *payload) serviceName() string {
+	if p.push2 {
+		return "service"
+	}
+	return "jid"
 }
 
 // isFrom tells whether the stanza's own word on its sender, if it has one, agrees.
@@ -195,21 +221,37 @@ func domain(account string) string {
 
 // payload is an <enable/> or <disable/> as it was sent.
 type payload struct {
-	enable        bool
+	enable, push2 bool
 	service, node string
 	options       []Field
-	// malformed and tooBig say what is wrong with the form.
-	malformed, tooBig string
+	wishes        Wishes
+	// fault is the first thing that is wrong with it.
+	fault *stanza.Error
 
-	hasForm bool
-	size    int
+	hasForm, tooBig bool
+	size            int
 }
 
-// read reads the children of an <enable/>.
-func (p *payload) read(e *element) error {
-	return e.children(func(child xml.StartElement) error {
+// refuse notes what is wrong; the first fault counts.
+func (p *payload) refuse(c stanza.Condition, text string) {
+	if p.fault == nil {
+		p.fault = &stanza.Error{Type: stanza.Modify, Condition: c, Text: map[string]string{"en": text}}
+	}
+}
+
+func (p *payload) bad(text string) { p.refuse(stanza.BadRequest, text) }
+
+func (p *payload) large(format string, args ...any) {
+	p.tooBig = true
+	p.refuse(stanza.NotAcceptable, fmt.Sprintf(format, args...))
+}
+
+// read reads the children of an <enable/> of XEP-0357.
+func (p *payload) read(e *element, start xml.StartElement) error {
+	p.asked(start)
+	err := e.children(func(child xml.StartElement) error {
 		if child.Name != (xml.Name{Space: nsForm, Local: "x"}) {
-			return nil
+			return p.asks(e, child)
 		}
 		if p.hasForm {
 			p.bad("there is more than one form")
@@ -229,50 +271,35 @@ func (p *payload) read(e *element) error {
 			return p.field(e, child)
 		}, nil)
 	}, nil)
+	p.finish()
+	return err
 }
 
 // field reads a <field/> of the form. A form without any field is as none.
 func (p *payload) field(e *element, start xml.StartElement) error {
 	f := Field{Var: attribute(start, "var"), Type: attribute(start, "type")}
 	if len(p.options) == MaxFormFields {
-		p.tooBig = fmt.Sprintf("the form has more than %d fields", MaxFormFields)
+		p.large("the form has more than %d fields", MaxFormFields)
 	}
 	p.count(f.Var, f.Type)
-	if p.unusable() {
+	if p.fault != nil {
 		return nil
 	}
 	err := e.children(func(child xml.StartElement) error {
 		if child.Name != (xml.Name{Space: nsForm, Local: "value"}) {
 			return nil
 		}
-		var text []byte
-		err := e.children(func(xml.StartElement) error {
-			p.bad("a value of the form has elements in it")
-			return nil
-		}, func(t xml.CharData) {
-			if len(text) <= MaxFormBytes {
-				text = append(text, t...)
-			}
-		})
+		v, err := e.text(MaxFormBytes, func() { p.bad("a value of the form has elements in it") })
 		if err != nil {
 			return err
 		}
-		v := string(text)
-		if p.count(v); !p.unusable() {
+		if p.count(v); p.fault == nil {
 			f.Values = append(f.Values, v)
 		}
 		return nil
 	}, nil)
 	p.options = append(p.options, f)
 	return err
-}
-
-func (p *payload) unusable() bool { return p.malformed != "" || p.tooBig != "" }
-
-func (p *payload) bad(text string) {
-	if p.malformed == "" {
-		p.malformed = text
-	}
 }
 
 // count counts the texts of a field or of a value.
@@ -284,8 +311,8 @@ func (p *payload) count(texts ...string) {
 			p.bad("the form holds what is not text")
 		}
 	}
-	if p.size > MaxFormBytes && p.tooBig == "" {
-		p.tooBig = fmt.Sprintf("the form is larger than %d bytes", MaxFormBytes)
+	if p.size > MaxFormBytes && !p.tooBig {
+		p.large("the form is larger than %d bytes", MaxFormBytes)
 	}
 }
 

@@ -327,6 +327,8 @@ func TestRequestsOverMellium(t *testing.T) {
 			features = append(features, f.Var)
 		}
 		assert.Contains(t, features, "urn:xmpp:push:0")
+		assert.Contains(t, features, "tigase:push:priority:0")
+		assert.NotContains(t, features, "urn:xmpp:push2:0", "not offered")
 	})
 }
 
@@ -471,6 +473,17 @@ func FuzzParseRequest(f *testing.F) {
 			f.Add([]byte(tt.iq))
 		}
 	}
+	k := newWebKeys(f)
+	for _, iq := range []string{
+		set(enableNS + `jid='p' away='true' name='x'><muted xmlns='tigase:push:filter:muted:0'><item jid='a@x'/></muted><ignore-unknown xmlns='tigase:push:filter:ignore-unknown:0'/>` +
+			`<groupchat xmlns='tigase:push:filter:groupchat:0'><room jid='b@x' allow='mentioned' nick='n'/></groupchat><encrypt xmlns='tigase:push:encrypt:0' alg='aes-128-gcm' max-size='999'>MDEyMzQ1Njc4OWFiY2RlZg==</encrypt></enable>`),
+		set(`<enable xmlns='urn:xmpp:push2:0'><service>p</service><client>c</client><match profile='urn:xmpp:push2:match:all'><grace>9</grace><filter jid='x'><mention/></filter>` +
+			`<send xmlns='urn:xmpp:push2:send:sce+rfc8291+rfc8292:0'><ua-public>` + b64(k.public) + `</ua-public><auth-secret>` + b64(k.auth) + `</auth-secret><jwt-alg>ES256</jwt-alg><jwt-key>` +
+			b64(k.signer) + `</jwt-key><jwt-claim name='aud'>y</jwt-claim></send></match></enable>`),
+		set(`<disable xmlns='urn:xmpp:push2:0'/>`),
+	} {
+		f.Add([]byte(iq))
+	}
 	f.Fuzz(func(t *testing.T, iq []byte) {
 		q, err := push.ParseRequest(device, iq)
 		if err != nil {
@@ -484,10 +497,19 @@ func FuzzParseRequest(f *testing.F) {
 			require.NotEqual(t, device.Account, ev.Service)
 			require.LessOrEqual(t, len(ev.Node), push.MaxNodeBytes)
 			require.LessOrEqual(t, len(ev.Options), push.MaxFormFields)
+			require.NoError(t, ev.Wishes.Validate())
+			require.Equal(t, ev.IsPush2(), ev.Wishes != nil && ev.Wishes.Push2 != nil)
+			if ev.Wishes != nil {
+				data, err := ev.Wishes.MarshalBinary()
+				require.NoError(t, err)
+				var back push.Wishes
+				require.NoError(t, back.UnmarshalBinary(data))
+				require.True(t, ev.Wishes.Equal(&back))
+			}
 			n := push.Notification{Key: ev.Key, Options: ev.Options}
-			require.Equal(t, ev.Options, publishedOptions(t, n.AppendIQ(nil, "example.com", "i")), "what a client sends arrives at the service")
+			require.Equal(t, ev.Options, publishedOptions(t, n.AppendStanza(nil, "example.com", "i")), "what a client sends arrives at the service")
 		case push.PushDisable:
-			require.NotEmpty(t, ev.Service)
+			require.NotEqual(t, ev.Service == "", ev.Node != push.Push2Node)
 		}
 		a := q.Answer(t.Context(), &recorder{})
 		tokens, err := xml.Marshal(a)

@@ -98,6 +98,9 @@ type Vetoer interface {
 // the Engine, so they must not block or call it, and must not keep what they are given beyond the call. Those for one account come in
 // their order, from any goroutine.
 type Observer struct {
+	// Started: New made an Engine for this host, with this policy. It is the first that an Observer is told of an Engine; one that is given to
+	// several Engines, one after another, is told by it that what it knew of sessions and of what waits is over.
+	Started func(at time.Time, host string, policy Policy)
 	// Read: the account's registrations were read from the Store, because an event concerns it or another node changed them; rs are what the
 	// Engine now has. What it does to them later is in the other functions.
 	Read func(account string, at time.Time, rs []Registration)
@@ -185,6 +188,7 @@ func Observers(os ...*Observer) *Observer {
 			continue
 		}
 		all = &Observer{
+			Started:  both3(all.Started, o.Started),
 			Read:     both3(all.Read, o.Read),
 			Decided:  both5(all.Decided, o.Decided),
 			Affected: both3(all.Affected, o.Affected),

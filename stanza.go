@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -36,11 +37,28 @@ type Stanza struct {
 	From, To string
 	// Body is the text that may go into the summary form if the policy includes bodies. It is never logged.
 	Body string
+	// XML is the stanza itself, one element. It is needed only where a client may have it, encrypted for a key of its own (Push 2.0); a host that
+	// does not offer that, or leaves it empty, has such clients told what the other fields say. It is never logged, recorded, or kept beyond the
+	// notification.
+	XML string
+	// MessageID is the element's id attribute, by which corrections, retractions, markers and reactions name a message. Empty if there is
+	// none or it is longer than 256 bytes.
+	MessageID string
 	// Class is how much the user wants to know. See [Classify].
 	Class Class
 	Kind  Kind
+	// Type is a message's type.
+	Type MessageType
+	// Content is what the stanza is about. It goes with Class; see [Content.Class].
+	Content Content
 	// Held says that client state indication (XEP-0352) holds the stanza back for now: it notifies nobody (rule R13).
 	Held bool
+	// NoStore: the sender wants it in no archive and no offline storage (<no-store/>, XEP-0334 §4.2), so that only a session can have it.
+	NoStore bool
+	// History: it is a copy of what was said before: a room's history (XEP-0203 delay by the room) or a query's result (XEP-0313).
+	History bool
+	// Details is what else the rules may need of it, or nil. It must not be changed any more; stanzas may share it.
+	Details *Details
 }
 
 // Kind is what a stanza is.
@@ -96,49 +114,6 @@ const (
 	CarbonReceived
 	CarbonSent
 )
-
-// Features is what a stanza's class depends on. Hosts that have parsed a stanza already fill it themselves; of a carbon copy it
-// describes the message inside.
-type Features struct {
-	Kind   Kind
-	Carbon Carbon
-	// Type is the type attribute: "chat", "groupchat", "headline" …
-	Type string
-	// Propose: a <propose/> of urn:xmpp:jingle-message:0 (XEP-0353).
-	Propose bool
-	// Encrypted: OMEMO with a <payload/> (any of eu.siacs.conversations.axolotl, urn:xmpp:omemo:0, :1, :2), <x/> of jabber:x:encrypted
-	// (XEP-0027), or <openpgp/> of urn:xmpp:openpgp:0 (XEP-0373).
-	Encrypted bool
-	// KeyTransport: an OMEMO element without a <payload/>.
-	KeyTransport bool
-	// Subject: there is a <subject/>.
-	Subject bool
-	// Body: there is a <body/> that is not empty.
-	Body bool
-}
-
-// Classify is the class table: the first line that matches decides.
-func Classify(f Features) Class {
-	switch {
-	case f.Kind != KindMessage:
-		return ClassPlain
-	case f.Carbon == CarbonSent: // the user wrote it, on another device
-		return ClassPlain
-	case f.Type == "headline":
-		return ClassPlain
-	case f.Propose:
-		return ClassUrgent
-	case f.Encrypted:
-		return ClassImportant
-	case f.KeyTransport: // OMEMO housekeeping, nothing to read
-		return ClassPlain
-	case f.Type == "groupchat" && f.Subject:
-		return ClassPlain
-	case f.Body:
-		return ClassImportant
-	}
-	return ClassPlain
-}
 
 // ParseStanza makes a Stanza from its XML, which must be one element. It keeps no reference to data. It accepts the XML that XMPP allows
 // (RFC 6120 §11): no comments, processing instructions, document types, or entities other than the predefined ones.
@@ -214,7 +189,7 @@ func ReadStanza(id string, r xml.TokenReader) (Stanza, error) {
 // maxBody bounds the text that is kept of a message: push payloads hold less.
 const maxBody = 2048
 
-// collector gathers the features of a stanza from its elements, whoever parses them.
+// collector gathers what matters of a stanza from its elements, whoever parses them.
 type collector struct {
 	depth        int
 	outer, inner judged
@@ -222,17 +197,35 @@ type collector struct {
 	forwarded, isCarbon bool
 	wrapper             Carbon // of the open <sent/> or <received/>
 	in                  place
-	payload             bool
+	// Of the open child element.
+	payload, ranged bool // OMEMO's <payload/>; a fallback's range
+	typ, id, uri    string
+	sub             string // the name of the element open in it
+	span            span
 }
 
 // judged is a message, the outer one or the one that a carbon copy forwards.
 type judged struct {
 	Features
-	ns, from, to, body string
-	bodyDone           bool
+	ns, from, to, id, body string
+	bodyDone               bool
+	noStore                bool
+	// fallback: the body stands in for an element of the class table altogether. quotes are the parts of it that stand in for a reply's quotation.
+	fallback bool
+	quotes   [4]span
+	nQuotes  int
+	delayed  string // who delayed it, if it may be its room
+	details  Details
+	call     Call
+	media    [2]string
+	mention  Mention
+	some     bool // details has something
 }
 
-// place is the open element that gives its children or its text a meaning.
+// span is a part of a body, in code points.
+type span struct{ start, end int }
+
+// place is the open child element that gives its attributes, its children or its text a meaning.
 type place uint8
 
 const (
@@ -241,10 +234,60 @@ const (
 	inOMEMO
 	inCarbon
 	inForwarded
+	// From here on attributes matter.
+	inTarget
+	inDisplayed
+	inApplyTo
+	inCall
+	inDelay
+	inFallback
+	inReference
+	inMention
+	inReply
+	inStanzaID
+	inOccupantID
+	inConference
+	inRoomUser
 )
 
 // Depths of a carbon copy: message 0, received 1, forwarded 2, message 3.
 const innerDepth = 3
+
+const (
+	nsRetract   = "urn:xmpp:message-retract:1"
+	nsRetract0  = "urn:xmpp:message-retract:0"
+	nsModerate  = "urn:xmpp:message-moderate:1"
+	nsModerate0 = "urn:xmpp:message-moderate:0"
+	nsFasten    = "urn:xmpp:fasten:0"
+	nsReactions = "urn:xmpp:reactions:0"
+	nsCall      = "urn:xmpp:jingle-message:0"
+	nsMarkers   = "urn:xmpp:chat-markers:0"
+	nsReceipts  = "urn:xmpp:receipts"
+	nsMDS       = "urn:xmpp:mds:displayed:0"
+	nsSID       = "urn:xmpp:sid:0"
+	nsReply     = "urn:xmpp:reply:0"
+	nsSFS       = "urn:xmpp:sfs:0"
+	nsSIMS      = "urn:xmpp:sims:1"
+	nsMentions  = "urn:xmpp:mentions:0"
+	nsReference = "urn:xmpp:reference:0"
+	nsInvite    = "jabber:x:conference"
+	nsRoomUser  = "http://jabber.org/protocol/muc#user"
+	nsHints     = "urn:xmpp:hints"
+	nsOMEMO     = "urn:xmpp:omemo:"
+	nsOMEMO3    = "eu.siacs.conversations.axolotl"
+	nsPGP       = "jabber:x:encrypted"
+	nsOX        = "urn:xmpp:openpgp:0"
+)
+
+// standsIn tells whether the class table knows what a fallback body for a namespace stands in for (XEP-0428).
+func standsIn(ns string) bool {
+	switch ns {
+	case nsRetract, nsRetract0, nsModerate, nsModerate0, nsFasten, nsReactions, nsCall, nsMarkers, nsReceipts, nsMDS, nsSFS, nsSIMS,
+		nsInvite, nsRoomUser, nsOMEMO3, nsOMEMO + "0", nsOMEMO + "1", nsOMEMO + "2", nsPGP, nsOX:
+		return true
+	}
+	return false
+}
 
 func (c *collector) current() (m *judged, depth int) {
 	if c.forwarded {
@@ -256,7 +299,15 @@ func (c *collector) current() (m *judged, depth int) {
 // wantsAttrs says that the attributes of the element that was just started matter.
 func (c *collector) wantsAttrs() bool {
 	_, d := c.current()
-	return c.depth == d+1
+	switch c.depth - d {
+	case 1:
+		return true
+	case 2:
+		return c.in >= inTarget
+	case 3:
+		return c.in == inCall || c.in == inDisplayed || c.in == inFallback
+	}
+	return false
 }
 
 // wantsText says that the text here, directly in the innermost open element, matters.
@@ -280,8 +331,8 @@ func (c *collector) start(space, local string) {
 	case c.outer.Kind != KindMessage:
 	case d == md+1:
 		c.child(m, space, local)
-	case c.in == inOMEMO && d == md+2 && local == "payload":
-		c.payload = true
+	case d == md+2 && c.in != nowhere && c.in != inCarbon:
+		c.grandchild(m, space, local)
 	case c.in == inCarbon && d == 2 && local == "forwarded" && space == "urn:xmpp:forward:0":
 		c.in = inForwarded
 	case c.in == inForwarded && d == innerDepth && !c.isCarbon && space != "" && kindOf(space, local) == KindMessage:
@@ -305,38 +356,255 @@ func kindOf(space, local string) Kind {
 	return KindNonza
 }
 
+// child takes the start of a child element of a message.
 func (c *collector) child(m *judged, space, local string) {
-	switch {
-	case local == "body" && space == m.ns:
-		c.in = inBody
-	case local == "subject" && space == m.ns:
-		m.Subject = true
-	case local == "propose" && space == "urn:xmpp:jingle-message:0":
-		m.Propose = true
-	case local == "encrypted" && (space == "eu.siacs.conversations.axolotl" ||
-		space == "urn:xmpp:omemo:0" || space == "urn:xmpp:omemo:1" || space == "urn:xmpp:omemo:2"):
-		c.in, c.payload = inOMEMO, false
-	case local == "x" && space == "jabber:x:encrypted", local == "openpgp" && space == "urn:xmpp:openpgp:0":
-		m.Encrypted = true
-	case !c.forwarded && space == "urn:xmpp:carbons:2" && (local == "sent" || local == "received"):
-		c.in, c.wrapper = inCarbon, CarbonReceived
-		if local == "sent" {
-			c.wrapper = CarbonSent
+	switch local {
+	case "body":
+		if space == m.ns {
+			c.in = inBody
+		}
+	case "subject":
+		if space == m.ns {
+			m.Subject = true
+		}
+	case "encrypted":
+		if space == nsOMEMO3 || space == nsOMEMO+"0" || space == nsOMEMO+"1" || space == nsOMEMO+"2" {
+			c.in, c.payload = inOMEMO, false
+		}
+	case "openpgp":
+		m.Encrypted = m.Encrypted || space == nsOX
+	case "x":
+		switch space {
+		case nsPGP:
+			m.Encrypted = true
+		case nsInvite: // XEP-0249
+			c.in = inConference
+		case nsRoomUser: // XEP-0045 §7.8.2
+			c.in = inRoomUser
+		}
+	case "sent", "received":
+		if !c.forwarded && space == "urn:xmpp:carbons:2" {
+			c.in, c.wrapper = inCarbon, CarbonReceived
+			if local == "sent" {
+				c.wrapper = CarbonSent
+			}
+		} else if space == nsReceipts {
+			m.Receipt = true
+		}
+	case "propose", "retract", "reject", "finish", "accept", "proceed":
+		switch {
+		case space == nsCall: // XEP-0353
+			c.in = inCall
+			m.call = Call{Action: callActionOf(local)}
+			m.media = [2]string{}
+			m.Propose, m.CallEnd = local == "propose", local != "propose"
+		case space == nsRetract && local == "retract": // XEP-0424
+			c.in = inTarget
+			m.Retraction = true
+		}
+	case "replace": // XEP-0308
+		if space == "urn:xmpp:message-correct:0" {
+			c.in = inTarget
+			m.Correction = true
+		}
+	case "apply-to": // XEP-0422, as XEP-0424 and XEP-0425 used it before
+		if space == nsFasten {
+			c.in, c.id = inApplyTo, ""
+		}
+	case "reactions": // XEP-0444
+		if space == nsReactions {
+			c.in = inTarget
+			m.Reaction = true
+		}
+	case "displayed":
+		switch space {
+		case nsMarkers: // XEP-0333
+			m.Displayed = true
+			if m.details.Target == "" {
+				c.in = inTarget
+			}
+		case nsMDS: // XEP-0490 §3.1
+			c.in = inDisplayed
+			m.Displayed = true
+		}
+	case "file-sharing": // XEP-0447
+		m.File = m.File || space == nsSFS
+	case "reference": // XEP-0372, XEP-0385
+		if space == nsReference {
+			c.in, c.typ, c.uri = inReference, "", ""
+		}
+	case "mention": // XEP-0513
+		if space == nsMentions {
+			c.in, m.mention = inMention, Mention{}
+		}
+	case "reply": // XEP-0461
+		if space == nsReply {
+			c.in = inReply
+		}
+	case "fallback": // XEP-0428
+		if space == "urn:xmpp:fallback:0" {
+			c.in, c.uri, c.ranged = inFallback, "", false
+		}
+	case "delay": // XEP-0203
+		if space == "urn:xmpp:delay" {
+			c.in = inDelay
+		}
+	case "stanza-id": // XEP-0359
+		if space == nsSID {
+			c.in, c.id, c.uri = inStanzaID, "", ""
+		}
+	case "occupant-id": // XEP-0421
+		if space == "urn:xmpp:occupant-id:0" {
+			c.in = inOccupantID
+		}
+	case "no-store":
+		m.noStore = m.noStore || space == nsHints
+	case "result": // XEP-0313 §4.2
+		m.Replay = m.Replay || space == "urn:xmpp:mam:2"
+	}
+}
+
+// grandchild takes the start of an element in a child element that has a meaning.
+func (c *collector) grandchild(m *judged, space, local string) {
+	switch c.in {
+	case inOMEMO:
+		c.payload = c.payload || local == "payload"
+	case inFallback:
+		if local == "body" {
+			c.span = span{0, -1}
+		}
+	case inApplyTo:
+		if local == "retract" && space == nsRetract0 || local == "moderated" && space == nsModerate0 {
+			m.Retraction, m.Moderation = true, local == "moderated"
+			m.details.Target, m.some = c.id, true
+		}
+	case inTarget:
+		if m.Retraction && local == "moderated" && space == nsModerate { // XEP-0425
+			m.Moderation = true
+		}
+	case inReference:
+		m.File = m.File || local == "media-sharing" && space == nsSIMS
+	case inMention:
+		m.mention.Active = m.mention.Active || local == "active" && space == nsMentions
+		m.mention.NoPing = m.mention.NoPing || local == "noping" && space == nsMentions
+	case inRoomUser:
+		if local == "invite" && space == nsRoomUser {
+			m.Invitation = true
 		}
 	}
+	c.sub = local
 }
 
 // attr takes an attribute without prefix of an element of which wantsAttrs.
 func (c *collector) attr(name, value string) {
-	m, _ := c.current()
-	switch name {
-	case "type":
-		m.Type = value
-	case "from":
-		m.from = value
-	case "to":
-		m.to = value
+	m, md := c.current()
+	switch c.depth - md {
+	case 1:
+		switch name {
+		case "type":
+			m.Type = value
+		case "from":
+			m.from = value
+		case "to":
+			m.to = value
+		case "id":
+			m.id = value
+		}
+	case 2:
+		c.childAttr(m, name, value)
+	case 3:
+		switch {
+		case c.in == inCall && c.sub == "description" && name == "media":
+			for i := range m.media {
+				if m.media[i] == "" || m.media[i] == value {
+					m.media[i] = value
+					break
+				}
+			}
+		case c.in == inDisplayed && c.sub == "stanza-id" && name == "id":
+			m.details.Target, m.some = value, true
+		case c.in == inFallback && c.sub == "body" && name == "start":
+			c.span.start, c.ranged = number(value), true
+		case c.in == inFallback && c.sub == "body" && name == "end":
+			c.span.end, c.ranged = number(value), true
+		}
 	}
+}
+
+func (c *collector) childAttr(m *judged, name, value string) {
+	d := &m.details
+	switch c.in {
+	case inTarget:
+		if name == "id" {
+			d.Target, m.some = value, true
+		}
+	case inApplyTo:
+		if name == "id" {
+			c.id = value
+		}
+	case inCall:
+		if name == "id" {
+			m.call.ID = value
+		}
+	case inDelay:
+		if name == "from" && m.Type == "groupchat" && (m.delayed == "" || bare(value) == bare(m.from)) {
+			m.delayed = value
+		}
+	case inFallback:
+		if name == "for" {
+			c.uri = value
+		}
+	case inReference:
+		switch name {
+		case "type":
+			c.typ = value
+		case "uri":
+			c.uri = value
+		}
+	case inMention:
+		switch name {
+		case "jid":
+			m.mention.JID = value
+		case "occupantid":
+			m.mention.OccupantID = value
+		case "uri":
+			m.mention.URI = value
+		case "mentions":
+			m.mention.Channel = value == nsMentions+"#channel"
+		}
+	case inReply:
+		switch name {
+		case "to":
+			d.Reply.To, m.some = value, true
+		case "id":
+			d.Reply.ID, m.some = value, true
+		}
+	case inStanzaID:
+		switch name {
+		case "id":
+			c.id = value
+		case "by":
+			c.uri = value
+		}
+	case inOccupantID:
+		if name == "id" {
+			d.OccupantID, m.some = value, true
+		}
+	case inConference:
+		if name == "jid" {
+			d.Room, m.some = value, true
+			m.Invitation = true
+		}
+	}
+}
+
+// number reads a position in a body, or returns -1.
+func number(s string) int {
+	n, err := strconv.ParseUint(s, 10, 31)
+	if err != nil {
+		return -1
+	}
+	return int(n)
 }
 
 // text takes text of which wantsText.
@@ -366,28 +634,65 @@ func (c *collector) end() {
 	case c.forwarded && c.depth == innerDepth:
 		c.forwarded, c.in = false, nowhere
 	case c.depth == md+1:
-		switch c.in {
-		case inOMEMO:
-			m.Encrypted = m.Encrypted || c.payload
-			m.KeyTransport = m.KeyTransport || !c.payload
-		case inBody:
-			m.bodyDone = m.bodyDone || m.body != ""
-		}
+		c.endChild(m)
 		c.in = nowhere
 	case c.in == inForwarded && c.depth == 2:
 		c.in = inCarbon
 	}
 }
 
+// endChild takes the end of a child element.
+func (c *collector) endChild(m *judged) {
+	d := &m.details
+	switch c.in {
+	case inOMEMO:
+		m.Encrypted = m.Encrypted || c.payload
+		m.KeyTransport = m.KeyTransport || !c.payload
+	case inBody:
+		m.bodyDone = m.bodyDone || m.body != ""
+	case inFallback:
+		switch {
+		case !c.ranged:
+			m.fallback = m.fallback || standsIn(c.uri)
+		case c.uri == nsReply && m.nQuotes < len(m.quotes):
+			m.quotes[m.nQuotes] = c.span
+			m.nQuotes++
+		}
+	case inReference:
+		if c.typ == "mention" {
+			m.mentioned(Mention{URI: c.uri, Reference: true})
+		}
+	case inMention:
+		m.mentioned(m.mention)
+	case inStanzaID:
+		if m.Type == "groupchat" && c.uri == bare(m.from) { // else somebody else's, or made up (XEP-0359 §5)
+			d.RoomID, m.some = c.id, true
+		}
+	}
+}
+
+func (m *judged) mentioned(n Mention) {
+	if len(m.details.Mentions) < maxMentions && n != (Mention{}) {
+		m.details.Mentions = append(m.details.Mentions, n)
+		m.some = true
+	}
+}
+
 // stanza makes the Stanza when all has been read.
 func (c *collector) stanza(id string) (Stanza, error) {
 	m := &c.outer
-	class := Classify(m.Features)
+	m.Features.Body = m.Features.Body && !m.fallback
+	content := m.Features.Content()
+	class := content.Class()
 	if c.isCarbon {
-		class = Classify(c.inner.Features)
+		n := &c.inner
+		n.Features.Body = n.Features.Body && !n.fallback
+		class = Classify(n.Features)
 		if c.outer.from == "" || c.outer.to == "" || bare(c.outer.from) == bare(c.outer.to) {
-			m = &c.inner
-		} // else a stranger wraps what he made up (XEP-0280 §11): the sender shown is he
+			m, content = n, n.Features.Content()
+		} else { // a stranger wraps what he made up (XEP-0280 §11): the sender shown is he, and it means nothing
+			content = ContentNone
+		}
 	}
 	from, err := prepared(m.from)
 	if err != nil {
@@ -397,14 +702,90 @@ func (c *collector) stanza(id string) (Stanza, error) {
 	if err != nil {
 		return Stanza{}, fmt.Errorf("%w: to: %w", ErrStanza, err)
 	}
-	return Stanza{
-		ID:    id,
-		From:  from,
-		To:    to,
-		Body:  strings.Clone(m.body),
-		Class: class,
-		Kind:  c.outer.Kind,
-	}, nil
+	st := Stanza{
+		ID:        id,
+		From:      from,
+		To:        to,
+		Body:      strings.Clone(m.text()),
+		MessageID: kept(m.id),
+		Class:     class,
+		Kind:      c.outer.Kind,
+		Content:   content,
+	}
+	if st.Kind != KindMessage {
+		return st, nil
+	}
+	st.Type = messageTypeOf(m.Type)
+	st.NoStore = m.noStore && st.Type != MessageError // XEP-0334 §4: hints in errors mean nothing
+	st.History = m.Replay || m.delayed != "" && bare(m.delayed) == bare(m.from)
+	st.Details = m.detailed(content)
+	return st, nil
+}
+
+// text returns the body without what stands in for a reply's quotation.
+func (m *judged) text() string {
+	if m.nQuotes == 0 || m.body == "" {
+		return m.body
+	}
+	var b strings.Builder
+	n := 0
+	for _, r := range m.body {
+		quoted := false
+		for _, q := range m.quotes[:m.nQuotes] {
+			quoted = quoted || q.start >= 0 && n >= q.start && n < q.end
+		}
+		if !quoted {
+			b.WriteRune(r)
+		}
+		n++
+	}
+	return b.String()
+}
+
+// detailed returns the details, if there are any.
+func (m *judged) detailed(content Content) *Details {
+	call := content == ContentCall || content == ContentCallEnd
+	if content == ContentError || !m.some && !call {
+		return nil
+	}
+	d := &Details{
+		Target: kept(m.details.Target), RoomID: kept(m.details.RoomID), OccupantID: kept(m.details.OccupantID),
+		Reply: ReplyTo{kept(m.details.Reply.To), kept(m.details.Reply.ID)},
+	}
+	if content == ContentInvitation {
+		d.Room, _ = prepared(m.details.Room)
+	}
+	for _, n := range m.details.Mentions {
+		n.URI, n.JID, n.OccupantID = kept(n.URI), kept(n.JID), kept(n.OccupantID)
+		if n.URI != "" || n.JID != "" || n.OccupantID != "" || n.Channel {
+			d.Mentions = append(d.Mentions, n)
+		}
+	}
+	if call {
+		d.Call = &Call{ID: kept(m.call.ID), Action: m.call.Action}
+		for _, name := range m.media {
+			if name != "" && len(name) <= 32 {
+				d.Call.Media = append(d.Call.Media, strings.Clone(name))
+			}
+		}
+	}
+	if d.empty() {
+		return nil
+	}
+	return d
+}
+
+// maxID bounds what is kept of identifiers and addresses in a stanza; longer ones are left out, since a part of them would be another one.
+const maxID = 256
+
+// maxMentions bounds the mentions that are kept.
+const maxMentions = 32
+
+func kept(s string) string {
+	if len(s) > maxID {
+		return ""
+	}
+	return strings.Clone(s)
 }
 
 // prepared returns a JID in its prepared form, a copy. Plain lower-case ASCII is in that form already.

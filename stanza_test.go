@@ -150,8 +150,8 @@ func TestTrickyStanzas(t *testing.T) {
 		name, xml string
 		want      Stanza
 	}{
-		{"prefixed propose", `<message xmlns:j="urn:xmpp:jingle-message:0"><j:propose/></message>`, Stanza{Class: ClassUrgent}},
-		{"prefixed encrypted", `<message xmlns:o="urn:xmpp:omemo:2"><o:encrypted><o:payload/></o:encrypted></message>`, Stanza{Class: ClassImportant}},
+		{"prefixed propose", `<message xmlns:j="urn:xmpp:jingle-message:0"><j:propose/></message>`, Stanza{Class: ClassUrgent, Content: ContentCall, Details: &Details{Call: &Call{}}}},
+		{"prefixed encrypted", `<message xmlns:o="urn:xmpp:omemo:2"><o:encrypted><o:payload/></o:encrypted></message>`, Stanza{Class: ClassImportant, Content: ContentEncrypted}},
 		{"prefixed message", `<c:message xmlns:c="jabber:client" to="a.example"><c:body>hi</c:body></c:message>`, Stanza{Class: ClassImportant, To: "a.example", Body: "hi"}},
 		{"body of the default namespace in a prefixed message", `<c:message xmlns:c="jabber:client"><body>hi</body></c:message>`, Stanza{}},
 		{"prefix for something else inside", `<message xmlns:j="urn:xmpp:jingle-message:0"><x xmlns:j="other"><j:propose/></x></message>`, Stanza{}},
@@ -182,9 +182,12 @@ func TestTrickyStanzas(t *testing.T) {
 			Stanza{Class: ClassImportant, From: "tybalt@example.net/x", To: "juliet@example.com/a"}},
 		{"forwarded without a carbon", `<message xmlns="jabber:client"><forwarded xmlns="urn:xmpp:forward:0"><message xmlns="jabber:client"><body>hi</body></message></forwarded></message>`, Stanza{}},
 		{"many carbons", strings.Replace(carbon(`<message xmlns="jabber:client"/>`), `<received`, `<sent xmlns="urn:xmpp:carbons:2"/><received`, 1), Stanza{}},
-		{"payload of another", `<message><encrypted xmlns="urn:xmpp:omemo:2"><x><payload/></x></encrypted></message>`, Stanza{}},
+		{"payload of another", `<message><encrypted xmlns="urn:xmpp:omemo:2"><x><payload/></x></encrypted></message>`, Stanza{Content: ContentKeyTransport}},
 	} {
 		c.want.ID = "x"
+		if c.want.Content == ContentNone && c.want.Body != "" && c.name != "carbon that a stranger made up" {
+			c.want.Content = ContentText
+		}
 		st, err := ParseStanza("x", []byte(c.xml))
 		assert.NoError(t, err, c.name)
 		assert.Equal(t, c.want, st, c.name)
@@ -292,7 +295,7 @@ func TestReadStanza(t *testing.T) {
 	}}
 	body := xml.StartElement{Name: xml.Name{Space: "jabber:client", Local: "body"}}
 	all := []xml.Token{message, body, xml.CharData("h"), xml.CharData("i"), body.End(), message.End()}
-	want := Stanza{ID: "x", To: "juliet@example.com", Body: "hi", Class: ClassImportant}
+	want := Stanza{ID: "x", To: "juliet@example.com", Body: "hi", Class: ClassImportant, Content: ContentText}
 
 	for _, early := range []bool{false, true} {
 		st, err := ReadStanza("x", &tokens{list: all, early: early, then: io.EOF})
@@ -410,6 +413,9 @@ func FuzzParseStanza(f *testing.F) {
 		if len(h.xml) < 1000 {
 			f.Add(h.xml)
 		}
+	}
+	for _, m := range meanings {
+		f.Add(fmt.Sprintf(`<message from="verona@rooms.example.net/romeo" type=%q>%s</message>`, m.typ, m.inside))
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		st, err := ParseStanza("x", []byte(text))

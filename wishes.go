@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/xmpp-push/push/internal/webpush"
@@ -27,6 +26,8 @@ const (
 	MaxNameBytes = 128
 	// MinPayloadBytes is the smallest limit on the size of a payload that a client can set: in less there is no room for a sender.
 	MinPayloadBytes = 256
+	// maxPayload is the largest limit that is kept: what a payload can say has no more.
+	maxPayload = 1 << 16
 	// MaxGrace bounds the grace period of a match; a longer one is cut to it.
 	MaxGrace = 24 * time.Hour
 )
@@ -335,11 +336,4 @@ func (p *Push2) validate() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// normal puts w's lists in the order that lookups need.
-func (w *Wishes) normal() {
-	slices.Sort(w.Muted)
-	w.Muted = slices.Compact(w.Muted)
-	slices.SortStableFunc(w.Rooms, func(a, b RoomWish) int { return strings.Compare(a.Room, b.Room) })
 }

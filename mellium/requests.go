@@ -23,22 +23,29 @@ type RequestHandler struct {
 	// what authentication and binding said, or stamps each stanza with the full JID it was bound to and looks that up. It must not believe
 	// a from that a client wrote. It is called on the goroutine that reads the stream.
 	Session func(iq stanza.IQ) (push.SessionID, bool)
+	// Offer is what clients are offered besides XEP-0357, and so which features are announced.
+	Offer push.Offer
 	// Timeout bounds how long the Engine may take, during which nothing else is read from the stream. Default 30 s.
 	Timeout time.Duration
 }
 
 // HandleRequests returns an option that registers a handler of clients' requests. It panics if h lacks a required field, as mux does.
 //
-// With disco.Handle on the same mux the feature is announced too. XEP-0357 §4.1 wants it on the account's bare JID; a host that answers
-// the disco#info of accounts in another way adds Feature there.
+// With disco.Handle on the same mux the features are announced too. XEP-0357 §4.1 wants it on the account's bare JID; a host that answers
+// the disco#info of accounts in another way adds what Offer.Features returns there.
 func HandleRequests(h RequestHandler) mux.Option {
 	if h.Engine == nil || h.Session == nil {
 		panic("mellium: RequestHandler needs an Engine and a Session")
 	}
 	return func(m *mux.ServeMux) {
 		for _, typ := range []stanza.IQType{stanza.SetIQ, stanza.GetIQ} {
-			mux.IQ(typ, xml.Name{Space: push.NS, Local: "enable"}, h)(m)
-			mux.IQ(typ, xml.Name{Space: push.NS, Local: "disable"}, h)(m)
+			for _, ns := range []string{push.NS, push.NSPush2} {
+				if ns == push.NSPush2 && !h.Offer.Push2 {
+					continue // the mux answers that it does not know it
+				}
+				mux.IQ(typ, xml.Name{Space: ns, Local: "enable"}, h)(m)
+				mux.IQ(typ, xml.Name{Space: ns, Local: "disable"}, h)(m)
+			}
 		}
 	}
 }
@@ -67,5 +74,10 @@ func (h RequestHandler) ForFeatures(node string, f func(info.Feature) error) err
 	if node != "" {
 		return nil
 	}
-	return f(push.Feature)
+	for _, v := range h.Offer.Features() {
+		if err := f(info.Feature{Var: v}); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -299,6 +299,74 @@ func TestArchive(t *testing.T) {
 	})
 }
 
+// TestPreferences is what an account wants archived.
+func TestPreferences(t *testing.T) {
+	bubble(t, func(w *world) {
+		juliet, romeo, nurse := w.connect("juliet", "phone"), w.connect("romeo", "balcony"), w.connect("nurse", "n")
+		prefs := func(def, always, never string) *element.Element {
+			p := element.New(nsMAM, "prefs", "default", def)
+			for name, j := range map[string]string{"always": always, "never": never} {
+				list := element.New(nsMAM, name)
+				if j != "" {
+					list.Add(element.New(nsMAM, "jid").Add(j))
+				}
+				p.Add(list)
+			}
+			return p
+		}
+		reply, err := juliet.Request(w.ctx(), "get", "", element.New(nsMAM, "prefs"))
+		w.ok(err)
+		if p := reply.First(); !p.Is(nsMAM, "prefs") || p.Get("default") != "always" {
+			t.Errorf("at first: %s", p)
+		}
+		n := 0
+		// kept sends a message from both and tells whose are in the archive.
+		kept := func(set *element.Element) (got string) {
+			t.Helper()
+			_, err := juliet.Request(w.ctx(), "set", "", set)
+			w.ok(err)
+			n++
+			for _, c := range []*peer.Client{romeo, nurse} {
+				body := fmt.Sprint(c.JID, n)
+				_, err := c.Chat("juliet@localhost", body)
+				w.ok(err)
+				w.ok(juliet.Body(w.ctx(), body)) // it arrives all the same
+			}
+			for _, text := range archive(w.t, juliet) {
+				if strings.HasSuffix(text, fmt.Sprint(n)) {
+					got += text[:1]
+				}
+			}
+			return got
+		}
+		for _, c := range []struct {
+			set  *element.Element
+			want string
+		}{
+			{prefs("never", "", ""), ""},
+			{prefs("never", "nurse@localhost/any", ""), "n"},
+			{prefs("always", "", "nurse@localhost"), "r"},
+			{prefs("roster", "", ""), ""},
+			{prefs("always", "", ""), "rn"},
+		} {
+			if got := kept(c.set); got != c.want {
+				t.Errorf("%s: archived from %q, want %q", c.set, got, c.want)
+			}
+		}
+		_, err = juliet.Request(w.ctx(), "set", "", element.New(nsRoster, "query").Add(element.New(nsRoster, "item", "jid", "nurse@localhost")))
+		w.ok(err)
+		if got := kept(prefs("roster", "", "")); got != "n" {
+			t.Errorf("contacts only: %q", got)
+		}
+		if _, err := juliet.Request(w.ctx(), "set", "", prefs("sometimes", "", "")); err == nil {
+			t.Error("a default that there is not")
+		}
+		for _, c := range []*peer.Client{juliet, romeo, nurse} {
+			c.Close()
+		}
+	})
+}
+
 // TestContacts lets two people become contacts and see each other.
 func TestContacts(t *testing.T) {
 	bubble(t, func(w *world) {
@@ -375,6 +443,11 @@ func TestRefused(t *testing.T) {
 		return "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='" + mechanism + "'>" + text + "</auth>"
 	}
 	in := open + auth("PLAIN", plain("\x00juliet\x00pw")) + open
+	// auth2 is XEP-0388.
+	auth2 := func(mechanism, more string) string {
+		return "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='" + mechanism + "'>" + more + "</authenticate>"
+	}
+	first := func(s string) string { return "<initial-response>" + plain(s) + "</initial-response>" }
 	for name, c := range map[string]struct{ say, want string }{
 		"wrong password":      {open + auth("PLAIN", plain("\x00juliet\x00no")), "<not-authorized"},
 		"no such account":     {open + auth("PLAIN", plain("\x00nobody\x00pw")), "<not-authorized"},
@@ -384,6 +457,12 @@ func TestRefused(t *testing.T) {
 		"SCRAM nonsense":      {open + auth("SCRAM-SHA-256", plain("nonsense")), "<not-authorized"},
 		"too many tries":      {open + strings.Repeat(auth("PLAIN", plain("\x00juliet\x00no")), 4), "<stream:error><not-authorized"},
 		"second try":          {open + auth("PLAIN", plain("\x00juliet\x00no")) + auth("PLAIN", plain("\x00juliet\x00pw")) + open, "<bind"},
+		"v2, wrong password":  {open + auth2("PLAIN", first("\x00juliet\x00no")), "<failure xmlns='urn:xmpp:sasl:2'><not-authorized"},
+		"v2, no mechanism":    {open + auth2("CRAM-MD5", first("")), "<failure xmlns='urn:xmpp:sasl:2'><invalid-mechanism"},
+		"v2, in two steps":    {open + auth2("PLAIN", "") + "<response xmlns='urn:xmpp:sasl:2'>" + plain("\x00juliet\x00pw") + "</response>", "<authorization-identifier>juliet@localhost<"},
+		"v2, old binding":     {open + auth2("PLAIN", first("\x00juliet\x00pw")) + "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>", "<jid>juliet@localhost/"},
+		"v2, resume nothing":  {open + auth2("PLAIN", first("\x00juliet\x00pw")+"<resume xmlns='urn:xmpp:sm:3' previd='x' h='0'/><bind xmlns='urn:xmpp:bind:0'/>"), "<item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed><bound"},
+		"v2, a bad tag":       {open + auth2("PLAIN", first("\x00juliet\x00pw")+"<bind xmlns='urn:xmpp:bind:0'><tag>"+strings.Repeat("x", 2000)+"</tag></bind>"), "<policy-violation"},
 		"before logging in":   {open + "<message/>", "<not-authorized"},
 		"before binding":      {in + "<message/>", "<not-authorized"},
 		"another host":        {strings.Replace(open, "to='localhost'", "to='example.com'", 1), "<host-unknown"},

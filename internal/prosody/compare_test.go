@@ -36,6 +36,10 @@ const (
 	// message from a key transport.
 	omemoNamespace = "OMEMO namespace"
 	omemoKey       = "OMEMO key transport"
+	// What a message means: Prosody looks for a body and nothing else, and
+	// knows neither invitations nor files nor subscription requests.
+	quiet   = "content: quiet here (error, correction, retraction, moderation, reaction, fallback body)"
+	alerted = "content: important here (invitation, file, subscription request)"
 	// Prosody publishes once for each class of a batch.
 	oneOfBatch = "one publish a batch"
 
@@ -724,16 +728,28 @@ func isCall(xml string) bool     { return strings.Contains(xml, "<propose") }
 func isHeadline(xml string) bool { return strings.Contains(xml, "type='headline'") }
 func isCarbon(xml string) bool   { return strings.Contains(xml, "'urn:xmpp:carbons:2'") }
 
+func containsAny(s string, parts ...string) bool {
+	return slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(s, p) })
+}
+
 // expectedClass is our class for a stanza, from Prosody's and the differences
 // that are meant.
 func expectedClass(xml, prosody string) (class, why string) {
 	sent := strings.Contains(xml, "<sent xmlns='urn:xmpp:carbons:2'")
 	encrypted := strings.Contains(xml, "<encrypted xmlns='")
 	switch {
+	case strings.Contains(xml, "type='error'"):
+		return "plain", quiet
 	case sent || isHeadline(xml):
 		return prosody, ""
+	case strings.HasPrefix(xml, "<presence") && strings.Contains(xml, "type='subscribe'"):
+		return "important", alerted
 	case isCall(xml) && isCarbon(xml):
 		return "urgent", carbonCall
+	case containsAny(xml, "'urn:xmpp:message-correct:0'", "'urn:xmpp:message-retract:1'", "'urn:xmpp:reactions:0'"):
+		return "plain", quiet
+	case containsAny(xml, "'jabber:x:conference'", "<invite ", "'urn:xmpp:sfs:0'", "'urn:xmpp:sims:1'"):
+		return "important", alerted
 	case encrypted && !strings.Contains(xml, "<payload"):
 		return "plain", omemoKey
 	case encrypted && (strings.Contains(xml, "'urn:xmpp:omemo:1'") || strings.Contains(xml, "'urn:xmpp:omemo:2'")):

@@ -57,8 +57,11 @@ func (e *Element) Is(space, local string) bool {
 	return e.Name.Local == local && e.Name.Space == space
 }
 
-// Get returns an attribute, or "".
+// Get returns an attribute, or "". It is "" for nil.
 func (e *Element) Get(name string) string {
+	if e == nil {
+		return ""
+	}
 	for _, a := range e.Attr {
 		if a.Name.Local == name && a.Name.Space == "" {
 			return a.Value
@@ -85,8 +88,11 @@ func (e *Element) Set(name, value string) *Element {
 	return e
 }
 
-// Children returns the child elements.
+// Children returns the child elements. There are none of nil.
 func (e *Element) Children() []*Element {
+	if e == nil {
+		return nil
+	}
 	var cs []*Element
 	for _, n := range e.Nodes {
 		if c, ok := n.(*Element); ok {

@@ -1,0 +1,324 @@
+package push
+
+import (
+	"cmp"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/xml"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"mellium.im/xmpp/stanza"
+)
+
+// What clients ask for in an <enable/> of XEP-0357, in the namespaces of Tigase, which Siskin, Beagle and Snikket for iOS use
+// (https://xeps.tigase.net/docs/push-notifications/).
+
+const (
+	nsIgnoreUnknown = "tigase:push:filter:ignore-unknown:0"
+	nsMuted         = "tigase:push:filter:muted:0"
+	nsGroupchat     = "tigase:push:filter:groupchat:0"
+	nsAway          = "tigase:push:away:0"
+	nsPriority      = "tigase:push:priority:0"
+	nsEncrypt       = "tigase:push:encrypt:0"
+	nsJingle        = "tigase:push:jingle:0"
+)
+
+// asked reads the attributes of the <enable/>.
+func (p *payload) asked(start xml.StartElement) {
+	switch attribute(start, "away") {
+	case "true", "1":
+		p.wishes.Away = true
+	}
+	p.wishes.Name = attribute(start, "name")
+	if len(p.wishes.Name) > MaxNameBytes {
+		p.large("name is longer than %d bytes", MaxNameBytes)
+	} else if checkText(p.wishes.Name) != nil {
+		p.bad("name is not text")
+	}
+}
+
+// asks reads a child of the <enable/>.
+func (p *payload) asks(e *element, start xml.StartElement) error {
+	w := &p.wishes
+	switch start.Name {
+	case xml.Name{Space: nsIgnoreUnknown, Local: "ignore-unknown"}:
+		w.IgnoreUnknown = true
+	case xml.Name{Space: nsPriority, Local: "priority"}:
+		w.Priority = true
+	case xml.Name{Space: nsJingle, Local: "jingle"}:
+		w.Jingle = true
+	case xml.Name{Space: nsMuted, Local: "muted"}:
+		return e.children(func(child xml.StartElement) error {
+			if child.Name == (xml.Name{Space: nsMuted, Local: "item"}) {
+				if j := p.chat(child, len(w.Muted)); j != "" {
+					w.Muted = append(w.Muted, bare(j))
+				}
+			}
+			return nil
+		}, nil)
+	case xml.Name{Space: nsGroupchat, Local: "groupchat"}:
+		w.Groupchat = true
+		return e.children(func(child xml.StartElement) error {
+			if child.Name == (xml.Name{Space: nsGroupchat, Local: "room"}) {
+				p.room(child)
+			}
+			return nil
+		}, nil)
+	case xml.Name{Space: nsEncrypt, Local: "encrypt"}:
+		return p.encrypt(e, start)
+	}
+	return nil
+}
+
+// chat reads the attribute jid of an element of a list that has listed ones already. What is wrong with it gives "".
+func (p *payload) chat(start xml.StartElement, listed int) string {
+	if p.fault != nil {
+		return ""
+	}
+	if listed == MaxListed {
+		p.large("more than %d JIDs in a list", MaxListed)
+		return ""
+	}
+	j, err := prepared(attribute(start, "jid"))
+	if err != nil || j == "" || checkText(j) != nil {
+		p.bad("a " + start.Name.Local + " has no JID")
+		return ""
+	}
+	return j
+}
+
+func (p *payload) room(start xml.StartElement) {
+	w := &p.wishes
+	j := p.chat(start, len(w.Rooms))
+	if j == "" {
+		return
+	}
+	r := RoomWish{Room: bare(j), Nick: attribute(start, "nick")}
+	switch err := r.Allow.UnmarshalText([]byte(attribute(start, "allow"))); {
+	case err != nil:
+		p.bad("a room is to be allowed never, always or mentioned")
+	case r.Allow == RoomMentioned && strings.TrimSpace(r.Nick) == "":
+		p.bad("a room that is allowed when mentioned needs a nick")
+	case checkText(r.Nick) != nil:
+		p.bad("a nick is not text")
+	default:
+		w.Rooms = append(w.Rooms, r)
+	}
+}
+
+// encrypt reads how the payload is to be encrypted, which is refused rather than not kept: the client would take what it gets for a fake.
+func (p *payload) encrypt(e *element, start xml.StartElement) error {
+	if p.wishes.Encryption != nil {
+		p.bad("there is more than one encryption")
+		return nil
+	}
+	text, err := e.text(256, func() {})
+	if err != nil {
+		return err
+	}
+	if alg := attribute(start, "alg"); !strings.EqualFold(alg, AES128GCM) {
+		p.refuse(stanza.FeatureNotImplemented, "the algorithm is not "+AES128GCM)
+		return nil
+	}
+	key, err := decodeBase64(text)
+	if err != nil || len(key) != 16 {
+		p.bad("the key is not 16 bytes in base64")
+		return nil
+	}
+	enc := &Encryption{Algorithm: AES128GCM, Key: NewSecret(string(key))}
+	if s := attribute(start, "max-size"); s != "" {
+		size, err := strconv.ParseUint(s, 10, 31)
+		switch {
+		case err != nil:
+			p.bad("max-size is not a number of bytes")
+			return nil
+		case size < MinPayloadBytes:
+			p.large("max-size is less than %d bytes", MinPayloadBytes)
+			return nil
+		}
+		enc.MaxSize = int(min(size, maxPayload))
+	}
+	p.wishes.Encryption = enc
+	return nil
+}
+
+// decodeBase64 reads base64 in either alphabet (RFC 4648 §4, §5), with and without padding, and with the line breaks that clients put in.
+func decodeBase64(text string) ([]byte, error) {
+	text = strings.Map(func(r rune) rune {
+		switch r {
+		case ' ', '\t', '\r', '\n':
+			return -1
+		case '-':
+			return '+'
+		case '_':
+			return '/'
+		}
+		return r
+	}, text)
+	return base64.RawStdEncoding.Strict().DecodeString(strings.TrimRight(text, "="))
+}
+
+// finish puts the lists in the order that lookups need. Of a room or a filter that is there twice, the last one holds.
+func (p *payload) finish() {
+	w := &p.wishes
+	slices.Sort(w.Muted)
+	w.Muted = slices.Compact(w.Muted)
+	w.Rooms = lastOfEach(w.Rooms, func(r RoomWish) string { return r.Room })
+	if w.Push2 != nil {
+		for i := range w.Push2.Matches {
+			m := &w.Push2.Matches[i]
+			m.Filters = lastOfEach(m.Filters, func(f ChatFilter) string { return f.JID })
+		}
+	}
+	if p.fault == nil && len(w.appendBinary(nil)) > MaxWishesBytes {
+		p.large("more than %d bytes of wishes", MaxWishesBytes)
+	}
+}
+
+// lastOfEach sorts a list by a name and keeps the last element of each.
+func lastOfEach[T any](list []T, name func(T) string) []T {
+	slices.SortStableFunc(list, func(a, b T) int { return cmp.Compare(name(a), name(b)) })
+	slices.Reverse(list)
+	list = slices.CompactFunc(list, func(a, b T) bool { return name(a) == name(b) })
+	slices.Reverse(list)
+	return list
+}
+
+// encrypts tells whether the payload is encrypted instead of the summary form, of which nothing is left then.
+func (n *Notification) encrypts() bool { return n.Wishes != nil && n.Wishes.Encryption != nil }
+
+// priority is how urgent the notification is for tigase:push:priority:0: high is what the user is to be alerted of.
+func (n *Notification) priority() string {
+	if n.Class >= ClassImportant {
+		return "high"
+	}
+	return "low"
+}
+
+// tigasePayload is what is encrypted (https://xeps.tigase.net/docs/push-notifications/encrypt/, §4.4).
+type tigasePayload struct {
+	Unread   int      `json:"unread"`
+	Sender   string   `json:"sender,omitempty"`
+	Type     string   `json:"type,omitempty"`
+	Nickname string   `json:"nickname,omitempty"`
+	Message  string   `json:"message,omitempty"`
+	SID      string   `json:"sid,omitempty"`
+	Media    []string `json:"media,omitempty"`
+}
+
+// payload is what the client is told. Of a stanza that only its session can make sense of, it is told the sender and no text.
+func (n *Notification) payload() (p tigasePayload, call bool) {
+	p.Unread = n.Unread
+	if len(n.Carried) == 0 {
+		return p, false
+	}
+	st := &n.Carried[len(n.Carried)-1].Stanza
+	p.Type, p.Sender = "chat", bare(st.From)
+	switch {
+	case st.Content == ContentCall:
+		p.Type, p.Sender = "call", st.From
+		if st.Details != nil && st.Details.Call != nil {
+			p.SID, p.Media = st.Details.Call.ID, st.Details.Call.Media
+		}
+		return p, true
+	case st.Content == ContentSubscription:
+		p.Type = "subscribe"
+		return p, false
+	case st.Type == MessageGroupchat:
+		p.Type = "groupchat"
+		if len(p.Sender) < len(st.From) {
+			p.Nickname = st.From[len(p.Sender)+1:]
+		}
+	}
+	if st.Content != ContentEncrypted { // its body says at most that one cannot read it
+		p.Message = st.Body
+	}
+	return p, false
+}
+
+const (
+	// defaultPayload is how large a payload may be for a client that does not say (tigase-server has it so), payloadHead what is taken of it for
+	// what is around it.
+	defaultPayload, payloadHead = 3000, 64
+	ivBytes, gcmTagBytes        = 12, 16
+)
+
+// sealed returns the payload for the client's key, as the attributes iv and type and the text of the element. An error cannot come of a valid
+// Encryption.
+func (n *Notification) sealed() (iv, typ, text string, err error) {
+	e := n.Wishes.Encryption
+	limit := cmp.Or(e.MaxSize, defaultPayload) - payloadHead // of base64
+	plain, call, err := n.fitting(limit/4*3 - gcmTagBytes)
+	if err != nil {
+		return "", "", "", err
+	}
+	block, err := aes.NewCipher([]byte(e.Key.Reveal()))
+	if err != nil {
+		return "", "", "", err
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		return "", "", "", err
+	}
+	var nonce [ivBytes]byte
+	if _, err := rand.Read(nonce[:]); err != nil {
+		return "", "", "", err
+	}
+	if call {
+		typ = "voip"
+	}
+	secret := aead.Seal(plain[:0], nonce[:], plain, nil)
+	return base64.StdEncoding.EncodeToString(nonce[:]), typ, base64.StdEncoding.EncodeToString(secret), nil
+}
+
+// fitting returns the payload in at most limit bytes: of a longer text the end is cut off, and if that is not enough the rest goes too.
+func (n *Notification) fitting(limit int) (plain []byte, call bool, err error) {
+	p, call := n.payload()
+	for {
+		if plain, err = json.Marshal(p); err != nil {
+			return nil, call, err
+		}
+		over := len(plain) - limit
+		switch {
+		case over <= 0:
+			return plain, call, nil
+		case p.Message != "":
+			end := max(len(p.Message)-over, 0) // each of its bytes is one in the payload at least
+			for end > 0 && !utf8.RuneStart(p.Message[end]) {
+				end--
+			}
+			p.Message = p.Message[:end]
+		case p.Nickname != "":
+			p.Nickname = ""
+		case p.Sender != "" || p.SID != "":
+			p = tigasePayload{Unread: p.Unread, Type: p.Type}
+		default:
+			return plain, call, nil
+		}
+	}
+}
+
+func (n *Notification) appendEncrypted(dst []byte) []byte {
+	iv, typ, text, err := n.sealed()
+	if err != nil {
+		return dst // nothing is said rather than in the clear
+	}
+	dst = append(dst, `<encrypted xmlns="`+nsEncrypt+`" iv="`...)
+	dst = append(append(dst, iv...), '"')
+	if typ != "" {
+		dst = append(append(append(dst, ` type="`...), typ...), '"')
+	}
+	return append(append(append(dst, '>'), text...), `</encrypted>`...)
+}
+
+func (n *Notification) writeEncrypted(w *tokenList) {
+	if iv, typ, text, err := n.sealed(); err == nil {
+		w.element(nsEncrypt, "encrypted", text, "iv", iv, "type", typ)
+	}
+}
