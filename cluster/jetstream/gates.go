@@ -12,9 +12,10 @@ import (
 
 // gates are in front of the push services: one for each that this node publishes to, over all its partitions.
 type gates struct {
-	n  *Node
-	mu sync.Mutex
-	by map[string]*gate
+	n       *Node
+	started time.Time
+	mu      sync.Mutex
+	by      map[string]*gate
 	// admitted are registrations that have a place at their gate, and no publish on its way yet.
 	admitted map[held]*gate
 	stopped  bool
@@ -33,7 +34,7 @@ type gate struct {
 }
 
 func (g *gates) init(n *Node) {
-	g.n, g.by, g.admitted = n, make(map[string]*gate), make(map[held]*gate)
+	g.n, g.started, g.by, g.admitted = n, time.Now(), make(map[string]*gate), make(map[held]*gate)
 }
 
 // ready queues a registration whose notification may go out.

@@ -110,8 +110,8 @@ func (n names) both(p int) string    { return fmt.Sprintf("%s.log.%d.>", n.prefi
 func (n names) node(node, what string) string {
 	return fmt.Sprintf("%s.node.%s.%s", n.prefix, node, what)
 }
-func (n names) beat() string            { return n.prefix + ".beat" }
-func (n names) owner(p int) string      { return fmt.Sprintf("%s.owner.%d", n.prefix, p) }
+func (n names) beat() string       { return n.prefix + ".beat" }
+func (n names) owner(p int) string { return fmt.Sprintf("%s.owner.%d", n.prefix, p) }
 func (n names) chunk(p int, id string, i int) string {
 	return fmt.Sprintf("p%d.%s.%d", p, id, i)
 }

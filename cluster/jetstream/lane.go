@@ -27,19 +27,15 @@ type lane struct {
 	tries   int             // of the batch that is on its way
 
 	// The owner is touched by one goroutine at a time: the one that does the tasks.
-	owner *partition.Owner
-	world *world
-	tasks struct {
-		sync.Mutex
-		list    []func()
-		running bool
-		stopped bool
-	}
-	timer   *time.Timer
-	timerAt time.Time
-	phase   atomic.Int32
-	lag     atomic.Int64
-	stat    atomic.Pointer[PartitionStatus]
+	owner     *partition.Owner
+	world     *world
+	tasks     serial
+	registrar serial // tells which accounts have registrations
+	timer     *time.Timer
+	timerAt   time.Time
+	phase     atomic.Int32
+	lag       atomic.Int64
+	stat      atomic.Pointer[PartitionStatus]
 }
 
 // place is where an event is in a batch.
@@ -53,6 +49,7 @@ func newLane(n *Node, p int, me partition.Origin, cfg *partition.Config) *lane {
 	l := &lane{n: n, p: p, local: partition.NewLocal(), entry: partition.NewEntry(me), waiting: make(map[place]*call)}
 	l.world = &world{lane: l}
 	l.owner = partition.NewOwner(cfg, me, l.world)
+	l.tasks.then = l.settle
 	return l
 }
 
@@ -120,7 +117,7 @@ func (l *lane) send(data []byte) {
 		defer l.mu.Unlock()
 		if err != nil && l.n.ctx.Err() == nil {
 			l.n.counts.retried.Add(1)
-			if l.tries++; l.tries < appendTries && l.wanted() {
+			if l.tries++; l.tries < appendTries {
 				time.AfterFunc(50*time.Millisecond, func() {
 					l.mu.Lock()
 					defer l.mu.Unlock()
@@ -149,10 +146,6 @@ func (l *lane) send(data []byte) {
 		}
 	}()
 }
-
-// wanted tells whether a batch that the log does not answer should be sent again: as long as the node runs. A caller whose context ends
-// goes away by itself.
-func (l *lane) wanted() bool { return true }
 
 // withdraw takes back an event that is not on its way yet.
 func (l *lane) withdraw(c *call) bool {
@@ -206,9 +199,16 @@ func (l *lane) idle() bool {
 
 // ---- the owner's tasks
 
-// post lets do happen, after what was posted before.
-func (l *lane) post(do func()) {
-	t := &l.tasks
+// serial does things one after another, in a goroutine that is there as long as there are some.
+type serial struct {
+	sync.Mutex
+	list    []func()
+	running bool
+	stopped bool
+	then    func() // after each run of things
+}
+
+func (t *serial) post(l *lane, do func()) {
 	t.Lock()
 	defer t.Unlock()
 	if t.stopped {
@@ -218,13 +218,14 @@ func (l *lane) post(do func()) {
 	if !t.running {
 		t.running = true
 		l.n.work.Add(1)
-		go l.work()
+		go func() {
+			defer l.n.work.Done()
+			t.work()
+		}()
 	}
 }
 
-func (l *lane) work() {
-	defer l.n.work.Done()
-	t := &l.tasks
+func (t *serial) work() {
 	for {
 		t.Lock()
 		list := t.list
@@ -238,9 +239,20 @@ func (l *lane) work() {
 		for _, do := range list {
 			do()
 		}
-		l.settle()
+		if t.then != nil {
+			t.then()
+		}
 	}
 }
+
+func (t *serial) stop() {
+	t.Lock()
+	defer t.Unlock()
+	t.stopped, t.list = true, nil
+}
+
+// post lets do happen to the owner, after what was posted before.
+func (l *lane) post(do func()) { l.tasks.post(l, do) }
 
 // settle arms the timer, and tells what has become of the owner.
 func (l *lane) settle() {
@@ -280,10 +292,8 @@ func (l *lane) tick() {
 }
 
 func (l *lane) stop() {
-	l.tasks.Lock()
-	l.tasks.stopped = true
-	l.tasks.list = nil
-	l.tasks.Unlock()
+	l.tasks.stop()
+	l.registrar.stop()
 	if l.timer != nil {
 		l.timer.Stop()
 	}

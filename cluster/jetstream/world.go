@@ -94,8 +94,7 @@ func (n *Node) appendTo(ctx context.Context, m *nats.Msg, prev int64) (uint64, e
 		n.counts.bytes.Add(int64(len(m.Data)))
 		return ack.Sequence, nil
 	}
-	var api *jetstream.APIError
-	if errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == 10164) {
+	if wrongRevision(err) {
 		return 0, partition.ErrFenced
 	}
 	return 0, fmt.Errorf("%w: %w", partition.ErrDoubt, err)
@@ -169,8 +168,7 @@ func (n *Node) putManifest(ctx context.Context, p int, m manifest, rev uint64) (
 		return 0, err
 	}
 	rev, err = n.snaps.Update(ctx, n.names.manifest(p), data, rev)
-	var api *jetstream.APIError
-	if errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == 10164) || errors.Is(err, jetstream.ErrKeyExists) {
+	if wrongRevision(err) {
 		return 0, partition.ErrFenced
 	}
 	return rev, err

@@ -324,8 +324,12 @@ func (o *Owner) Loaded(now time.Time, snapshot []byte, err error) {
 func (o *Owner) Message(now time.Time, m Message) {
 	switch o.phase {
 	case PhaseReading:
+		if m.Seq > o.epoch { // its Claim is not in the log any more: a later owner has let it be forgotten
+			o.lost(now)
+			return
+		}
 		o.replay = append(o.replay, m)
-		if m.Seq >= o.epoch {
+		if m.Seq == o.epoch {
 			o.replayed(now)
 		}
 	case PhaseOwning, PhaseDraining, PhaseReleasing:

@@ -58,7 +58,7 @@ func (s *simStats) add(o simStats) {
 
 // Delays, joins and leaves alone: nothing is lost, nothing is published twice.
 func TestSimulationWithoutFaults(t *testing.T) {
-	st := runSeeds(t, simConfig{nodes: 3, parts: 4, accounts: 12, events: orDefault(*simEvents, 3000), joins: true, snapshotEvery: -1}, orDefault(*simSeeds, 10))
+	st := runSeeds(t, simConfig{nodes: 3, parts: 4, accounts: 12, events: orDefault(*simEvents, 3000), joins: true, snapshotEvery: 300}, orDefault(*simSeeds, 10))
 	require.Zero(t, st.Twice)
 	require.Zero(t, st.Refused)
 	require.NotZero(t, st.Moves)
@@ -66,7 +66,7 @@ func TestSimulationWithoutFaults(t *testing.T) {
 
 // Crashes, pauses longer than the lease, cut networks, lost messages, clocks that drift.
 func TestSimulation(t *testing.T) {
-	st := runSeeds(t, simConfig{nodes: 3, parts: 4, accounts: 12, events: orDefault(*simEvents, 5000), faults: true, joins: true, snapshotEvery: -1}, orDefault(*simSeeds, 20))
+	st := runSeeds(t, simConfig{nodes: 3, parts: 4, accounts: 12, events: orDefault(*simEvents, 5000), faults: true, joins: true, snapshotEvery: 300}, orDefault(*simSeeds, 20))
 	require.NotZero(t, st.Crashes*st.Pauses*st.Cuts)
 }
 
@@ -79,7 +79,7 @@ func TestSimulationFinds(t *testing.T) {
 		"C5": "the log takes the records of an owner that has a successor",
 	} {
 		t.Run(property, func(t *testing.T) {
-			cfg := simConfig{nodes: 3, parts: 4, accounts: 12, events: 5000, faults: true, snapshotEvery: -1, sabotage: property}
+			cfg := simConfig{nodes: 3, parts: 4, accounts: 12, events: 5000, faults: true, snapshotEvery: 300, sabotage: property}
 			for cfg.seed = 1; cfg.seed <= 10; cfg.seed++ {
 				_, failures := simulate(cfg)
 				if i := slices.IndexFunc(failures, func(f string) bool { return strings.Contains(f, property+":") }); i >= 0 {
