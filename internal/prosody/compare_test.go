@@ -161,7 +161,7 @@ type comparison struct {
 	resumptions, closings map[string][]int
 	enabling              map[string][]enabled
 	removals              map[address][]int
-	losses                map[loss][]int // to a newer session
+	losses                map[loss][]int  // to a newer session
 	failed                map[address]int // event at which a service's error was first
 
 	counts map[string]int
@@ -183,7 +183,7 @@ type loss struct {
 // difference that has no reason.
 func compare(trace, prosody []byte, ours *ours, atOnce bool) (*comparison, error) {
 	c := &comparison{
-		atOnce:  atOnce,
+		atOnce:    atOnce,
 		xml:       map[stanzaOf]string{},
 		prosody:   map[int]map[notice]int64{},
 		classes:   map[stanzaOf]string{},
