@@ -262,7 +262,7 @@ func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event
 	var buf [4]Key
 	var elsewhere Effects // what other processes did, which an enable meets in the Store
 	if _, ok := ev.(PushEnable); ok {
-		en.Reload(before, &elsewhere)
+		en.Load(before, now, &elsewhere)
 	}
 	en.Handle(ev, f, d)
 	d.Changes, d.Drops, d.Advice = append(elsewhere.Changes, d.Changes...), append(elsewhere.Drops, d.Drops...), append(elsewhere.Advice, d.Advice...)
@@ -474,11 +474,14 @@ func (e *Engine) store(ctx context.Context, a *Account, ev Event, now time.Time)
 		s.changes.Add(1)
 		s.mu.Unlock()
 	}()
-	switch ev := ev.(type) {
+	switch ev := a.addressed(ev).(type) {
 	case PushEnable:
 		before, err = e.cfg.Store.Enable(ctx, a.enabling(ev, now), a.policy.MaxRegistrations)
 		return sane(a.name, before), err
 	case PushDisable:
+		if ev.Service == "" {
+			return nil, nil // the device has none with Push 2.0
+		}
 		return nil, e.remove(ctx, a, ev.Key, ReasonDisabledByUser)
 	case AffiliationNone:
 		return nil, e.remove(ctx, a, ev.Key, ReasonRevoked)
@@ -511,7 +514,7 @@ func (e *Engine) reload(ctx context.Context, a *Account, eff *Effects) {
 		e.log.LogAttrs(ctx, slog.LevelWarn, "push: registrations not read again", slog.String("account", a.name), slog.Any("error", err))
 		return
 	}
-	a.Reload(rs, eff)
+	a.Load(rs, e.now(), eff)
 	e.read(a)
 }
 
@@ -551,7 +554,7 @@ func (e *Engine) Refresh(ctx context.Context, account string) error {
 	}
 	var eff Effects
 	now := e.now()
-	en.Reload(rs, &eff)
+	en.Load(rs, now, &eff)
 	e.read(en.Account)
 	e.deliver(account, now, &eff)
 	e.affected(account, now, &eff)

@@ -208,7 +208,7 @@ func ExampleAccount() {
 		fmt.Println(res.Outcome, res.RetryAt.After(now))
 	}
 	// Output:
-	// due in 1s
+	// due in 0s
 	// publish important to push.example.net because of event [4]
 	// transient true
 }

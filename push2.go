@@ -1,6 +1,7 @@
 package push
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/xml"
 	"errors"
@@ -213,6 +214,38 @@ func (p *payload) token(w *WebPush, alg, key string) {
 	w.TokenKey = NewSecret(string(der))
 	w.Claims = lastOfEach(w.Claims, func(c Claim) string { return c.Name })
 
+}
+
+// addressed returns an event with the key of the registration that a request of Push 2.0 is about: that of the session's device. A session that is
+// not known is taken for a device of its own.
+func (a *Account) addressed(ev Event) Event {
+	switch e := ev.(type) {
+	case PushEnable:
+		if e.Node == Push2Node {
+			e.Node += a.device(e.Session.ID)
+			return e
+		}
+	case PushDisable:
+		if e.Node == Push2Node {
+			e.Node += a.device(e.Session.ID)
+			for _, r := range a.regs {
+				if r.Node == e.Node {
+					e.Service = r.Service
+				}
+			}
+			return e
+		}
+	default:
+	}
+	return ev
+}
+
+// device names the device of a session: its client ID, else its resource.
+func (a *Account) device(session string) string {
+	if s := a.session(session); s != nil {
+		return cmp.Or(s.client, s.resource, s.id)
+	}
+	return session
 }
 
 // Carried is a stanza that goes along with a notification, encrypted for the client.

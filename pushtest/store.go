@@ -35,6 +35,7 @@ func Store(t *testing.T, open func(t *testing.T) push.Store) {
 		{"an unknown account has no registrations", unknownAccount},
 		{"enable stores the registration whole", enableStores},
 		{"options are kept verbatim", optionsVerbatim},
+		{"wishes are kept whole", wishesWhole},
 		{"names are kept verbatim", namesVerbatim},
 		{"enable stores what Enroll says", enableEnrolls},
 		{"enables in turn at the limit are told apart", enableInTurn},
@@ -169,12 +170,12 @@ func (t *storeTest) wantKeys(what string, got []push.Key, want ...push.Key) {
 
 func same(a, b push.Registration) bool {
 	return a.Account == b.Account && a.Key == b.Key && a.Client == b.Client && a.Enabled.Equal(b.Enabled) &&
-		sameOptions(a.Options, b.Options) && sameHealth(a.Health, b.Health)
+		sameOptions(a.Options, b.Options) && a.Wishes.Equal(b.Wishes) && sameHealth(a.Health, b.Health)
 }
 
 func sameHealth(a, b push.Health) bool {
 	return a.Errors == b.Errors && a.Refusals == b.Refusals && a.Cause == b.Cause &&
-		a.Succeeded.Equal(b.Succeeded) && a.Disabled.Equal(b.Disabled)
+		a.Failing.Equal(b.Failing) && a.Succeeded.Equal(b.Succeeded) && a.Disabled.Equal(b.Disabled)
 }
 
 func sameOptions(a, b []push.Field) bool {
@@ -210,7 +211,7 @@ func enableStores(t *storeTest) {
 	t.want("romeo", r)
 
 	whole := t.registration("romeo", "push.example.net", "n2", time.Hour) // a store that is moved keeps its health
-	whole.Health = push.Health{Errors: 2, Refusals: 1, Succeeded: start, Disabled: start.Add(time.Minute), Cause: "gone"}
+	whole.Health = push.Health{Errors: 2, Refusals: 1, Failing: start.Add(-time.Hour), Succeeded: start, Disabled: start.Add(time.Minute), Cause: "gone"}
 	t.enable(whole, 5)
 	t.want("romeo", r, whole)
 
@@ -250,8 +251,41 @@ func optionsVerbatim(t *storeTest) {
 	t.want("romeo", all...)
 }
 
+func wishesWhole(t *storeTest) {
+	var all []push.Registration
+	for i, w := range wishes() {
+		r := t.registration("romeo", "push.example.net", fmt.Sprint("n", i), time.Duration(i)*time.Second)
+		r.Wishes = w
+		if i%3 == 0 {
+			r.Options = nil
+		}
+		t.enable(r, 0)
+		all = append(all, r)
+	}
+	t.want("romeo", slices.Clone(all)...)
+	for i, w := range wishes() { // others, and none, in their place
+		r := all[(i+1)%len(all)]
+		r.Wishes = w
+		t.enable(r, 0)
+		all[(i+1)%len(all)] = r
+	}
+	t.want("romeo", slices.Clone(all)...)
+}
+
+// wishes returns some of each kind.
+func wishes() []*push.Wishes {
+	return []*push.Wishes{
+		nil,
+		{},
+		{IgnoreUnknown: true, Muted: []string{"a@example.com", "b@example.com"}, Groupchat: true, Away: true, Priority: true, Jingle: true, Name: "Julia’s phone",
+			Rooms:      []push.RoomWish{{Room: "r@rooms.example", Allow: push.RoomMentioned, Nick: "Ünï"}, {Room: "s@rooms.example", Allow: push.RoomAlways}},
+			Encryption: &push.Encryption{Algorithm: push.AES128GCM, Key: push.NewSecret("\x00\xff a 16 byte key"), MaxSize: 3000}},
+		{Push2: &push.Push2{Client: push.NewSecret("opaque"), Matches: []push.Match{{Grace: time.Minute}}}},
+	}
+}
+
 func namesVerbatim(t *storeTest) {
-	for _, name := range []string{"UPPER", "o'brien", "a b", `back\slash`, "per%cent_", "ünï", "юзер", "用户", "👩", "e\u0301"} {
+	for _, name := range []string{"UPPER", "o'brien", "a b", `back\slash`, "per%cent_", "ünï", "юзер", "用户", "👩", "e\u0301", "xn--bcher-kva", "bücher"} {
 		r := t.registration(name, "push."+name+".example", name, 0)
 		r.Client = name
 		t.enable(r, 5)
@@ -267,7 +301,7 @@ func enableEnrolls(t *storeTest) {
 	later := func(r *push.Registration) { r.Enabled = r.Enabled.Add(push.RenewAfter - time.Microsecond) }
 	muchLater := func(r *push.Registration) { r.Enabled = r.Enabled.Add(push.RenewAfter) }
 	worked := push.Update{Succeeded: start.Add(time.Second)}
-	failed := push.Update{Errors: 3, Refusals: 2}
+	failed := push.Update{Errors: 3, Refusals: 2, Failing: start.Add(time.Minute)}
 	gone := push.Update{Errors: 1, Disabled: start.Add(time.Minute), Cause: "gone"}
 	for name, c := range map[string]struct {
 		updates []push.Update
@@ -464,7 +498,7 @@ func noLimit(t *storeTest) {
 func updateAdds(t *storeTest) {
 	r := t.registration("romeo", "push.example.net", "n1", 0)
 	t.enable(r, 5)
-	for _, u := range []push.Update{{Errors: 1}, {Refusals: 1}, {Errors: 2, Refusals: 3}, {Errors: 1}} {
+	for _, u := range []push.Update{{Errors: 1}, {Refusals: 1}, {Errors: 2, Refusals: 3}, {Errors: 1, Failing: start.Add(time.Minute)}, {Errors: 1, Failing: start.Add(time.Hour)}} {
 		t.update(r, u)
 		r.Health = u.Apply(r.Health)
 		t.want("romeo", r)
@@ -477,7 +511,8 @@ func updateDisables(t *storeTest) {
 	for _, u := range []push.Update{
 		{Succeeded: start.Add(time.Second)},
 		{Errors: 2},
-		{Errors: 1, Disabled: start.Add(time.Minute), Cause: "internal-server-error"},
+		{Errors: 1, Failing: start.Add(time.Minute), Disabled: start.Add(time.Minute), Cause: "internal-server-error"},
+		{Errors: 1, Failing: start.Add(time.Hour), Disabled: start.Add(time.Minute), Cause: "internal-server-error"},
 		{Refusals: 1, Disabled: start.Add(time.Hour), Cause: "forbidden"},
 		{Disabled: start.Add(2 * time.Hour)},
 		{Errors: 1}, // a tombstone that is tried again
@@ -492,7 +527,7 @@ func updateSucceeds(t *storeTest) {
 	r := t.registration("romeo", "push.example.net", "n1", 0)
 	t.enable(r, 5)
 	for _, u := range []push.Update{
-		{Errors: 2, Refusals: 1},
+		{Errors: 2, Refusals: 1, Failing: start},
 		{Succeeded: start.Add(time.Second)},
 		{Errors: 1, Disabled: start.Add(time.Minute), Cause: "gone"},
 		{Succeeded: start.Add(time.Hour)},
@@ -506,10 +541,11 @@ func updateSucceeds(t *storeTest) {
 func removes(t *storeTest) {
 	var all []push.Registration
 	var keys []push.Key
+	push2 := push.Key{Service: "push.example.net", Node: push.Push2Node + "device"}
 	refill := func() {
 		all, keys = nil, nil
 		for i, k := range []push.Key{{Service: "push.example.net", Node: "n1"}, {Service: "push.example.net", Node: "n2"}, {Service: "push.example.net"},
-			{Service: "push.example", Node: "n1"}, {Service: "Push.example.net", Node: "n1"}, {Service: "push_example.net", Node: "n1"}} {
+			{Service: "push.example", Node: "n1"}, {Service: "Push.example.net", Node: "n1"}, {Service: "push_example.net", Node: "n1"}, push2} {
 			r := t.registration("romeo", k.Service, k.Node, time.Duration(i)*time.Second)
 			t.enable(r, 0)
 			all, keys = append(all, r), append(keys, k)
@@ -645,7 +681,7 @@ func randomCalls(t *storeTest) {
 			t.wantKeys(fmt.Sprintf("call %d: removed", i), t.remove(r.Account, k), m.remove(r.Account, k)...)
 			continue
 		case 4:
-			u.Errors = 1 + rng.IntN(2)
+			u.Errors, u.Failing = 1+rng.IntN(2), at
 		case 5:
 			u.Refusals = 1
 		case 6:

@@ -31,6 +31,8 @@ var faults = map[string]string{
 	"turns are not told apart":   "enables in turn at the limit are told apart",
 	"tells what is after":        "enable says what was there before",
 	"tells nothing if unchanged": "enable says what was there before",
+	"wishes are dropped":         "wishes are kept whole",
+	"no node is any node":        "remove takes one, a service or the account",
 	"node is ignored":            "services and nodes are told apart",
 	"names are folded":           "accounts are told apart",
 	"seconds only":               "the limit evicts the one enabled longest ago",
@@ -39,6 +41,9 @@ var faults = map[string]string{
 	"the new one stays":          "the limit can evict several, and the new one",
 	"zero is a limit":            "a limit below 1 is none",
 	"counters are set":           "update adds to the counters",
+	"failing is the last":        "update adds to the counters",
+	"failing is dropped":         "update adds to the counters",
+	"success keeps failing":      "success resets and revives",
 	"success keeps errors":       "success resets and revives",
 	"removes the service":        "remove takes one, a service or the account",
 	"removes what looks like it": "remove takes one, a service or the account",
@@ -208,6 +213,8 @@ func (s *faulty) Remove(_ context.Context, account string, k push.Key) (removed 
 	left := slices.DeleteFunc(clone(rs), func(r push.Registration) bool {
 		named := k.Names(r.Key)
 		switch {
+		case s.is("no node is any node"):
+			named = k.Service == "" || r.Service == k.Service && (k.Node == "" || r.Node == k.Node)
 		case s.is("no node is a node"):
 			named = k.Service == "" || r.Key == k
 		case s.is("no service is none"):
@@ -242,6 +249,8 @@ func (s *faulty) spoiled(r push.Registration) push.Registration {
 	switch s.fault {
 	case "client is dropped":
 		r.Client = ""
+	case "wishes are dropped":
+		r.Wishes = nil
 	case "no form is empty":
 		r.Options = append([]push.Field{}, r.Options...)
 	case "empty values are lost":
@@ -293,6 +302,16 @@ func (s *faulty) Update(_ context.Context, account string, k push.Key, u push.Up
 		return push.ErrNotRegistered
 	case s.is("counters are set") && u.Errors+u.Refusals > 0:
 		rs[i].Health.Errors, rs[i].Health.Refusals = u.Errors, u.Refusals
+	case s.is("failing is the last") && !u.Failing.IsZero():
+		rs[i].Health = u.Apply(rs[i].Health)
+		rs[i].Health.Failing = u.Failing
+	case s.is("failing is dropped"):
+		u.Failing = time.Time{}
+		rs[i].Health = u.Apply(rs[i].Health)
+	case s.is("success keeps failing") && !u.Succeeded.IsZero():
+		failing := rs[i].Health.Failing
+		rs[i].Health = u.Apply(rs[i].Health)
+		rs[i].Health.Failing = failing
 	case s.is("success keeps errors") && !u.Succeeded.IsZero():
 		rs[i].Health.Succeeded, rs[i].Health.Disabled, rs[i].Health.Cause = u.Succeeded, time.Time{}, ""
 	default:
