@@ -61,7 +61,10 @@ func (a *Account) Begin(k Key, now time.Time, e *Effects) (Notification, bool) {
 		}
 	}
 	p.begin(now, a.policy)
-	n := Notification{Account: a.name, Key: r.Key, Options: r.Options, Unread: int(r.unread), Try: int(p.tries)}
+	n := Notification{Account: a.name, Key: r.Key, Options: r.Options, Wishes: r.Wishes, Contact: a.policy.Contact, Unread: int(r.unread), Try: int(p.tries)}
+	if !p.stripped {
+		n.Carried = p.carried()
+	}
 	var at instant
 	for i := range p.flight {
 		f := &p.flight[i]
@@ -228,7 +231,7 @@ func (a *Account) End(k Key, reply Reply, now time.Time, e *Effects) Result {
 	if r.IsPush2() {
 		res.Outcome = a.classifyPush2(r, reply, now)
 	}
-	hadBody := !p.stripped && (a.policy.IncludeBody || a.policy.IncludeSender || a.policy.StandIn != "" && flightClass(p) >= ClassImportant)
+	hadBody := !p.stripped && (a.policy.IncludeBody || a.policy.IncludeSender || a.policy.StandIn != "" && flightClass(p) >= ClassImportant || p.carried() != nil)
 	if res.Outcome == OutcomeTooBig && !hadBody {
 		res.Outcome = OutcomeFailed
 	}

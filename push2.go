@@ -268,16 +268,6 @@ func (a *Account) failedForLong(r *registration, now time.Time) bool {
 	return !r.Health.Failing.IsZero() && now.Sub(r.Health.Failing) >= a.policy.DisableAfter
 }
 
-// Carried is a stanza that goes along with a notification, encrypted for the client.
-type Carried struct {
-	// Stanza is the stanza. Its XML is left out where it was too large to keep.
-	Stanza Stanza
-	// Archive is the ID by which the account's archive has it, or empty.
-	Archive string
-	// Send says how, for a registration of Push 2.0.
-	Send *WebPush
-}
-
 // Split returns n as the notifications that each go as a stanza of their own: one for each stanza that it carries with Push 2.0, else n. All of them
 // are sent, each with an ID of its own; the first error among their replies is the reply.
 func (n *Notification) Split() []Notification {
