@@ -295,6 +295,17 @@ func (a *Account) again(r *registration, wait time.Duration, now time.Time, e *E
 	return time.Time{}
 }
 
+// Interrupted says that no reply will come to what is in flight, because the process that has sent it is gone: it goes out again, at once. Perhaps it was
+// accepted, and is then published twice; to leave it would be to lose what was not.
+func (a *Account) Interrupted(now time.Time, e *Effects) {
+	a.gone = nil
+	for _, r := range a.regs {
+		if r.pace.inFlight {
+			a.again(r, 0, now, e)
+		}
+	}
+}
+
 func flightClass(p *pacer) (class Class) {
 	for i := range p.flight {
 		if c, ok := p.flight[i].class(); ok {
