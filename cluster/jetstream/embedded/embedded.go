@@ -3,6 +3,7 @@
 package embedded
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/url"
@@ -19,16 +20,15 @@ type Config struct {
 	Dir string
 	// Node is the server's name, unique in the cluster. Default "push".
 	Node string
-	// Listen is where clients of NATS connect, "host:port"; port 0 or -1 means any. Empty: nowhere, only Conn reaches it.
+	// Listen is where clients of NATS connect, "host:port"; port 0 means any. They need the user "push" and Secret as password. Empty: nowhere, only Conn
+	// reaches it.
 	Listen string
-	// Cluster is where the other servers connect, "host:port". Empty: it is alone. Routes are those of the others, and may name this one too. Every
-	// server of the cluster needs the same Secret, which keeps strangers out; it travels in clear, so the network between them has to be a trusted one, or
-	// a tunnel.
+	// Cluster is where the other servers connect, "host:port". Empty: it is alone. Routes are those of all the others, and may name this one too.
 	Cluster string
 	Routes  []string
-	Secret  string
-	// Advertise is what the others are told instead of Cluster, if they reach this server by another address.
-	Advertise string
+	// Secret keeps strangers out; every server of the cluster has the same. It travels in clear, so the network between them has to be a trusted one, or a
+	// tunnel. Required with Cluster or Listen.
+	Secret string
 	// Sync writes every append to the disk itself before it is acknowledged, so that a machine that loses power loses nothing; each takes as long as the disk needs.
 	// Without, an append survives the end of the process by whatever signal, and power failures only as far as other replicas have it.
 	Sync bool
@@ -47,33 +47,32 @@ type Server struct {
 // Start runs a server and connects to it inside the process.
 func Start(cfg Config) (*Server, error) {
 	o := &server.Options{
-		ServerName: cfg.Node, JetStream: true, StoreDir: cfg.Dir, NoSigs: true, NoLog: true, DontListen: cfg.Listen == "",
+		ServerName: cfg.Node, JetStream: true, StoreDir: cfg.Dir, NoSigs: true, NoLog: true, DontListen: cfg.Listen == "" && cfg.Cluster == "",
 		SyncAlways: cfg.Sync, JetStreamMaxStore: cfg.MaxBytes, JetStreamMaxMemory: 64 << 20, MaxPayload: 8 << 20, DisableShortFirstPing: true,
 	}
 	if o.ServerName == "" {
 		o.ServerName = "push"
 	}
+	if (cfg.Listen != "" || cfg.Cluster != "") && cfg.Secret == "" {
+		return nil, errors.New("embedded: Config.Secret is empty; whoever reaches the port could read and write everything")
+	}
+	listen := cfg.Listen
+	o.Username, o.Password = "push", cfg.Secret
+	if listen == "" { // a server of a cluster has to listen somewhere; this one lets nobody in
+		listen, o.Password = "127.0.0.1:0", rand.Text()
+	}
 	var err error
-	if cfg.Listen != "" {
-		if o.Host, o.Port, err = split(cfg.Listen); err != nil {
-			return nil, fmt.Errorf("embedded: Config.Listen: %w", err)
-		}
+	if o.Host, o.Port, err = split(listen); err != nil {
+		return nil, fmt.Errorf("embedded: Config.Listen: %w", err)
 	}
 	if cfg.Cluster != "" {
-		c := server.ClusterOpts{Name: "push", Advertise: cfg.Advertise, ConnectRetries: 1 << 30, PoolSize: -1}
+		c := server.ClusterOpts{Name: "push", NoAdvertise: true, ConnectRetries: 1 << 30, PoolSize: -1, Username: "push", Password: cfg.Secret}
 		if c.Host, c.Port, err = split(cfg.Cluster); err != nil {
 			return nil, fmt.Errorf("embedded: Config.Cluster: %w", err)
 		}
-		if cfg.Secret != "" {
-			c.Username, c.Password = "push", cfg.Secret
-		}
 		o.Cluster = c
 		for _, r := range cfg.Routes {
-			u := &url.URL{Scheme: "nats", Host: r}
-			if cfg.Secret != "" {
-				u.User = url.UserPassword("push", cfg.Secret)
-			}
-			o.Routes = append(o.Routes, u)
+			o.Routes = append(o.Routes, &url.URL{Scheme: "nats", Host: r, User: url.UserPassword("push", cfg.Secret)})
 		}
 	}
 	s, err := server.NewServer(o)
@@ -89,7 +88,7 @@ func Start(cfg Config) (*Server, error) {
 		s.Shutdown()
 		return nil, errors.New("embedded: the NATS server does not come up; is its port free, and its directory writable and used by no other?")
 	}
-	conn, err := nats.Connect("", nats.InProcessServer(s), nats.Name("push "+o.ServerName), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
+	conn, err := nats.Connect("", nats.InProcessServer(s), nats.UserInfo(o.Username, o.Password), nats.Name("push "+o.ServerName), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
 	if err != nil {
 		s.Shutdown()
 		return nil, fmt.Errorf("embedded: %w", err)
