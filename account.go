@@ -21,8 +21,8 @@ type Account struct {
 	sessions []*session
 	// touched is when something was remembered last, or a session ended since. left is when a session ended last.
 	touched, left instant
-	// gone are the keys of registrations that were removed while a publish for them was not answered.
-	gone []Key
+	// gone are the keys of registrations that were removed while a publish for them was not answered. nil: there are none, as a rule.
+	gone *[]Key
 	// key is that of the hashes of stanza IDs.
 	key hashKey
 	// claims counts what sessions claimed, to tell which one was last.
@@ -138,7 +138,7 @@ func (a *Account) Idle(now time.Time) bool {
 
 // idleAt returns when the account will be Idle if nothing happens. It returns false if something has to happen first.
 func (a *Account) idleAt() (time.Time, bool) {
-	if len(a.sessions) > 0 || len(a.gone) > 0 {
+	if len(a.sessions) > 0 || a.gone != nil {
 		return time.Time{}, false
 	}
 	var at time.Time
@@ -168,18 +168,25 @@ func (a *Account) find(k Key) *registration {
 // put inserts or replaces the stored part of a registration.
 func (a *Account) put(n Registration) *registration {
 	i, ok := slices.BinarySearchFunc(a.regs, n.Key, func(r *registration, k Key) int { return r.Key.Compare(k) })
+	n.Account = a.name // one string for all
 	if ok {
 		a.regs[i].Registration, a.regs[i].stub = n, false
 	} else {
 		a.regs = slices.Insert(a.regs, i, &registration{Registration: n})
-		a.regs[i].pace.inFlight = slices.Contains(a.gone, n.Key)
+		a.regs[i].pace.inFlight = a.isGone(n.Key)
 	}
 	return a.regs[i]
 }
 
+// isGone tells whether a registration with the key was removed while a publish for it was not answered.
+func (a *Account) isGone(k Key) bool { return a.gone != nil && slices.Contains(*a.gone, k) }
+
 func (a *Account) remove(r *registration, reason Reason, e *Effects) {
-	if r.pace.inFlight && !slices.Contains(a.gone, r.Key) {
-		a.gone = append(a.gone, r.Key)
+	if r.pace.inFlight && !a.isGone(r.Key) {
+		if a.gone == nil {
+			a.gone = new([]Key)
+		}
+		*a.gone = append(*a.gone, r.Key)
 	}
 	a.unbind(r, reason, e)
 	r.drop(r.pace.takeAll(), reason, "", e)
@@ -310,7 +317,7 @@ func (a *Account) enable(e PushEnable, now time.Time, d *Decision) {
 func (a *Account) enabling(e PushEnable, now time.Time) Registration {
 	n := Registration{Account: a.name, Key: e.Key, Options: cloneFields(e.Options), Wishes: e.Wishes, Enabled: now.Truncate(time.Millisecond)}
 	if s := a.session(e.Session.ID); s != nil {
-		n.Client = s.client
+		n.Client = s.client()
 	}
 	return n
 }
@@ -640,7 +647,7 @@ func (a *Account) Status(now time.Time) AccountStatus {
 		st.Registrations = append(st.Registrations, rs)
 	}
 	for _, s := range a.sessions {
-		ss := SessionStatus{ID: s.id, Client: s.client, Hibernated: s.hibernated, Extended: s.extended}
+		ss := SessionStatus{ID: s.id, Client: s.client(), Hibernated: s.hibernated, Extended: s.extended}
 		if s.bound != nil {
 			ss.Bound, ss.IsBound = s.bound.Key, true
 		} else if s.claim != nil {

@@ -176,8 +176,8 @@ func writeSessions(e *snapshotWriter, a *Account) {
 			claim = claimsKnown
 		}
 		e.string(s.id)
-		e.string(s.client)
-		e.b = append(e.b, byte(claim)|flagBits(s.hibernated, s.extended, s.unadvised)<<2)
+		e.string(s.device)
+		e.b = append(e.b, byte(claim)|flagBits(s.hibernated, s.extended, s.unadvised, s.nameless)<<2)
 		switch claim {
 		case claimsBound, claimsKnown:
 			e.uint(uint64(i))
@@ -191,10 +191,10 @@ func writeSessions(e *snapshotWriter, a *Account) {
 
 func readSessions(d *snapshotReader, a *Account) {
 	for len(d.b) > 0 && d.err == nil {
-		s := &session{id: d.string(), client: d.string()}
+		s := &session{id: d.string(), device: d.string()}
 		flags := d.byte()
-		s.hibernated, s.extended, s.unadvised = flags&4 != 0, flags&8 != 0, flags&16 != 0
-		if flags >= 32 {
+		s.hibernated, s.extended, s.unadvised, s.nameless = flags&4 != 0, flags&8 != 0, flags&16 != 0, flags&32 != 0
+		if flags >= 64 {
 			d.fail("flags of a session")
 		}
 		switch claim := flags & 3; claim {
@@ -273,15 +273,19 @@ func readStates(d *snapshotReader, a *Account) {
 }
 
 func writeGone(e *snapshotWriter, a *Account) {
-	for _, k := range a.gone {
-		e.key(k)
+	if a.gone != nil {
+		for _, k := range *a.gone {
+			e.key(k)
+		}
 	}
 }
 
 func readGone(d *snapshotReader, a *Account) {
+	var gone []Key
 	for len(d.b) > 0 && d.err == nil {
-		a.gone = append(a.gone, d.key())
+		gone = append(gone, d.key())
 	}
+	a.gone = &gone
 }
 
 // memory writes what was notified, without what was forgotten.
