@@ -38,10 +38,8 @@ type registration struct {
 	pace pacer
 	// unread counts the important and urgent stanzas that it was notified of since its session was last active, and not withdrawn since.
 	unread int32
-	// stub: only its key is known, from a snapshot. It takes notifications, and sends them when the rest was read.
-	stub bool
-	// retried is when a tombstone was tried again last (Policy.RetryDisabled).
-	retried instant
+	// retried is when a tombstone was tried again last (Policy.RetryDisabled), in seconds since 1970. Zero: never.
+	retried uint32
 }
 
 // Facts is what the rules may know besides the event.
@@ -107,7 +105,7 @@ func (a *Account) Load(rs []Registration, now time.Time, e *Effects) {
 		old := a.find(n.Key)
 		fresh := old == nil
 		wasDisabled := !fresh && !old.Health.Disabled.IsZero()
-		fromStub := !fresh && old.stub
+		fromStub := !fresh && old.pace.stub
 		r := a.put(n)
 		disabled := !r.Health.Disabled.IsZero()
 		switch {
@@ -170,7 +168,7 @@ func (a *Account) put(n Registration) *registration {
 	i, ok := slices.BinarySearchFunc(a.regs, n.Key, func(r *registration, k Key) int { return r.Key.Compare(k) })
 	n.Account = a.name // one string for all
 	if ok {
-		a.regs[i].Registration, a.regs[i].stub = n, false
+		a.regs[i].Registration, a.regs[i].pace.stub = n, false
 	} else {
 		a.regs = slices.Insert(a.regs, i, &registration{Registration: n})
 		a.regs[i].pace.inFlight = a.isGone(n.Key)
@@ -380,8 +378,9 @@ func (r *registration) caughtUp() {
 		return
 	}
 	r.unread = 0
-	for i := range r.mem.ring {
-		r.mem.ring[i].hash &^= counts
+	all := r.mem.all()
+	for i := range all {
+		all[i].hash &^= counts
 	}
 	for _, parts := range [...][]part{r.pace.waiting, r.pace.flight} {
 		for i := range parts {
@@ -540,7 +539,7 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 // mayRetry tells whether a tombstone is tried once more (XEP-0357 §7.1).
 func (a *Account) mayRetry(r *registration, now time.Time) bool {
 	after := a.policy.RetryDisabled
-	return after > 0 && now.Sub(r.Health.Disabled) >= after && (r.retried == 0 || now.Sub(r.retried.time()) >= after)
+	return after > 0 && now.Sub(r.Health.Disabled) >= after && (r.retried == 0 || now.Sub(time.Unix(int64(r.retried), 0)) >= after)
 }
 
 // Next returns when Due has something to do; zero means never. It changes with every call of Handle, Due, Begin and End.
@@ -552,7 +551,7 @@ func (a *Account) Next() time.Time {
 		}
 	}
 	for _, r := range a.regs {
-		earlier(r.pace.next(a.policy, r.stub))
+		earlier(r.pace.next(a.policy))
 	}
 	for _, s := range a.sessions {
 		earlier(s.wakeAt.time())
@@ -582,7 +581,7 @@ func (a *Account) Due(now time.Time, keys []Key, e *Effects) []Key {
 		if !now.Before(p.expiry(a.policy)) {
 			r.drop(p.takeOld(now, a.policy), ReasonTooOld, "", e)
 		}
-		if len(p.waiting) > 0 && !p.inFlight && !p.queued && !r.stub && !now.Before(p.ready()) {
+		if len(p.waiting) > 0 && !p.inFlight && !p.queued && !p.stub && !now.Before(p.ready()) {
 			p.queued = true
 			keys = append(keys, r.Key)
 		}

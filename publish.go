@@ -52,7 +52,7 @@ func (a *Account) Begin(k Key, now time.Time, e *Effects) (Notification, bool) {
 			r.drop(p.takeAll(), ReasonDisabled, "", e)
 			return Notification{}, false
 		}
-		r.retried = toInstant(now)
+		r.retried = uint32(max(now.Unix(), 1))
 	}
 	if !now.Before(p.expiry(a.policy)) {
 		r.drop(p.takeOld(now, a.policy), ReasonTooOld, "", e)

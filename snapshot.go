@@ -147,7 +147,7 @@ func writeKeys(e *snapshotWriter, a *Account) {
 
 func readKeys(d *snapshotReader, a *Account) {
 	for len(d.b) > 0 && d.err == nil {
-		r := &registration{Registration: Registration{Account: a.name, Key: d.key()}, stub: true}
+		r := &registration{Registration: Registration{Account: a.name, Key: d.key()}, pace: pacer{stub: true}}
 		if n := len(a.regs); n > 0 && a.regs[n-1].Key.Compare(r.Key) >= 0 {
 			d.fail("registrations out of order")
 		}
@@ -226,7 +226,7 @@ func writeStates(e *snapshotWriter, a *Account) {
 		}
 		e.uint(uint64(i))
 		e.uint(uint64(r.unread))
-		e.instant(r.retried)
+		e.uint(uint64(r.retried))
 		e.memory(&r.mem)
 		e.b = append(e.b, flagBits(p.inFlight, p.stripped))
 		e.uint(uint64(p.tries))
@@ -253,7 +253,7 @@ func readStates(d *snapshotReader, a *Account) {
 		}
 		last = i
 		r.unread = int32(d.limited(math.MaxInt32))
-		r.retried = d.instant()
+		r.retried = uint32(d.limited(math.MaxUint32))
 		d.memory(&r.mem)
 		p := &r.pace
 		flags := d.byte()
@@ -291,14 +291,14 @@ func readGone(d *snapshotReader, a *Account) {
 // memory writes what was notified, without what was forgotten.
 func (e *snapshotWriter) memory(m *notified) {
 	n := 0
-	for _, r := range m.ring[m.head:] {
+	for _, r := range m.all() {
 		if r.at != forgotten {
 			n++
 		}
 	}
 	e.uint(uint64(n))
 	last := int64(0)
-	for _, r := range m.ring[m.head:] {
+	for _, r := range m.all() {
 		if r.at != forgotten {
 			e.fixed(r.hash)
 			e.int(r.at - last)
