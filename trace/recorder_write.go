@@ -218,7 +218,7 @@ func (w *Writer) Account(at time.Time, st *push.AccountStatus) []byte {
 		}
 		h := &r.Health
 		l.Targets = append(l.Targets, target{r.Service, r.Node, registrationState{
-			Client: r.Client, Enabled: millis(r.Enabled), Errors: h.Errors, Refusals: h.Refusals,
+			Client: r.Client, Enabled: millis(r.Enabled), Errors: h.Errors, Refusals: h.Refusals, Failing: millis(h.Failing),
 			Succeeded: millis(h.Succeeded), Disabled: millis(h.Disabled), Cause: h.Cause, Options: fields(r.Options), Wishes: r.Wishes,
 		}})
 	}
