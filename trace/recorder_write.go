@@ -144,7 +144,7 @@ func (w *Writer) Event(at time.Time, number uint64, ev push.Event, d *Recorded) 
 	}
 	switch ev.(type) {
 	case push.PushEnable, push.PushDisable, push.AffiliationNone:
-		if !readable(l.Service) {
+		if !readable(l.Service) && !(l.Service == "" && strings.HasPrefix(l.Node, push.Push2Node)) {
 			return nil
 		}
 	case push.SessionRestored:
