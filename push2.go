@@ -248,14 +248,24 @@ func (a *Account) device(session string) string {
 	return session
 }
 
-// Carried is a stanza that goes along with a notification, encrypted for the client.
-type Carried struct {
-	// Stanza is the stanza. Its XML is left out where it was too large to keep.
-	Stanza Stanza
-	// Archive is the ID by which the account's archive has it, or empty.
-	Archive string
-	// Send says how, for a registration of Push 2.0.
-	Send *WebPush
+// classifyPush2 is the table of outcomes of Push 2.0, whose draft goes by the error's type alone: what is of type wait is tried again, other errors
+// are not, whatever they say, and they disable a registration only when that has gone on for long. A publish that could not be sent says nothing
+// about it.
+func (a *Account) classifyPush2(r *registration, reply Reply, now time.Time) Outcome {
+	switch {
+	case reply.Vetoed != "":
+		return OutcomeDropped
+	case reply.OK():
+		return OutcomeAccepted
+	case reply.Missing, reply.Type == "wait" && !a.failedForLong(r, now):
+		return OutcomeTransient
+	}
+	return OutcomeFailed
+}
+
+// failedForLong tells whether a registration of Push 2.0 has failed so long that an error disables it.
+func (a *Account) failedForLong(r *registration, now time.Time) bool {
+	return !r.Health.Failing.IsZero() && now.Sub(r.Health.Failing) >= a.policy.DisableAfter
 }
 
 // Split returns n as the notifications that each go as a stanza of their own: one for each stanza that it carries with Push 2.0, else n. All of them

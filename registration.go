@@ -64,7 +64,8 @@ type Health struct {
 	Errors int
 	// Refusals counts forbidden, not-authorized and not-allowed in a row.
 	Refusals int
-	// Failing is when the first of the errors in a row came that Errors counts. Zero: there is none.
+	// Failing is when the first error came since the last success, for registrations of Push 2.0, which are not disabled before that is long ago.
+	// Zero: none came.
 	Failing time.Time
 	// Succeeded is when a publish was accepted first, or last as far as the store was told: it is refreshed about once a day.
 	// Zero: never.
@@ -162,7 +163,7 @@ type Store interface {
 type Update struct {
 	// Errors and Refusals are added to the counters.
 	Errors, Refusals int
-	// Failing sets Health.Failing if that is zero. It comes with Errors.
+	// Failing sets Health.Failing if that is zero.
 	Failing time.Time
 	// Disabled makes it a tombstone as of this time, because of Cause. Errors and Refusals may be set with it.
 	Disabled time.Time
