@@ -277,7 +277,7 @@ func (a *Account) enable(e PushEnable, now time.Time, d *Decision) {
 			kind, reason = ChangeEnabled, ReasonReenabled
 		}
 		later := func(o *registration) bool { return o.Enabled.After(old.Enabled) }
-		n, _ = n.renew(old.Registration, len(a.regs) >= max(a.policy.MaxRegistrations, 1) && slices.ContainsFunc(a.regs, later))
+		n, _ = n.renew(old.Registration, a.policy.MaxRegistrations > 0 && slices.ContainsFunc(a.regs, later))
 	}
 	r := a.put(n)
 	d.change(e.Key, kind, reason, "")
@@ -513,6 +513,9 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 		}
 		if a.policy.IncludeSender || a.policy.IncludeBody {
 			w.text = &text{toInstant(f.Now), h, st.From, st.Body}
+		}
+		if r.Wishes != nil {
+			w.carry(r, q, st, h, f.Now)
 		}
 	}
 	v.Stanzas = d.ids[first:len(d.ids):len(d.ids)]

@@ -92,9 +92,8 @@ func Enroll(before []Registration, r Registration, limit int) (stored Registrati
 	}
 	after := slices.Clone(before)
 	if i := slices.IndexFunc(before, func(o Registration) bool { return o.Key == r.Key }); i >= 0 {
-		full := limit > 0 && len(before) >= limit
 		later := func(o Registration) bool { return o.Enabled.After(before[i].Enabled) }
-		stored, write = r.renew(before[i], full && slices.ContainsFunc(before, later))
+		stored, write = r.renew(before[i], limit > 0 && slices.ContainsFunc(before, later))
 		after[i] = stored
 	} else {
 		after = append(after, r)
@@ -109,7 +108,7 @@ func (r Registration) sameDevice(o Registration) bool {
 }
 
 // renew returns what the enable r makes of old, which is stored under the same key, and whether that differs from old. inTurn says that the order in which
-// the account's registrations were enabled matters now.
+// the account's registrations were enabled changes, which decides which of them goes when there are too many.
 //
 // An enable says nothing about whether the push service takes what it is sent, so what is known of that stays: else a client that enables on
 // every connect would never be found out, and a device that has proved itself would be disabled as quickly as one that never worked. Only a tombstone starts

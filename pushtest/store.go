@@ -342,7 +342,7 @@ func enableEnrolls(t *storeTest) {
 	}
 }
 
-// enableInTurn: at the limit the order of the enables matters, however little time there was between them.
+// enableInTurn: where there is a limit the order of the enables matters, however little time there was between them.
 func enableInTurn(t *storeTest) {
 	a := t.registration("romeo", "push.example.net", "n1", 0)
 	b := t.registration("romeo", "push.example.net", "n2", time.Hour)
