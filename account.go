@@ -520,6 +520,9 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 		if a.policy.IncludeSender || a.policy.IncludeBody {
 			w.text = &text{toInstant(f.Now), h, st.From, st.Body}
 		}
+		if r.Wishes != nil {
+			w.carry(r, q, st, h, f.Now)
+		}
 	}
 	v.Stanzas = d.ids[first:len(d.ids):len(d.ids)]
 	if w == nil {
