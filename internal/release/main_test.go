@@ -11,11 +11,16 @@ import (
 
 const version = "v0.99.0"
 
+func long(t *testing.T) {
+	t.Helper()
+	if os.Getenv("PUSH_TEST_FULL") != "1" {
+		t.Skip("takes half a minute; PUSH_TEST_FULL=1 runs it")
+	}
+}
+
 // TestOutsider builds programs outside of the repository against what the release would be: no workspace, no replace lines.
 func TestOutsider(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds programs")
-	}
+	long(t)
 	proxy := t.TempDir()
 	here, err := os.Getwd()
 	if err != nil {
@@ -97,6 +102,7 @@ func cacheDir(t *testing.T) string {
 
 // TestTag makes the commit and the tags of a release in a copy of the repository.
 func TestTag(t *testing.T) {
+	long(t)
 	top, err := git("rev-parse", "--show-toplevel")
 	if err != nil {
 		t.Fatal(err)
