@@ -154,7 +154,7 @@ func TestRegistrationsOfOthersAreIgnored(t *testing.T) {
 	a := NewAccount(juliet, nil, others)
 	assert.Len(t, a.Registrations(), 1)
 	var e Effects
-	a.Reload(others, &e)
+	a.Load(others, newYear, &e)
 	assert.Len(t, a.Registrations(), 1)
 	assert.Empty(t, e)
 }

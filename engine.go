@@ -511,7 +511,7 @@ func (e *Engine) reload(ctx context.Context, a *Account, eff *Effects) {
 		e.log.LogAttrs(ctx, slog.LevelWarn, "push: registrations not read again", slog.String("account", a.name), slog.Any("error", err))
 		return
 	}
-	a.Reload(rs, eff)
+	a.Load(rs, e.now(), eff)
 	e.read(a)
 }
 
@@ -551,7 +551,7 @@ func (e *Engine) Refresh(ctx context.Context, account string) error {
 	}
 	var eff Effects
 	now := e.now()
-	en.Reload(rs, &eff)
+	en.Load(rs, now, &eff)
 	e.read(en.Account)
 	e.deliver(account, now, &eff)
 	e.affected(account, now, &eff)

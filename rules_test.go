@@ -288,7 +288,7 @@ func (s *story) happen(verb string, args []string) error {
 			}
 			rs = append(rs, r)
 		}
-		a.Reload(rs, &e)
+		a.Load(rs, s.sim.now, &e)
 		s.effects(a, &e)
 	case "flush":
 		s.sim.account(user).Flush(s.sim.now)

@@ -22,9 +22,11 @@ type RegistrationStatus struct {
 // SessionStatus is a session.
 type SessionStatus struct {
 	ID, Client string
-	// Bound is the registration that it is bound to, if IsBound.
+	// Bound is the registration that it is bound to, if IsBound. If Superseded, it is the one that it would be bound to: a newer session of the same
+	// device has it, or the registrations have not been read.
 	Bound      Key
 	IsBound    bool
+	Superseded bool
 	Hibernated bool
 	// Extended: the host was advised to keep it resumable for longer than its normal time.
 	Extended bool
