@@ -1,0 +1,138 @@
+package push
+
+// What the user and the client asked for, as a rule. It is data of the registration (Wishes) or an answer of the host (ChatInfo), and
+// evaluating it is pure. What nobody could answer filters nothing, and the verdict's Detail says so.
+
+// said is what is known of a stanza besides itself. One is shared by the questions about one stanza.
+type said struct {
+	// chat is the bare JID of the chat that the stanza belongs to.
+	chat string
+	// info is what the host knows of it; answered: it was asked or said so by itself; failed: it was asked and could not say.
+	info             ChatInfo
+	answered, failed bool
+	// self is who the user is there.
+	self Self
+	// mention is whether the stanza is meant for the user, once somebody wanted to know.
+	mention Fact
+	why     string // if that is not known
+	asked   bool
+}
+
+// What a Detail says.
+const (
+	detailContact   = "not known whether the sender is a contact"
+	detailNick      = "own nickname in the room not known"
+	detailEncrypted = "encrypted: mention not known"
+	detailSettings  = "chat settings not known"
+)
+
+// wanted is rule R17. ReasonNone means that nothing speaks against the notification.
+func wanted(q *question) (Rule, Reason) {
+	st, s := q.stanza, q.said
+	room := st.Type == MessageGroupchat || q.event == onGroupchat
+
+	// A room sends the user's own message back to all, the user's other devices too.
+	if room && s.own(st) {
+		return RuleContent, ReasonReflection
+	}
+	if w := q.wishes; w != nil && w.Push2 == nil {
+		if rule, reason := filtered(q, w, room); reason != ReasonNone {
+			return rule, reason
+		}
+	}
+	if q.class == ClassUrgent && q.policy.AskedCallsOnly && (q.wishes == nil || q.wishes.Push2 == nil && !q.wishes.Jingle) {
+		return RuleFilter, ReasonNoCalls
+	}
+
+	// XEP-0492. Where nothing is set, a public room is for mentions and anything else for everything (§3).
+	if !s.answered {
+		if s.failed {
+			q.detail = detailSettings
+		}
+		return RuleNone, ReasonNone
+	}
+	identity := ""
+	if q.wishes != nil {
+		identity = q.wishes.Identity
+	}
+	when, set := s.info.When(identity)
+	if !set && room && s.info.Public == FactYes {
+		when = NotifyOnMention
+	}
+	switch {
+	case when == NotifyNever:
+		return RuleSettings, ReasonChatNever
+	case when == NotifyOnMention && room && !q.mentioned(): // in a chat of two, who else would be meant
+		return RuleSettings, ReasonNotMentioned
+	}
+	return RuleNone, ReasonNone
+}
+
+// filtered is what the client asked for with the extensions of Tigase.
+func filtered(q *question, w *Wishes, room bool) (Rule, Reason) {
+	st, s := q.stanza, q.said
+	if len(w.Muted) > 0 && (w.Mutes(s.chat) || st.Details != nil && st.Details.Room != "" && w.Mutes(bare(st.Details.Room))) {
+		return RuleFilter, ReasonMuted
+	}
+	if w.IgnoreUnknown && !room && s.chat != s.self.Account && s.chat == bare(st.From) {
+		switch s.info.Contact {
+		case FactNo:
+			return RuleFilter, ReasonNotContact
+		case FactUnknown:
+			q.detail = detailContact
+		}
+	}
+	if !w.Groupchat || !room {
+		return RuleNone, ReasonNone
+	}
+	asked, listed := w.Room(s.chat)
+	switch {
+	case !listed:
+		return RuleFilter, ReasonRoomNotListed
+	case asked.Allow == RoomNever:
+		return RuleFilter, ReasonRoomNever
+	case asked.Allow == RoomMentioned && !q.mentioned():
+		return RuleFilter, ReasonNotMentioned
+	}
+	return RuleNone, ReasonNone
+}
+
+// own tells whether the user sent the message, as far as the host knows who that is in the room.
+func (s *said) own(st *Stanza) bool {
+	if id := s.info.OccupantID; id != "" && st.Details != nil && st.Details.OccupantID != "" {
+		return st.Details.OccupantID == id
+	}
+	nick := s.info.Nick
+	return nick != "" && len(st.From) == len(s.chat)+1+len(nick) && st.From[len(s.chat)+1:] == nick
+}
+
+// mentioned tells whether the stanza is meant for the user, or nobody can tell.
+func (q *question) mentioned() bool {
+	fact, why := q.said.mentions(q.stanza, q.policy)
+	if fact == FactUnknown {
+		q.detail = why
+	}
+	return fact != FactNo
+}
+
+// mentions tells whether a stanza mentions the user or answers a message of the user's, and why that is not known.
+func (s *said) mentions(st *Stanza, p *Policy) (Fact, string) {
+	if s.asked {
+		return s.mention, s.why
+	}
+	s.asked = true
+	s.self.NoText = p.NoTextMentions
+	switch {
+	case s.info.Mentioned != FactUnknown:
+		s.mention = s.info.Mentioned
+	case st.Mentions(&s.self) || st.RepliesTo(&s.self):
+		s.mention = FactYes
+	case st.Content == ContentEncrypted && !p.SkipEncryptedMentions:
+		s.why = detailEncrypted
+	case s.self.Nicks == [2]string{} && !p.NoTextMentions && st.Body != "" && st.Content != ContentEncrypted:
+		s.why = detailNick
+	default:
+		s.mention = FactNo
+	}
+	return s.mention, s.why
+}
