@@ -304,9 +304,6 @@ func (a *Account) enabling(e PushEnable, now time.Time) Registration {
 	if s := a.session(e.Session.ID); s != nil {
 		n.Client = s.client
 	}
-	if old := a.find(e.Key); old != nil {
-		n.Health.Succeeded = old.Health.Succeeded // that it ever worked outlasts the client's next connect
-	}
 	return n
 }
 

@@ -113,7 +113,7 @@ func TestBackoffStaysWithinPolicy(t *testing.T) {
 		{}, {RetryMin: 1, RetryMax: 1}, {RetryMin: 7, RetryMax: 1 << 62}, {RetryMin: time.Second, RetryMax: time.Second},
 		{RetryMin: 1 << 62, RetryMax: 1 << 62},
 	} {
-		p.Expire = 1 << 62
+		p.Expire, p.MinInterval = 1<<62, -1
 		lowest, highest := p.RetryMin, p.RetryMax
 		if highest == 0 {
 			lowest, highest = 5*time.Second, 5*time.Minute

@@ -48,7 +48,7 @@ func TestSecrets(t *testing.T) {
 		publisher := PublisherFunc(func(ctx context.Context, n *Notification) error {
 			mu.Lock()
 			defer mu.Unlock()
-			iq := string(n.AppendIQ(nil, "example.com", "i"))
+			iq := string(n.AppendStanza(nil, "example.com", "i"))
 			if strings.Contains(iq, secret) && (strings.Contains(iq, text) || n.Class == ClassPlain) {
 				published++
 			}

@@ -45,7 +45,8 @@ type SessionRestored struct {
 	// Bound is the registration that the session is bound to, if IsBound. If it is not, a client ID binds it as in SessionOpen.
 	Bound   Key
 	IsBound bool
-	// Superseded says, together with IsBound, that a newer session of the same device has the registration now (rule R1).
+	// Superseded says that it does not have Bound now: a newer session of the same device has it (rule R1). Without IsBound it says that the
+	// session has nothing, whatever its client ID.
 	Superseded bool
 	// Hibernated: its connection is gone, and it can be resumed (XEP-0198).
 	Hibernated bool

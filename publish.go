@@ -22,6 +22,12 @@ type Notification struct {
 	Sender, Body string
 	// Options are the registration's publish options, which must not be changed.
 	Options []Field
+	// Wishes are the registration's, which must not be changed, and hold keys.
+	Wishes *Wishes
+	// Carried are stanzas whose content goes along, encrypted, because the client asked for that with keys of its own; oldest first.
+	Carried []Carried
+	// Contact is Policy.Contact.
+	Contact string
 	// Events are the numbers of the events that it came from, oldest first.
 	Events []uint64
 	// Try is 1 for the first try.
@@ -320,8 +326,14 @@ func (r *registration) flightDrop(reason Reason, detail string) Drop {
 	return d
 }
 
-// AppendIQ appends the publish as an IQ stanza from the server's domain with the given ID (XEP-0357 §7). It allocates nothing if dst has room.
-func (n *Notification) AppendIQ(dst []byte, from, id string) []byte {
+// AppendStanza appends the stanza that publishes n, from the server's domain with the given ID: an IQ (XEP-0357 §7), or, for a registration of
+// Push 2.0, a message. The ID must not be guessable, and is how replies are known. If nothing is encrypted and dst has room, it allocates nothing.
+//
+// Of n.Carried only the newest goes along with Push 2.0: see Split.
+func (n *Notification) AppendStanza(dst []byte, from, id string) []byte {
+	if n.IsPush2() {
+		return n.appendMessage(dst, from, id)
+	}
 	dst = append(dst, `<iq type="set" from="`...)
 	dst = appendEscaped(dst, from)
 	dst = append(dst, `" to="`...)
@@ -334,24 +346,17 @@ func (n *Notification) AppendIQ(dst []byte, from, id string) []byte {
 		dst = appendEscaped(dst, n.Node)
 		dst = append(dst, '"')
 	}
-	dst = append(dst, `><item><notification xmlns="urn:xmpp:push:0"><x xmlns="jabber:x:data" type="submit">`+
-		`<field var="FORM_TYPE" type="hidden"><value>urn:xmpp:push:summary</value></field>`...)
-	if n.Unread > 0 {
-		dst = append(dst, `<field var="message-count"><value>`...)
-		dst = strconv.AppendInt(dst, int64(n.Unread), 10)
-		dst = append(dst, `</value></field>`...)
+	dst = append(dst, `><item><notification xmlns="urn:xmpp:push:0">`...)
+	if n.encrypts() {
+		dst = n.appendEncrypted(dst)
+	} else {
+		dst = n.appendSummary(dst)
 	}
-	if n.Sender != "" {
-		dst = append(dst, `<field var="last-message-sender"><value>`...)
-		dst = appendEscaped(dst, n.Sender)
-		dst = append(dst, `</value></field>`...)
+	if n.Wishes != nil && n.Wishes.Priority {
+		dst = append(dst, `<priority xmlns="`+nsPriority+`">`...)
+		dst = append(append(dst, n.priority()...), `</priority>`...)
 	}
-	if n.Body != "" {
-		dst = append(dst, `<field var="last-message-body"><value>`...)
-		dst = appendEscaped(dst, n.Body)
-		dst = append(dst, `</value></field>`...)
-	}
-	dst = append(dst, `</x></notification></item></publish>`...)
+	dst = append(dst, `</notification></item></publish>`...)
 	if n.Options != nil {
 		dst = append(dst, `<publish-options><x xmlns="jabber:x:data" type="submit">`...)
 		for i := range n.Options {
@@ -378,6 +383,28 @@ func (n *Notification) AppendIQ(dst []byte, from, id string) []byte {
 		dst = append(dst, `</x></publish-options>`...)
 	}
 	return append(dst, `</pubsub></iq>`...)
+}
+
+// appendSummary appends the summary form (XEP-0357 §7).
+func (n *Notification) appendSummary(dst []byte) []byte {
+	dst = append(dst, `<x xmlns="jabber:x:data" type="submit">`+
+		`<field var="FORM_TYPE" type="hidden"><value>urn:xmpp:push:summary</value></field>`...)
+	if n.Unread > 0 {
+		dst = append(dst, `<field var="message-count"><value>`...)
+		dst = strconv.AppendInt(dst, int64(n.Unread), 10)
+		dst = append(dst, `</value></field>`...)
+	}
+	if n.Sender != "" {
+		dst = append(dst, `<field var="last-message-sender"><value>`...)
+		dst = appendEscaped(dst, n.Sender)
+		dst = append(dst, `</value></field>`...)
+	}
+	if n.Body != "" {
+		dst = append(dst, `<field var="last-message-body"><value>`...)
+		dst = appendEscaped(dst, n.Body)
+		dst = append(dst, `</value></field>`...)
+	}
+	return append(dst, `</x>`...)
 }
 
 // appendEscaped appends s as XML text or attribute value. What XML cannot carry becomes U+FFFD; white space that a parser would change is

@@ -55,7 +55,7 @@ func (r *Router) Publish(ctx context.Context, n *Notification) error {
 	if !r.add(id, s) {
 		return ErrTooManyOpen
 	}
-	s.iq = n.AppendIQ(s.iq[:0], r.Host, id)
+	s.iq = n.AppendStanza(s.iq[:0], r.Host, id)
 	if err := r.Send(ctx, n.Service, s.iq); err != nil {
 		if r.take(id, n.Service) == nil {
 			<-s.reply

@@ -78,13 +78,15 @@ func (a *Account) restore(e SessionRestored, now time.Time, d *Decision) {
 	had := s.bound
 	s.client, s.bound, s.claim = e.Client, nil, nil
 	s.hibernated, s.extended, s.unadvised, s.wakeAt = e.Hibernated, e.Hibernated && e.Extended, false, 0
-	if s.since = 0; !s.hibernated && !e.Superseded {
+	if s.since = 0; a.loaded || !s.hibernated && !e.Superseded {
 		a.claims++
 		s.since = a.claims
 	}
 	r, rule, reason := a.ofClient(s.client), RuleClient, ReasonClientID
 	if e.IsBound {
 		r, rule, reason = a.find(e.Bound), RuleBind, ReasonRestored
+	} else if e.Superseded {
+		r = nil
 	}
 	switch {
 	case r == nil && !e.IsBound:

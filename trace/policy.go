@@ -10,6 +10,7 @@ import (
 type Policy struct {
 	SkipPlain         bool  `json:"skip_plain,omitempty"`
 	Delay             int64 `json:"delay_ms,omitempty"`
+	DelayImportant    bool  `json:"delay_important,omitempty"`
 	MinInterval       int64 `json:"min_interval_ms,omitempty"`
 	Expire            int64 `json:"expire_ms,omitempty"`
 	ExpireUrgent      int64 `json:"expire_urgent_ms,omitempty"`
@@ -37,6 +38,7 @@ func (p Policy) Push() push.Policy {
 	return push.Policy{
 		SkipPlain:         p.SkipPlain,
 		Delay:             ms(p.Delay),
+		DelayImportant:    p.DelayImportant,
 		MinInterval:       ms(p.MinInterval),
 		Expire:            ms(p.Expire),
 		ExpireUrgent:      ms(p.ExpireUrgent),
@@ -64,6 +66,7 @@ func FromPolicy(p push.Policy) Policy {
 	return Policy{
 		SkipPlain:         p.SkipPlain,
 		Delay:             p.Delay.Milliseconds(),
+		DelayImportant:    p.DelayImportant,
 		MinInterval:       p.MinInterval.Milliseconds(),
 		Expire:            p.Expire.Milliseconds(),
 		ExpireUrgent:      p.ExpireUrgent.Milliseconds(),

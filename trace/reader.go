@@ -102,22 +102,24 @@ func NewReader(r io.Reader) *Reader {
 
 // line is a line as written, all types in one.
 type line struct {
-	Type      string          `json:"type"`
-	At        *int64          `json:"at"`
-	Session   string          `json:"session"`
-	JID       string          `json:"jid"`
-	Client    string          `json:"client"`
-	User      string          `json:"user"`
-	Service   string          `json:"service"`
-	Node      string          `json:"node"`
-	Options   json.RawMessage `json:"options"`
-	Queue     json.RawMessage `json:"queue"`
-	Stanza    json.RawMessage `json:"stanza"`
-	Targets   []target        `json:"registrations"`
-	Sessions  []sessionState  `json:"sessions"`
-	ErrorType string          `json:"error_type"`
-	Condition string          `json:"condition"`
-	Important bool            `json:"important"`
+	Type     string          `json:"type"`
+	At       *int64          `json:"at"`
+	Session  string          `json:"session"`
+	JID      string          `json:"jid"`
+	Client   string          `json:"client"`
+	User     string          `json:"user"`
+	Service  string          `json:"service"`
+	Node     string          `json:"node"`
+	Options  json.RawMessage `json:"options"`
+	Queue    json.RawMessage `json:"queue"`
+	Stanza   json.RawMessage `json:"stanza"`
+	Targets  []target        `json:"registrations"`
+	Sessions []sessionState  `json:"sessions"`
+	IDs      []string        `json:"ids"`
+	sessionFlags
+	ErrorType string `json:"error_type"`
+	Condition string `json:"condition"`
+	Important bool   `json:"important"`
 	Config
 }
 
@@ -267,7 +269,19 @@ func (r *Reader) event(l *line) (push.Event, error) {
 		r.sessions[l.Session] = id.Account
 		return push.SessionOpen{Session: id, JID: j.String(), Client: l.Client}, nil
 
-	case "session-close", "push-enable", "push-disable", "ack-delayed", "hibernation-start", "stanza-queued", "hibernation-end":
+	case "session-restored":
+		open, err := r.event(&line{Type: "session-open", Session: l.Session, JID: l.JID, Client: l.Client})
+		if err != nil {
+			return nil, err
+		}
+		o := open.(push.SessionOpen)
+		e := push.SessionRestored{Session: o.Session, JID: o.JID, Client: o.Client, Superseded: l.Superseded, Hibernated: l.Hibernated, Extended: l.Extended}
+		if e.IsBound = l.Service != ""; e.IsBound {
+			e.Bound, err = key(l)
+		}
+		return e, err
+
+	case "session-close", "push-enable", "push-disable", "ack-delayed", "acknowledged", "hibernation-start", "stanza-queued", "hibernation-end":
 		return r.sessionEvent(l)
 
 	case "archive-added", "offline", "groupchat", "ping", "affiliation-none", "account-removed":
@@ -308,6 +322,8 @@ func (r *Reader) sessionEvent(l *line) (push.Event, error) {
 			return nil, err
 		}
 		return push.PushDisable{Session: s, Key: k}, nil
+	case "acknowledged":
+		return push.Acknowledged{Session: s, IDs: l.IDs}, nil
 	case "ack-delayed", "hibernation-start":
 		sts, err := r.queue(s.Account, l.Queue)
 		if err != nil {

@@ -222,7 +222,7 @@ func (r *Recorder) begin(account string, at time.Time) *shadow {
 // sweep forgets accounts that the Engine has surely forgotten too.
 func (r *Recorder) sweep(now time.Time) {
 	p := &r.cfg.Policy
-	age := time.Hour + 2*(cmp.Or(p.RememberFor, 10*time.Minute)+cmp.Or(p.Expire, 10*time.Minute)+max(p.MinInterval, 0))
+	age := time.Hour + 2*(cmp.Or(p.RememberFor, 10*time.Minute)+cmp.Or(p.Expire, 12*time.Hour)+max(p.MinInterval, 0))
 	for name, s := range r.accounts {
 		if len(s.sessions) == 0 && now.Sub(s.touched) > age {
 			delete(r.accounts, name)
@@ -260,6 +260,9 @@ func kept(ev push.Event) push.Event {
 	case push.AckDelayed:
 		e.Stanzas = slices.Clone(e.Stanzas)
 		return e
+	case push.Acknowledged:
+		e.IDs = slices.Clone(e.IDs)
+		return e
 	case push.HibernationStart:
 		e.Stanzas = slices.Clone(e.Stanzas)
 		return e
@@ -272,7 +275,7 @@ func kept(ev push.Event) push.Event {
 			e.Options[i].Values = slices.Clone(e.Options[i].Values)
 		}
 		return e
-	case push.SessionOpen, push.SessionClose, push.PushDisable, push.StanzaQueued, push.HibernationEnd, push.ArchiveAdded, push.Offline,
+	case push.SessionOpen, push.SessionRestored, push.SessionClose, push.PushDisable, push.StanzaQueued, push.HibernationEnd, push.ArchiveAdded, push.Offline,
 		push.Groupchat, push.AffiliationNone, push.AccountRemoved: // values without slices
 	}
 	return ev
@@ -308,7 +311,11 @@ func size(ev push.Event) int {
 				n += 16 + len(v)
 			}
 		}
-	case push.SessionOpen, push.SessionClose, push.PushDisable, push.HibernationEnd, push.AffiliationNone, push.AccountRemoved:
+	case push.Acknowledged:
+		for _, id := range e.IDs {
+			n += 16 + len(id)
+		}
+	case push.SessionOpen, push.SessionRestored, push.SessionClose, push.PushDisable, push.HibernationEnd, push.AffiliationNone, push.AccountRemoved:
 	}
 	return n
 }

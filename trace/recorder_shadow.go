@@ -64,7 +64,7 @@ func (s *shadow) read(rs []push.Registration) bool {
 func (s *shadow) unbind(k push.Key) {
 	for i := range s.sessions {
 		if s.sessions[i].Bound == k {
-			s.sessions[i].Bound, s.sessions[i].IsBound = push.Key{}, false
+			s.sessions[i].Bound, s.sessions[i].IsBound, s.sessions[i].Superseded = push.Key{}, false, false
 		}
 	}
 }
@@ -78,17 +78,27 @@ func (s *shadow) event(at time.Time, ev push.Event, d *push.Decision) {
 		} else {
 			s.sessions = append(s.sessions, push.SessionStatus{ID: e.Session.ID, Client: e.Client})
 		}
+	case push.SessionRestored:
+		o := s.session(e.Session.ID)
+		if o == nil {
+			s.sessions = append(s.sessions, push.SessionStatus{ID: e.Session.ID})
+			o = &s.sessions[len(s.sessions)-1]
+		}
+		*o = push.SessionStatus{ID: e.Session.ID, Client: e.Client, Superseded: e.IsBound, Hibernated: e.Hibernated, Extended: e.Hibernated && e.Extended}
+		if e.IsBound {
+			o.Bound = e.Bound
+		}
 	case push.SessionClose:
 		s.sessions = slices.DeleteFunc(s.sessions, func(o push.SessionStatus) bool { return o.ID == e.Session.ID })
 	case push.HibernationStart, push.HibernationEnd:
 		if o := s.session(ev.Subject().ID); o != nil {
 			_, o.Hibernated = ev.(push.HibernationStart)
+			o.Extended = false
 		}
 	case push.PushEnable:
 		r := push.Registration{Account: e.Session.Account, Key: e.Key, Enabled: at.Truncate(time.Millisecond)}
 		if o := s.session(e.Session.ID); o != nil {
 			r.Client = o.Client
-			o.Bound, o.IsBound = e.Key, true
 		}
 		i, found := slices.BinarySearchFunc(s.regs, e.Key, func(r push.Registration, k push.Key) int { return r.Key.Compare(k) })
 		if found {
@@ -99,16 +109,9 @@ func (s *shadow) event(at time.Time, ev push.Event, d *push.Decision) {
 	case push.AccountRemoved:
 		s.sessions = nil
 	case push.PushDisable, push.AffiliationNone: // its effects tell what became of registrations
-	case push.AckDelayed, push.StanzaQueued, push.ArchiveAdded, push.Offline, push.Groupchat, push.Ping:
+	case push.AckDelayed, push.Acknowledged, push.StanzaQueued, push.ArchiveAdded, push.Offline, push.Groupchat, push.Ping:
 	}
 	s.effects(at, &d.Effects)
-	if e, ok := ev.(push.SessionOpen); ok {
-		for _, c := range d.Changes {
-			if o := s.session(e.Session.ID); c.Kind == push.ChangeBound && o != nil {
-				o.Bound, o.IsBound = c.Key, true
-			}
-		}
-	}
 }
 
 func (s *shadow) effects(at time.Time, e *push.Effects) {
@@ -123,6 +126,23 @@ func (s *shadow) effects(at time.Time, e *push.Effects) {
 			if r := s.reg(c.Key); r != nil && r.Health.Disabled.IsZero() {
 				r.Health.Disabled, r.Health.Cause = at, c.Detail
 			}
+		case push.ChangeUnbound:
+			if o := s.session(c.Session); o != nil {
+				if o.IsBound, o.Superseded = false, c.Reason == push.ReasonNewerSession; o.Superseded {
+					o.Bound = c.Key
+				} else {
+					o.Bound = push.Key{}
+				}
+			}
+		default:
+			if o := s.session(c.Session); o != nil {
+				o.Bound, o.IsBound, o.Superseded = c.Key, true, false
+			}
+		}
+	}
+	for i := range e.Advice {
+		if o := s.session(e.Advice[i].Session.ID); o != nil {
+			o.Extended = e.Advice[i].Timeout > 0
 		}
 	}
 }

@@ -16,21 +16,23 @@ import (
 
 // written is a line to be written, all types in one.
 type written struct {
-	At        int64            `json:"at"`
-	Type      string           `json:"type"`
-	User      string           `json:"user,omitempty"`
-	Session   string           `json:"session,omitempty"`
-	JID       string           `json:"jid,omitempty"`
-	Client    string           `json:"client,omitempty"`
-	Service   string           `json:"service,omitempty"`
-	Node      string           `json:"node,omitempty"`
-	Options   json.RawMessage  `json:"options,omitempty"`
-	Queue     *[]writtenStanza `json:"queue,omitempty"`
-	Stanza    *writtenStanza   `json:"stanza,omitempty"`
-	Targets   []target         `json:"registrations,omitempty"`
-	Sessions  []sessionState   `json:"sessions,omitempty"`
-	ErrorType string           `json:"error_type,omitempty"`
-	Condition string           `json:"condition,omitempty"`
+	At       int64            `json:"at"`
+	Type     string           `json:"type"`
+	User     string           `json:"user,omitempty"`
+	Session  string           `json:"session,omitempty"`
+	JID      string           `json:"jid,omitempty"`
+	Client   string           `json:"client,omitempty"`
+	Service  string           `json:"service,omitempty"`
+	Node     string           `json:"node,omitempty"`
+	Options  json.RawMessage  `json:"options,omitempty"`
+	Queue    *[]writtenStanza `json:"queue,omitempty"`
+	Stanza   *writtenStanza   `json:"stanza,omitempty"`
+	Targets  []target         `json:"registrations,omitempty"`
+	Sessions []sessionState   `json:"sessions,omitempty"`
+	IDs      []string         `json:"ids,omitempty"`
+	sessionFlags
+	ErrorType string `json:"error_type,omitempty"`
+	Condition string `json:"condition,omitempty"`
 }
 
 type writtenStanza struct {
@@ -101,16 +103,24 @@ func (w *Writer) Event(at time.Time, ev push.Event) []byte {
 	switch e := ev.(type) {
 	case push.SessionOpen:
 		l.User = ""
-		l.JID, l.Client = e.JID, e.Client
-		if account, _, _ := strings.Cut(e.JID, "/"); account != s.Account || !readable(e.JID) {
-			l.JID = s.Account
+		l.JID, l.Client = fullJID(e.JID, s.Account), e.Client
+	case push.SessionRestored:
+		l.User = ""
+		l.JID, l.Client = fullJID(e.JID, s.Account), e.Client
+		if e.IsBound {
+			l.Service, l.Node = e.Bound.Service, e.Bound.Node
 		}
+		l.sessionFlags = sessionFlags{e.Superseded, e.Hibernated, e.Extended}
 	case push.PushEnable:
 		l.Service, l.Node, l.Options = e.Service, e.Node, w.fields(e.Options)
 	case push.PushDisable:
 		l.Service, l.Node = e.Service, e.Node
 	case push.AckDelayed:
 		l.Queue = w.queue(e.Stanzas)
+	case push.Acknowledged:
+		for _, id := range e.IDs {
+			l.IDs = append(l.IDs, strings.ToValidUTF8(id, "\uFFFD"))
+		}
 	case push.HibernationStart:
 		l.Queue = w.queue(e.Stanzas)
 	case push.StanzaQueued:
@@ -134,6 +144,10 @@ func (w *Writer) Event(at time.Time, ev push.Event) []byte {
 		if !readable(l.Service) {
 			return nil
 		}
+	case push.SessionRestored:
+		if l.Session == "" || l.Service != "" && !readable(l.Service) {
+			return nil
+		}
 	case push.Ping, push.ArchiveAdded, push.Offline, push.Groupchat, push.AccountRemoved:
 	default:
 		if l.Session == "" {
@@ -141,6 +155,14 @@ func (w *Writer) Event(at time.Time, ev push.Event) []byte {
 		}
 	}
 	return w.line(&l)
+}
+
+// fullJID returns a session's JID, or its account if that is of no use.
+func fullJID(j, account string) string {
+	if bare, _, _ := strings.Cut(j, "/"); bare != account || !readable(j) {
+		return account
+	}
+	return j
 }
 
 // Reply makes the line of a publish's end. A publish that nobody answered is written as the error that means the same.
@@ -180,8 +202,8 @@ func (w *Writer) Account(at time.Time, st *push.AccountStatus) []byte {
 		if s.ID == "" {
 			continue
 		}
-		ss := sessionState{Session: s.ID, Client: s.Client, Hibernated: s.Hibernated}
-		if s.IsBound && readable(s.Bound.Service) {
+		ss := sessionState{Session: s.ID, Client: s.Client, sessionFlags: sessionFlags{s.Superseded, s.Hibernated, s.Extended}}
+		if (s.IsBound || s.Superseded) && readable(s.Bound.Service) {
 			ss.Service, ss.Node = s.Bound.Service, &s.Bound.Node
 		}
 		l.Sessions = append(l.Sessions, ss)

@@ -18,7 +18,7 @@ type Line struct {
 	Event int    `json:"event,omitempty"`
 	Type  string `json:"type,omitempty"`
 	User  string `json:"user,omitempty"`
-	// Session is set for resume-timeout, and for a decision about a session that is not known.
+	// Session is set for resume-timeout, for a decision about a session that is not known, and for a registration that a session got or lost.
 	Session string `json:"session,omitempty"`
 	Service string `json:"service,omitempty"`
 	// Node is nil where there is no registration.
@@ -238,7 +238,7 @@ func (r *Replay) effects(a *account, e *push.Effects, now time.Time) {
 	for i := range e.Changes {
 		c := &e.Changes[i]
 		r.l = Line{Kind: "registration", At: at, User: a.name, Service: c.Service, Node: &c.Node,
-			Change: string(c.Kind), Reason: c.Reason.String(), Text: c.Reason.Sentence(), Detail: c.Detail}
+			Change: string(c.Kind), Session: c.Session, Reason: c.Reason.String(), Text: c.Reason.Sentence(), Detail: c.Detail}
 		r.out(&r.l)
 	}
 	for i := range e.Drops {

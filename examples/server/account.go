@@ -21,13 +21,14 @@ type account struct {
 	mu       sync.Mutex
 	sessions []*session // the oldest first
 	roster   map[string]*contact
+	pep      map[string]*pepNode
 	prefs    archivePrefs
 	stored   int        // messages archived since the start
 	offline  []*message // the oldest first
 }
 
 func newAccount(s *Server, j jid.JID, password string) *account {
-	return &account{srv: s, jid: j.String(), password: password, roster: make(map[string]*contact)}
+	return &account{srv: s, jid: j.String(), password: password, roster: make(map[string]*contact), pep: make(map[string]*pepNode)}
 }
 
 // account returns the account that a JID of this server belongs to, or nil.
