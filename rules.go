@@ -1,5 +1,7 @@
 package push
 
+import "time"
+
 // The business rules: who is notified of an event, and why.
 //
 // A rule looks at one stanza of one event and at one registration of the account, and at nothing else; decide puts the rules in
@@ -26,9 +28,8 @@ type question struct {
 	// class and held are those of the stanza; a ping has none and is plain.
 	class Class
 	held  bool
-	// stanza is the stanza, or nil in a ping and where there is none. said is what is known of what it says.
-	stanza *Stanza
-	said   *said
+	// history and noStore are the stanza's too: it was said before; it is stored nowhere.
+	history, noStore bool
 	// ends: it ends a call that the account was called by; rung: the registration was notified of that call.
 	ends, rung bool
 	// wishes is what the client asked for, or nil.
@@ -38,12 +39,17 @@ type question struct {
 	// hibernated; it was notified of this stanza before.
 	disabled, live, hibernated, seen bool
 
+	// lead: it is the first question about the event.
+	lead bool
 	// away: all of the account's connected sessions are away.
 	away bool
 
 	// skipPlain is the policy's. policy is all of it.
 	skipPlain bool
 	policy    *Policy
+
+	// grace is how long the notification waits while the user is active in another session.
+	grace time.Duration
 
 	// detail is set by a rule that has more to say: what the host could not answer.
 	detail string
@@ -63,8 +69,9 @@ const (
 	onPing
 )
 
-// decide answers for one stanza and one registration. The reason tells whether to notify.
-func decide(q *question) (Rule, Reason) {
+// decide answers for one stanza and one registration. The reason tells whether to notify. s is what is known of what the stanza st says, or nil
+// if nobody asked for anything that depends on it.
+func decide(q *question, st *Stanza, s *said) (Rule, Reason) {
 	// R12. A registration that is not enabled is never published to (XEP-0357 §6). It is asked again when the publish is sent.
 	if q.disabled {
 		return RuleEnabled, ReasonDisabled
@@ -81,7 +88,7 @@ func decide(q *question) (Rule, Reason) {
 		return RuleCallEnd, ReasonCallEnded
 	}
 	// R16. What was said before is no news: a room's history, an archive's answer. The client asked for it.
-	if q.stanza != nil && q.stanza.History {
+	if q.history {
 		return RuleContent, ReasonHistory
 	}
 	rule, reason := reach(q)
@@ -93,8 +100,8 @@ func decide(q *question) (Rule, Reason) {
 		return rule, ReasonPlain
 	}
 	// R17. What the user and the client asked for.
-	if q.said != nil {
-		if rule, reason := wanted(q); reason != ReasonNone {
+	if s != nil {
+		if rule, reason := wanted(q, st, s); reason != ReasonNone {
 			return rule, reason
 		}
 	}
@@ -164,7 +171,7 @@ func reach(q *question) (Rule, Reason) {
 
 // fetchable answers for a stanza that no session holds: if it is to be stored nowhere (XEP-0334 §4.2), the client would wake up for nothing.
 func fetchable(q *question, reason Reason) Reason {
-	if q.stanza != nil && q.stanza.NoStore {
+	if q.noStore {
 		return ReasonNoStore
 	}
 	return reason

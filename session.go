@@ -9,6 +9,8 @@ import (
 type session struct {
 	id     string
 	client string
+	// resource is that of its full JID, as far as it is known.
+	resource string
 	// bound is the registration that the session has (rule R1), or nil.
 	bound *registration
 	// claim is the key of the registration that is the session's: the one that it enabled last, was restored with, or that remembers its client
@@ -17,10 +19,14 @@ type session struct {
 	claim *Key
 	// wakeAt is when a wake-up goes out because the resumption time is about to end. Zero: not.
 	wakeAt instant
+	// active is when the user did something in it last. Zero: not yet.
+	active instant
 	// since orders the claims of the account's sessions: the newest decides.
 	since uint32
 	// hibernated: the connection is gone and the session can be resumed (XEP-0198).
 	hibernated bool
+	// away: its presence says that the user is away.
+	away bool
 	// extended: the host was advised to keep it resumable for longer than its normal time. unadvised: it may have to be, but hibernated before
 	// the registrations were read.
 	extended, unadvised bool
@@ -49,7 +55,7 @@ func (a *Account) known(id string) *session {
 // enable again on every connect has to count as online while it is.
 func (a *Account) open(e SessionOpen, d *Decision) {
 	s := a.known(e.Session.ID)
-	s.client = e.Client
+	s.client, s.resource = e.Client, resource(e.JID)
 	a.claims++
 	s.since = a.claims
 	if r := a.ofClient(s.client); r != nil {
@@ -76,7 +82,7 @@ func (a *Account) ofClient(client string) (found *registration) {
 func (a *Account) restore(e SessionRestored, now time.Time, d *Decision) {
 	s := a.known(e.Session.ID)
 	had := s.bound
-	s.client, s.bound, s.claim = e.Client, nil, nil
+	s.client, s.resource, s.bound, s.claim = e.Client, resource(e.JID), nil, nil
 	s.hibernated, s.extended, s.unadvised, s.wakeAt = e.Hibernated, e.Hibernated && e.Extended, false, 0
 	if s.since = 0; a.loaded || !s.hibernated && !e.Superseded {
 		a.claims++

@@ -5,6 +5,9 @@ package push
 
 // said is what is known of a stanza besides itself. One is shared by the questions about one stanza.
 type said struct {
+	// made: it is about the stanza at that place of the event.
+	made  bool
+	place int
 	// chat is the bare JID of the chat that the stanza belongs to.
 	chat string
 	// info is what the host knows of it; answered: it was asked or said so by itself; failed: it was asked and could not say.
@@ -27,8 +30,7 @@ const (
 )
 
 // wanted is rule R17. ReasonNone means that nothing speaks against the notification.
-func wanted(q *question) (Rule, Reason) {
-	st, s := q.stanza, q.said
+func wanted(q *question, st *Stanza, s *said) (Rule, Reason) {
 	room := st.Type == MessageGroupchat || q.event == onGroupchat
 
 	// A room sends the user's own message back to all, the user's other devices too.
@@ -36,7 +38,7 @@ func wanted(q *question) (Rule, Reason) {
 		return RuleContent, ReasonReflection
 	}
 	if w := q.wishes; w != nil && w.Push2 == nil {
-		if rule, reason := filtered(q, w, room); reason != ReasonNone {
+		if rule, reason := filtered(q, w, st, s, room); reason != ReasonNone {
 			return rule, reason
 		}
 	}
@@ -62,15 +64,14 @@ func wanted(q *question) (Rule, Reason) {
 	switch {
 	case when == NotifyNever:
 		return RuleSettings, ReasonChatNever
-	case when == NotifyOnMention && room && !q.mentioned(): // in a chat of two, who else would be meant
+	case when == NotifyOnMention && room && !q.meant(st, s): // in a chat of two, who else would be meant
 		return RuleSettings, ReasonNotMentioned
 	}
 	return RuleNone, ReasonNone
 }
 
 // filtered is what the client asked for with the extensions of Tigase.
-func filtered(q *question, w *Wishes, room bool) (Rule, Reason) {
-	st, s := q.stanza, q.said
+func filtered(q *question, w *Wishes, st *Stanza, s *said, room bool) (Rule, Reason) {
 	if len(w.Muted) > 0 && (w.Mutes(s.chat) || st.Details != nil && st.Details.Room != "" && w.Mutes(bare(st.Details.Room))) {
 		return RuleFilter, ReasonMuted
 	}
@@ -91,7 +92,7 @@ func filtered(q *question, w *Wishes, room bool) (Rule, Reason) {
 		return RuleFilter, ReasonRoomNotListed
 	case asked.Allow == RoomNever:
 		return RuleFilter, ReasonRoomNever
-	case asked.Allow == RoomMentioned && !q.mentioned():
+	case asked.Allow == RoomMentioned && !q.meant(st, s):
 		return RuleFilter, ReasonNotMentioned
 	}
 	return RuleNone, ReasonNone
@@ -106,9 +107,9 @@ func (s *said) own(st *Stanza) bool {
 	return nick != "" && len(st.From) == len(s.chat)+1+len(nick) && st.From[len(s.chat)+1:] == nick
 }
 
-// mentioned tells whether the stanza is meant for the user, or nobody can tell.
-func (q *question) mentioned() bool {
-	fact, why := q.said.mentions(q.stanza, q.policy)
+// meant tells whether the stanza is meant for the user, or nobody can tell.
+func (q *question) meant(st *Stanza, s *said) bool {
+	fact, why := s.mentions(st, q.policy)
 	if fact == FactUnknown {
 		q.detail = why
 	}
@@ -135,4 +136,14 @@ func (s *said) mentions(st *Stanza, p *Policy) (Fact, string) {
 		s.mention = FactNo
 	}
 	return s.mention, s.why
+}
+
+// report puts what was known, and what came of it, into the decision, so that a replay decides the same.
+func (s *said) report(d *Decision) {
+	if s.made && (s.answered || s.failed || s.mention != FactUnknown) {
+		c := ChatAnswer{Stanza: s.place, Chat: s.chat, Failed: s.failed, ChatInfo: s.info}
+		c.Mentioned = s.mention
+		d.Answers.Chats = append(d.Answers.Chats, c)
+	}
+	s.made = false
 }

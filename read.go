@@ -1,0 +1,371 @@
+package push
+
+import (
+	"math/bits"
+	"slices"
+	"time"
+)
+
+// What the user has seen since, what was taken back, and which calls are over: an account knows which stanzas somebody was notified of, chat by
+// chat, so that what waits for them can be dropped and what counts as unread is right.
+
+// heard is one stanza that somebody was notified of. Everything is hashed: nothing of what was said is kept.
+type heard struct {
+	hash uint64 // of its ID
+	chat uint64
+	// message is the hash of its message id with its sender, or of a call's; room that of its ID in the room.
+	message, room uint32
+	// sender is the hash of who sent it, or says that it is a call.
+	sender uint32
+	at     uint32 // seconds
+}
+
+// What a sender can be instead of a hash, which has the lowest bits set.
+const (
+	callRings = 2 // devices were notified of it
+	callOver  = 4 // and told that it is over
+)
+
+// tellReadEvery is how often the number of unread messages goes out alone because of what was read.
+const tellReadEvery = 10 * time.Second
+
+// short makes a hash that is kept in half of the space, and is zero for nothing.
+func (a *Account) short(s string) uint32 {
+	if s == "" {
+		return 0
+	}
+	h := a.hash(s)
+	return uint32(h>>32) | 1
+}
+
+// pair hashes two texts that belong together.
+func (a *Account) pair(x uint64, id string) uint32 {
+	if id == "" {
+		return 0
+	}
+	return uint32((bits.RotateLeft64(x, 23)^a.hash(id))>>32) | 1
+}
+
+// from is who sent a stanza: an occupant, or somebody with all devices.
+func (a *Account) from(st *Stanza) uint64 {
+	switch {
+	case st.Type != MessageGroupchat:
+		return a.hash(bare(st.From))
+	case st.Details != nil && st.Details.OccupantID != "":
+		return a.hash(st.Details.OccupantID)
+	}
+	return a.hash(st.From)
+}
+
+// hear notes a message that somebody is notified of.
+func (a *Account) hear(st *Stanza, h uint64, now time.Time) {
+	if h == 0 || st.Kind != KindMessage || len(a.heard) > 0 && a.heard[len(a.heard)-1].hash == h {
+		return
+	}
+	n := heard{hash: h, chat: a.hash(st.Chat(a.name)), at: uint32(now.Unix())}
+	d := st.Details
+	if st.Content == ContentCall && d != nil && d.Call != nil {
+		n.message, n.sender = a.short(d.Call.ID), callRings
+	} else if st.MessageID != "" || d != nil {
+		who := n.chat
+		if st.Type == MessageGroupchat {
+			who = a.from(st)
+		}
+		n.message, n.sender = a.pair(who, st.MessageID), uint32(who>>32)|1
+		if d != nil {
+			n.room = a.short(d.RoomID)
+		}
+	}
+	a.heard = append(a.heard, n)
+	if limit := a.policy.Remember; len(a.heard) > 2*limit {
+		a.heard = newest(a.heard, limit)
+	}
+}
+
+func (n *heard) isCall() bool { return n.sender == callRings || n.sender == callOver }
+
+// since takes note of what a stanza says about those before it.
+func (a *Account) since(st *Stanza, now time.Time, e *Effects) {
+	if st.Kind != KindMessage || st.Type == MessageError || st.History {
+		return
+	}
+	switch {
+	case bare(st.From) == a.name:
+		by := a.sessionOf(resource(st.From))
+		if by != nil {
+			by.active = toInstant(now)
+		}
+		if st.Content == ContentCallEnd || bare(st.To) == a.name || st.To == "" {
+			return
+		}
+		// A reply says that the user has read what it answers, a marker how far (XEP-0333). A carbon's content is that it was sent, so that only its
+		// target tells whether it is a marker.
+		upTo := ""
+		switch {
+		case st.Details != nil && st.Details.Target != "" && st.Body == "":
+			upTo = st.Details.Target
+		case st.Body == "" && st.Content != ContentEncrypted && st.Content != ContentFile:
+			return // a chat state, a receipt
+		}
+		a.read(st.Chat(a.name), upTo, by, now, e)
+	case st.Content == ContentRetraction, st.Content == ContentModeration:
+		a.retracted(st, e)
+	case st.Content == ContentCorrection:
+		a.corrected(st)
+	}
+}
+
+// sessionOf returns the session with a resource.
+func (a *Account) sessionOf(resource string) *session {
+	if resource == "" {
+		return nil
+	}
+	for _, s := range a.sessions {
+		if s.resource == resource {
+			return s
+		}
+	}
+	return nil
+}
+
+// read drops what waits of a chat up to a stanza, or all of it, and counts it as unread no longer. by is the session in which it was read.
+func (a *Account) read(chat, upTo string, by *session, now time.Time, e *Effects) Reason {
+	if len(a.heard) == 0 {
+		return ReasonUnknownStanza
+	}
+	c := a.hash(chat)
+	last := len(a.heard) - 1
+	if upTo != "" {
+		id, message, room := a.hash(upTo), a.pair(c, upTo), a.short(upTo)
+		last = slices.IndexFunc(a.heard, func(n heard) bool {
+			return n.chat == c && !n.isCall() && (n.hash == id || n.message == message || n.room == room)
+		})
+	}
+	var buf [16]uint64
+	seen := buf[:0]
+	for _, n := range a.heard[:last+1] {
+		if n.chat == c && !n.isCall() {
+			seen = append(seen, n.hash)
+		}
+	}
+	if len(seen) == 0 {
+		return ReasonUnknownStanza
+	}
+	kept := a.heard[:0]
+	for i, n := range a.heard {
+		if i > last || n.chat != c || n.isCall() {
+			kept = append(kept, n)
+		}
+	}
+	a.heard = kept
+	slices.Sort(seen)
+	for _, r := range a.regs {
+		unread := r.unread
+		gone := a.withdraw(r, seen, ReasonRead, e)
+		if a.policy.TellRead && r.unread+gone < unread && (by == nil || by.bound != r) { // it was told of more than there is
+			a.tell(r, now)
+		}
+	}
+	return ReasonNone
+}
+
+// withdraw drops what waits for a registration of the stanzas with these hashes, which are in order, and counts them as unread no longer. It
+// returns how many of those that counted were not sent.
+func (a *Account) withdraw(r *registration, hashes []uint64, reason Reason, e *Effects) (unsent int32) {
+	parts := r.pace.withdraw(func(*part) bool { return true }, func(n noted) bool {
+		_, found := slices.BinarySearch(hashes, n.hash&^hashFlags)
+		return found
+	}, reason)
+	for i := range parts {
+		unsent += parts[i].count[ClassImportant] + parts[i].count[ClassUrgent]
+	}
+	r.drop(parts, reason, "", e)
+	for _, h := range hashes {
+		r.uncount(h)
+	}
+	return unsent
+}
+
+// tell lets the number of unread messages go out, quietly.
+func (a *Account) tell(r *registration, now time.Time) {
+	w := r.pace.open(nil)
+	w.at[ClassPlain], w.wakes, w.counts = toInstant(now), true, true
+	due := now.Add(a.policy.Delay)
+	if next := r.told.time().Add(tellReadEvery); r.told != 0 && next.After(due) {
+		due = next
+	}
+	r.pace.schedule(due)
+}
+
+// retracted drops what waits of a stanza that its sender, or the room, takes back (XEP-0424, XEP-0425).
+func (a *Account) retracted(st *Stanza, e *Effects) {
+	if st.Details == nil || st.Details.Target == "" {
+		return
+	}
+	i := a.target(st)
+	if i < 0 {
+		return
+	}
+	hashes := []uint64{a.heard[i].hash}
+	a.heard = slices.Delete(a.heard, i, i+1)
+	for _, r := range a.regs {
+		a.withdraw(r, hashes, ReasonRetracted, e)
+	}
+}
+
+// corrected puts a corrected text where the one before it waits (XEP-0308).
+func (a *Account) corrected(st *Stanza) {
+	if st.Details == nil || st.Details.Target == "" || !a.policy.IncludeBody {
+		return
+	}
+	i := a.target(st)
+	if i < 0 {
+		return
+	}
+	for _, r := range a.regs {
+		for j := range r.pace.waiting {
+			if t := r.pace.waiting[j].text; t != nil && t.hash == a.heard[i].hash {
+				t.body = st.Body
+			}
+		}
+	}
+}
+
+// target returns the place of what a stanza refers to, if its sender may do that to it, or -1.
+func (a *Account) target(st *Stanza) int {
+	chat, who := a.hash(st.Chat(a.name)), a.from(st)
+	id, message, room := a.hash(st.Details.Target), a.pair(who, st.Details.Target), a.short(st.Details.Target)
+	roomItself := st.Content == ContentModeration && st.Type == MessageGroupchat && resource(st.From) == ""
+	return slices.IndexFunc(a.heard, func(n heard) bool {
+		if n.chat != chat || n.isCall() {
+			return false
+		}
+		return n.message == message || (n.room == room || n.hash == id) && (roomItself || n.sender == uint32(who>>32)|1)
+	})
+}
+
+// call returns the place of the call that a stanza ends: that of the caller, if the caller takes it back, or of any, if the user answers on some
+// device; -1 if there is none that is known.
+func (a *Account) call(st *Stanza) int {
+	if st.Content != ContentCallEnd || st.Details == nil || st.Details.Call == nil || len(a.heard) == 0 {
+		return -1
+	}
+	action := st.Details.Call.Action
+	own := bare(st.From) == a.name
+	if !own && (action == CallAccept || action == CallProceed) {
+		return -1 // the answer to a call of the user's
+	}
+	chat, id := a.hash(bare(st.From)), a.short(st.Details.Call.ID)
+	for i := len(a.heard) - 1; i >= 0; i-- {
+		if n := &a.heard[i]; n.isCall() && n.message == id && (own || n.chat == chat) {
+			return i
+		}
+	}
+	return -1
+}
+
+// rings tells whether a registration was notified of a call and not told since that it is over, which it is now. What waits of it is dropped.
+func (a *Account) rings(st *Stanza, n *heard, r *registration, e *Effects) bool {
+	if n.sender == callOver || r.mem.entry(n.hash) == nil {
+		return false
+	}
+	waited := len(r.pace.waiting) > 0
+	dropped := len(e.Drops)
+	if waited {
+		r.drop(r.pace.withdraw(func(*part) bool { return true }, func(o noted) bool { return o.hash&^hashFlags == n.hash }, ReasonCallEnded), ReasonCallEnded, "", e)
+	}
+	if bare(st.From) == a.name {
+		r.uncount(n.hash) // the user knows of it
+		if by := a.sessionOf(resource(st.From)); by != nil && by.bound == r {
+			return false // it is the device that answered
+		}
+	}
+	return len(e.Drops) == dropped
+}
+
+// grace returns until when notifications of a registration that are not urgent wait because the user is active in another session.
+func (a *Account) grace(r *registration, grace time.Duration) time.Time {
+	var last instant
+	for _, s := range a.sessions {
+		if s.bound != r {
+			last = max(last, s.active)
+		}
+	}
+	if last == 0 {
+		return time.Time{}
+	}
+	return last.time().Add(grace)
+}
+
+// allAway tells whether the account has connected sessions and all of them are away.
+func (a *Account) allAway() bool {
+	some := false
+	for _, s := range a.sessions {
+		if !s.hibernated {
+			if !s.away {
+				return false
+			}
+			some = true
+		}
+	}
+	return some
+}
+
+// knownChat is what the host answered about a chat, and when.
+type knownChat struct {
+	info ChatInfo
+	at   instant
+}
+
+// maxKnownChats bounds the answers that are kept for one account.
+const maxKnownChats = 64
+
+// learn keeps what the host answered.
+func (a *Account) learn(f *Facts) {
+	for i := range f.Chats {
+		c := &f.Chats[i]
+		if c.Failed || a.policy.AskAgain <= 0 {
+			continue
+		}
+		if a.chats == nil || len(a.chats) >= maxKnownChats {
+			a.chats = make(map[string]knownChat)
+		}
+		info := c.ChatInfo
+		info.Mentioned = FactUnknown
+		a.chats[c.Chat] = knownChat{info, toInstant(f.Now)}
+	}
+}
+
+// knows returns what the host answered about a chat, if that is still good.
+func (a *Account) knows(chat string, now time.Time) *ChatInfo {
+	if a.chats == nil {
+		return nil
+	}
+	k, ok := a.chats[chat]
+	if !ok || toInstant(now)-k.at >= instant(a.policy.AskAgain) {
+		return nil
+	}
+	return &k.info
+}
+
+func (a *Account) forgetChat(chat string) {
+	if chat == "" {
+		a.chats = nil
+		return
+	}
+	delete(a.chats, chat)
+}
+
+// pruneHeard forgets what is older than age.
+func (a *Account) pruneHeard(now time.Time, age time.Duration) {
+	oldest := now.Add(-age).Unix()
+	a.heard = slices.DeleteFunc(a.heard, func(n heard) bool { return int64(n.at) < oldest })
+	if len(a.heard) == 0 {
+		a.heard = nil
+	}
+	for chat, k := range a.chats {
+		if toInstant(now)-k.at >= instant(a.policy.AskAgain) {
+			delete(a.chats, chat)
+		}
+	}
+}
