@@ -35,6 +35,7 @@ func Store(t *testing.T, open func(t *testing.T) push.Store) {
 		{"an unknown account has no registrations", unknownAccount},
 		{"enable stores the registration whole", enableStores},
 		{"options are kept verbatim", optionsVerbatim},
+		{"wishes are kept whole", wishesWhole},
 		{"names are kept verbatim", namesVerbatim},
 		{"enable stores what Enroll says", enableEnrolls},
 		{"enables in turn at the limit are told apart", enableInTurn},
@@ -169,7 +170,7 @@ func (t *storeTest) wantKeys(what string, got []push.Key, want ...push.Key) {
 
 func same(a, b push.Registration) bool {
 	return a.Account == b.Account && a.Key == b.Key && a.Client == b.Client && a.Enabled.Equal(b.Enabled) &&
-		sameOptions(a.Options, b.Options) && sameHealth(a.Health, b.Health)
+		sameOptions(a.Options, b.Options) && a.Wishes.Equal(b.Wishes) && sameHealth(a.Health, b.Health)
 }
 
 func sameHealth(a, b push.Health) bool {
@@ -250,8 +251,41 @@ func optionsVerbatim(t *storeTest) {
 	t.want("romeo", all...)
 }
 
+func wishesWhole(t *storeTest) {
+	var all []push.Registration
+	for i, w := range wishes() {
+		r := t.registration("romeo", "push.example.net", fmt.Sprint("n", i), time.Duration(i)*time.Second)
+		r.Wishes = w
+		if i%3 == 0 {
+			r.Options = nil
+		}
+		t.enable(r, 0)
+		all = append(all, r)
+	}
+	t.want("romeo", slices.Clone(all)...)
+	for i, w := range wishes() { // others, and none, in their place
+		r := all[(i+1)%len(all)]
+		r.Wishes = w
+		t.enable(r, 0)
+		all[(i+1)%len(all)] = r
+	}
+	t.want("romeo", slices.Clone(all)...)
+}
+
+// wishes returns some of each kind.
+func wishes() []*push.Wishes {
+	return []*push.Wishes{
+		nil,
+		{},
+		{IgnoreUnknown: true, Muted: []string{"a@example.com", "b@example.com"}, Groupchat: true, Away: true, Priority: true, Jingle: true, Name: "Julia’s phone",
+			Rooms:      []push.RoomWish{{Room: "r@rooms.example", Allow: push.RoomMentioned, Nick: "Ünï"}, {Room: "s@rooms.example", Allow: push.RoomAlways}},
+			Encryption: &push.Encryption{Algorithm: push.AES128GCM, Key: push.NewSecret("\x00\xff a 16 byte key"), MaxSize: 3000}},
+		{Push2: &push.Push2{Client: push.NewSecret("opaque"), Matches: []push.Match{{Grace: time.Minute}}}},
+	}
+}
+
 func namesVerbatim(t *storeTest) {
-	for _, name := range []string{"UPPER", "o'brien", "a b", `back\slash`, "per%cent_", "ünï", "юзер", "用户", "👩", "e\u0301"} {
+	for _, name := range []string{"UPPER", "o'brien", "a b", `back\slash`, "per%cent_", "ünï", "юзер", "用户", "👩", "e\u0301", "xn--bcher-kva", "bücher"} {
 		r := t.registration(name, "push."+name+".example", name, 0)
 		r.Client = name
 		t.enable(r, 5)
@@ -506,10 +540,11 @@ func updateSucceeds(t *storeTest) {
 func removes(t *storeTest) {
 	var all []push.Registration
 	var keys []push.Key
+	push2 := push.Key{Service: "push.example.net", Node: push.Push2Node + "device"}
 	refill := func() {
 		all, keys = nil, nil
 		for i, k := range []push.Key{{Service: "push.example.net", Node: "n1"}, {Service: "push.example.net", Node: "n2"}, {Service: "push.example.net"},
-			{Service: "push.example", Node: "n1"}, {Service: "Push.example.net", Node: "n1"}, {Service: "push_example.net", Node: "n1"}} {
+			{Service: "push.example", Node: "n1"}, {Service: "Push.example.net", Node: "n1"}, {Service: "push_example.net", Node: "n1"}, push2} {
 			r := t.registration("romeo", k.Service, k.Node, time.Duration(i)*time.Second)
 			t.enable(r, 0)
 			all, keys = append(all, r), append(keys, k)

@@ -31,6 +31,8 @@ var faults = map[string]string{
 	"turns are not told apart":   "enables in turn at the limit are told apart",
 	"tells what is after":        "enable says what was there before",
 	"tells nothing if unchanged": "enable says what was there before",
+	"wishes are dropped":         "wishes are kept whole",
+	"no node is any node":        "remove takes one, a service or the account",
 	"node is ignored":            "services and nodes are told apart",
 	"names are folded":           "accounts are told apart",
 	"seconds only":               "the limit evicts the one enabled longest ago",
@@ -208,6 +210,8 @@ func (s *faulty) Remove(_ context.Context, account string, k push.Key) (removed 
 	left := slices.DeleteFunc(clone(rs), func(r push.Registration) bool {
 		named := k.Names(r.Key)
 		switch {
+		case s.is("no node is any node"):
+			named = k.Service == "" || r.Service == k.Service && (k.Node == "" || r.Node == k.Node)
 		case s.is("no node is a node"):
 			named = k.Service == "" || r.Key == k
 		case s.is("no service is none"):
@@ -242,6 +246,8 @@ func (s *faulty) spoiled(r push.Registration) push.Registration {
 	switch s.fault {
 	case "client is dropped":
 		r.Client = ""
+	case "wishes are dropped":
+		r.Wishes = nil
 	case "no form is empty":
 		r.Options = append([]push.Field{}, r.Options...)
 	case "empty values are lost":

@@ -1,7 +1,9 @@
 package trace
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -14,13 +16,15 @@ import (
 
 // registrationState is what an account line says of a registration besides its key. Times are in milliseconds; no time is null.
 type registrationState struct {
-	Client    string `json:"client,omitempty"`
-	Enabled   *int64 `json:"enabled,omitempty"`
-	Errors    int    `json:"errors,omitempty"`
-	Refusals  int    `json:"refusals,omitempty"`
-	Succeeded *int64 `json:"succeeded,omitempty"`
-	Disabled  *int64 `json:"disabled,omitempty"`
-	Cause     string `json:"cause,omitempty"`
+	Client    string          `json:"client,omitempty"`
+	Enabled   *int64          `json:"enabled,omitempty"`
+	Errors    int             `json:"errors,omitempty"`
+	Refusals  int             `json:"refusals,omitempty"`
+	Succeeded *int64          `json:"succeeded,omitempty"`
+	Disabled  *int64          `json:"disabled,omitempty"`
+	Cause     string          `json:"cause,omitempty"`
+	Options   json.RawMessage `json:"options,omitempty"`
+	Wishes    *push.Wishes    `json:"wishes,omitempty"`
 }
 
 // sessionState is what it says of a session. Service and node are of the registration that it is bound to.
@@ -66,8 +70,12 @@ func (r *Reader) account(l *line) (*push.AccountStatus, error) {
 		if err != nil {
 			return nil, err
 		}
+		fields, err := options(t.Options)
+		if err != nil {
+			return nil, fmt.Errorf("options: %w", err)
+		}
 		st.Registrations = append(st.Registrations, push.RegistrationStatus{Registration: push.Registration{
-			Account: user, Key: k, Client: t.Client, Enabled: fromMillis(t.Enabled),
+			Account: user, Key: k, Options: fields, Client: t.Client, Wishes: t.Wishes, Enabled: fromMillis(t.Enabled),
 			Health: push.Health{
 				Errors: t.Errors, Refusals: t.Refusals, Succeeded: fromMillis(t.Succeeded), Disabled: fromMillis(t.Disabled), Cause: t.Cause,
 			},
@@ -107,6 +115,10 @@ func (r *Replay) known(st *push.AccountStatus, now time.Time) {
 	}
 	a := r.account(st.Account)
 	a.Account = restore(st, r.policy, now)
+	a.partial = true
+	if r.obs.Read != nil {
+		r.obs.Read(a.name, now, a.Registrations())
+	}
 	r.settle(a, now)
 }
 

@@ -15,6 +15,8 @@ type shadow struct {
 	// file is the number of the file that has an account line of it; touched is the time of its last event.
 	file    int
 	touched time.Time
+	mask    *Mask
+	limit   int // of registrations; below 1: none
 }
 
 func (s *shadow) empty() bool { return len(s.sessions) == 0 && len(s.regs) == 0 }
@@ -53,7 +55,7 @@ func (s *shadow) read(rs []push.Registration) bool {
 	})
 	s.regs = slices.Clone(rs)
 	for i := range s.regs {
-		s.regs[i].Options = nil
+		s.regs[i].Options = s.mask.Fields(s.regs[i].Options)
 		if !s.regs[i].Health.Disabled.IsZero() {
 			s.unbind(s.regs[i].Key)
 		}
@@ -96,13 +98,13 @@ func (s *shadow) event(at time.Time, ev push.Event, d *push.Decision) {
 			o.Extended = false
 		}
 	case push.PushEnable:
-		r := push.Registration{Account: e.Session.Account, Key: e.Key, Enabled: at.Truncate(time.Millisecond)}
+		r := push.Registration{Account: e.Session.Account, Key: e.Key, Options: s.mask.Fields(e.Options), Wishes: e.Wishes, Enabled: at.Truncate(time.Millisecond)}
 		if o := s.session(e.Session.ID); o != nil {
 			r.Client = o.Client
 		}
 		i, found := slices.BinarySearchFunc(s.regs, e.Key, func(r push.Registration, k push.Key) int { return r.Key.Compare(k) })
 		if found {
-			s.regs[i], _, _ = push.Enroll(s.regs, r, 0)
+			s.regs[i], _, _ = push.Enroll(s.regs, r, s.limit)
 		} else {
 			s.regs = slices.Insert(s.regs, i, r)
 		}

@@ -198,8 +198,8 @@ func record(o *options) (*trace.Recorder, error) {
 		return nil, err
 	}
 	recorder, err := trace.NewRecorder(trace.RecorderConfig{
-		Host: o.Domain, Policy: o.pushPolicy(), MaxBytes: math.MaxInt64,
-		Create: func(string) (io.WriteCloser, error) { return file, nil },
+		MaxBytes: math.MaxInt64,
+		Create:   func(string) (io.WriteCloser, error) { return file, nil },
 	})
 	if err != nil {
 		return nil, err
@@ -211,7 +211,7 @@ func record(o *options) (*trace.Recorder, error) {
 // inspect serves the pages of package pushhttp, to this machine only: they show who talks to whom.
 func inspect(s *Server, o *options) (*http.Server, error) {
 	pages, err := pushhttp.New(pushhttp.Config{
-		Engine: s.push.engine, History: o.history, LoopbackDevelopment: true, Logger: o.Logger, Host: s.domain, Policy: o.pushPolicy(),
+		Engine: s.push.engine, History: o.history, LoopbackDevelopment: true, Logger: o.Logger,
 	})
 	if err != nil {
 		return nil, err

@@ -25,7 +25,7 @@ func replay(text []byte) (*ours, error) {
 		}
 		switch {
 		case l.Kind == "decision" && *l.Notify:
-			o.decisions = append(o.decisions, decision{l.Event, a, l.Class, slices.Clone(l.Stanzas)})
+			o.decisions = append(o.decisions, decision{int(l.Event), a, l.Class, slices.Clone(l.Stanzas)})
 		case l.Kind == "publish":
 			p := publish{at: l.At, address: a, class: l.Class}
 			for _, e := range l.Events {

@@ -3,7 +3,9 @@ package sqlstore
 import (
 	"database/sql"
 	"errors"
+	"io"
 	"strings"
+	"syscall"
 )
 
 // Dialect is what differs between databases. SQLite and Postgres are all there are; which driver speaks to them is the host's choice.
@@ -21,6 +23,8 @@ type Dialect struct {
 	// notifying makes of a statement that changes rows and returns their keys one that tells other nodes too: its format has the statement, and the
 	// numbers of the arguments for the channel and this node. Empty: it is not possible.
 	notifying string
+	// is compares two values that may be NULL.
+	is string
 	// isolation must let a statement see what was committed before it, not before its transaction.
 	isolation sql.IsolationLevel
 	// writers is how many transactions this process has at a time.
@@ -35,6 +39,7 @@ var SQLite = &Dialect{
 	begin:    "BEGIN IMMEDIATE",
 	hasTable: "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = $1",
 	enter:    "DELETE FROM {registrations} WHERE account = ''", // none; BeginTx begins one that is deferred, and this makes it a writer
+	is:       "IS",
 	writers:  1,
 	prepares: true,
 }
@@ -50,6 +55,7 @@ var Postgres = &Dialect{
 		SELECT account FROM patience, json_array_elements_text($2::json) AS account WHERE NOT pg_try_advisory_xact_lock(hashtextextended($1 || account, 0))`,
 	entersAccounts: true,
 	notifying:      "WITH changed AS (%s) SELECT account, service, node FROM changed WHERE pg_notify($%d, $%d || ' ' || account) IS NOT NULL",
+	is:             "IS NOT DISTINCT FROM",
 	isolation:      sql.LevelReadCommitted,
 	writers:        8,
 }
@@ -68,10 +74,14 @@ func transient(err error) bool {
 		case "40001", "40P01", "55P03": // serialization failure, deadlock, a lock that was not to be had in time
 			return true
 		case "57P01", "57P02", "57P03": // shut down, crashed, starting up
-			_, unknown := errors.AsType[commitError](err)
-			return !unknown
+			return !unknown(err)
 		}
 		return false
+	}
+	for _, lost := range []error{io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} { // a connection of the pool that the server has left meanwhile
+		if errors.Is(err, lost) {
+			return !unknown(err)
+		}
 	}
 	text := err.Error() // SQLite's drivers have no type in common
 	return strings.Contains(text, "database is locked") || strings.Contains(text, "database table is locked")
@@ -81,3 +91,9 @@ func transient(err error) bool {
 type commitError struct{ error }
 
 func (e commitError) Unwrap() error { return e.error }
+
+// unknown tells whether a transaction may have been committed although it failed.
+func unknown(err error) bool {
+	_, ok := errors.AsType[commitError](err)
+	return ok
+}

@@ -134,7 +134,7 @@ func TestIndexes(t *testing.T) {
 			rows = 2000
 		}
 		fill := "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < " + fmt.Sprint(rows) + ") INSERT INTO " + d.table() +
-			" SELECT 'user' || i || '@example.com', 'push.example.net', 'n', NULL, '', '', i, 0, 0, 0, 0, '' FROM n"
+			" (account, service, node, options, key_id, client, enabled, errors, refusals, succeeded, disabled, cause) SELECT 'user' || i || '@example.com', 'push.example.net', 'n', NULL, '', '', i, 0, 0, 0, 0, '' FROM n"
 		for _, q := range []string{fill, "ANALYZE"} {
 			if _, err := db.Exec(q); err != nil {
 				t.Fatal(err)

@@ -194,8 +194,10 @@ func TestStore(t *testing.T) {
 			"encrypted": {CacheSize: -1, Keys: keyring("k1", "k1")},
 		} {
 			t.Run(name, func(t *testing.T) {
+				o.Owner = name
 				s := d.open(t, &o)
 				pushtest.Store(t, func(t *testing.T) push.Store { return s })
+				pushtest.Keeper(t, func(t *testing.T) push.Keeper { return s })
 			})
 		}
 	})

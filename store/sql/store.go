@@ -34,7 +34,7 @@ import (
 var (
 	// ErrCorrupt is wrapped by what Options.Corrupt is told of rows that cannot be read. The others of the account work; a new enable
 	// replaces the row.
-	ErrCorrupt = errors.New("sqlstore: unreadable registration")
+	ErrCorrupt = errors.New("sqlstore: unreadable row")
 	// ErrTooLong: account, service and node have more than MaxKey bytes together, which PostgreSQL could not index. Refuse such nodes.
 	ErrTooLong = errors.New("sqlstore: account, service and node are too long together")
 )
@@ -52,14 +52,17 @@ type Options struct {
 	// CacheFor is how long they are kept, and so how old an answer can be when another process changed the account. Default one minute;
 	// negative: as long as there is room, which is right where no other process changes the database, or where a postgres.Listener runs.
 	CacheFor time.Duration
-	// Keys encrypt the publish options. The zero value leaves them readable.
+	// Keys encrypt what is secret. The zero value leaves them readable.
 	Keys Keyring
+	// Owner names this process among those that share the database, and is the same after it was started again: what it keeps of accounts whose notifications
+	// wait (push.Keeper) is what it gets back. Where one process uses the database it can stay empty.
+	Owner string
 	// Corrupt is told of each row that cannot be read, with its key, whenever it is met; it may be called from several goroutines. Nil: it is
 	// logged by slog.Default.
 	Corrupt func(*CorruptError)
 }
 
-// CorruptError says which row cannot be read and why. It wraps ErrCorrupt and, where that is the reason, ErrKey.
+// CorruptError says which row cannot be read and why; without a key it is what is kept of the account. It wraps ErrCorrupt and, where that is the reason, ErrKey.
 type CorruptError struct {
 	Account string
 	push.Key
@@ -67,6 +70,9 @@ type CorruptError struct {
 }
 
 func (e *CorruptError) Error() string {
+	if e.Key == (push.Key{}) {
+		return fmt.Sprintf("%v of what is kept of %s: %v", ErrCorrupt, e.Account, e.Err)
+	}
 	return fmt.Sprintf("%v of %s at %s, node %q: %v", ErrCorrupt, e.Account, e.Service, e.Node, e.Err)
 }
 
@@ -89,11 +95,15 @@ type Store struct {
 	// node marks this Store's notices.
 	node   string
 	writer writer
+	tables *strings.Replacer
 
 	lists, queries, unchanged, writes, commits atomic.Uint64
 }
 
-var _ push.Store = (*Store)(nil)
+var (
+	_ push.Store  = (*Store)(nil)
+	_ push.Keeper = (*Store)(nil)
+)
 
 // Open returns a Store in db, whose tables it creates or brings up to date. Any number of nodes may do so at the same time. o may be nil.
 func Open(ctx context.Context, db *sql.DB, d *Dialect, o *Options) (*Store, error) {
@@ -121,6 +131,7 @@ func Open(ctx context.Context, db *sql.DB, d *Dialect, o *Options) (*Store, erro
 		return nil, err
 	}
 	s.cache = newCache(s.options.CacheSize, s.options.CacheFor)
+	s.tables = strings.NewReplacer("{registrations}", s.options.Prefix+"registrations", "{kept}", s.options.Prefix+"kept")
 	s.writer = writer{s: s, active: map[string]bool{}}
 	err = s.retry(ctx, func() error { return migrate(ctx, db, d, s.options.Prefix, migrations) })
 	if err != nil {
@@ -143,10 +154,8 @@ func (s *Store) Stats() Stats {
 	return Stats{s.lists.Load(), s.queries.Load(), s.unchanged.Load(), s.writes.Load(), s.commits.Load()}
 }
 
-// table fills in the table's name.
-func (s *Store) table(query string) string {
-	return strings.ReplaceAll(query, "{registrations}", s.options.Prefix+"registrations")
-}
+// table fills in the tables' names.
+func (s *Store) table(query string) string { return s.tables.Replace(query) }
 
 // List implements push.Store. An account that is cached costs no query, and if it has no registrations no allocation.
 func (s *Store) List(ctx context.Context, account string) ([]push.Registration, error) {
@@ -184,21 +193,20 @@ func (s *Store) read(ctx context.Context, account string) (rs []push.Registratio
 
 // record is a row as it is stored.
 type record struct {
-	account, service, node    string
-	options                   sql.Null[[]byte]
-	keyID, client             string
-	enabled, errors, refusals int64
-	succeeded, disabled       int64
-	cause                     string
+	row
+	secrets
+	client                                         string
+	enabled, errors, refusals, succeeded, disabled int64
+	cause                                          string
 }
 
 const (
-	columns       = "account, service, node, options, key_id, client, enabled, errors, refusals, succeeded, disabled, cause"
+	columns       = "account, service, node, options, wishes, key_id, client, enabled, errors, refusals, succeeded, disabled, cause"
 	selectAccount = "SELECT " + columns + " FROM {registrations} WHERE account = $1"
-	upsert        = "INSERT INTO {registrations} (" + columns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-		ON CONFLICT (account, service, node) DO UPDATE SET options = excluded.options, key_id = excluded.key_id, client = excluded.client,
-		enabled = excluded.enabled, errors = excluded.errors, refusals = excluded.refusals, succeeded = excluded.succeeded,
-		disabled = excluded.disabled, cause = excluded.cause`
+	upsert        = "INSERT INTO {registrations} (" + columns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+		ON CONFLICT (account, service, node) DO UPDATE SET options = excluded.options, wishes = excluded.wishes, key_id = excluded.key_id,
+		client = excluded.client, enabled = excluded.enabled, errors = excluded.errors, refusals = excluded.refusals,
+		succeeded = excluded.succeeded, disabled = excluded.disabled, cause = excluded.cause`
 )
 
 // scan reads all rows, and closes them.
@@ -206,8 +214,8 @@ func scan(rows *sql.Rows) (records []record, err error) {
 	defer rows.Close()
 	for rows.Next() {
 		var r record
-		err := rows.Scan(&r.account, &r.service, &r.node, &r.options, &r.keyID, &r.client, &r.enabled, &r.errors, &r.refusals, &r.succeeded,
-			&r.disabled, &r.cause)
+		err := rows.Scan(&r.account, &r.Service, &r.Node, &r.options, &r.wishes, &r.keyID, &r.client, &r.enabled, &r.errors, &r.refusals,
+			&r.succeeded, &r.disabled, &r.cause)
 		if err != nil {
 			return nil, err
 		}
@@ -217,35 +225,33 @@ func scan(rows *sql.Rows) (records []record, err error) {
 }
 
 func (r *record) args() []any {
-	return []any{r.account, r.service, r.node, r.options, r.keyID, r.client, r.enabled, r.errors, r.refusals, r.succeeded, r.disabled, r.cause}
+	return []any{r.account, r.Service, r.Node, r.options, r.wishes, r.keyID, r.client, r.enabled, r.errors, r.refusals, r.succeeded, r.disabled, r.cause}
 }
 
-// readable returns the registrations in records. Those that cannot be read are reported and left out.
-func (s *Store) readable(records []record) (rs []push.Registration) {
-	for i := range records {
-		r := &records[i]
-		options, err := s.sealer.open(r.account, r.key(), r.options, r.keyID)
-		if err != nil {
-			s.options.Corrupt(&CorruptError{r.account, r.key(), err})
-			continue
-		}
-		rs = append(rs, r.registration(options))
-	}
-	return rs
-}
-
-func (r *record) key() push.Key { return push.Key{Service: r.service, Node: r.node} }
-
-func (r *record) registration(options []push.Field) push.Registration {
-	return push.Registration{Account: r.account, Key: r.key(), Options: options, Client: r.client, Enabled: fromNanos(r.enabled),
+// registration returns what is stored, without its secrets.
+func (r *record) registration() push.Registration {
+	return push.Registration{Account: r.account, Key: r.Key, Client: r.client, Enabled: fromNanos(r.enabled),
 		Health: push.Health{Errors: int(r.errors), Refusals: int(r.refusals), Succeeded: fromNanos(r.succeeded), Disabled: fromNanos(r.disabled), Cause: r.cause}}
 }
 
 // record returns the row for a registration.
 func (s *Store) record(r *push.Registration) (record, error) {
-	options, keyID, err := s.sealer.seal(r.Account, r.Key, r.Options)
-	return record{r.Account, r.Service, r.Node, sql.Null[[]byte]{V: options, Valid: options != nil}, keyID, r.Client, nanos(r.Enabled),
-		int64(r.Health.Errors), int64(r.Health.Refusals), nanos(r.Health.Succeeded), nanos(r.Health.Disabled), r.Health.Cause}, err
+	sec, err := s.sealer.sealed(r)
+	return record{row{r.Account, r.Key}, sec, r.Client, nanos(r.Enabled), int64(r.Health.Errors), int64(r.Health.Refusals),
+		nanos(r.Health.Succeeded), nanos(r.Health.Disabled), r.Health.Cause}, err
+}
+
+// readable returns the registrations in records. Those that cannot be read are reported and left out.
+func (s *Store) readable(records []record) (rs []push.Registration) {
+	for i := range records {
+		r := records[i].registration()
+		if err := s.sealer.reveal(records[i].secrets, &r); err != nil {
+			s.options.Corrupt(&CorruptError{r.Account, r.Key, err})
+			continue
+		}
+		rs = append(rs, r)
+	}
+	return rs
 }
 
 // nanos returns t as it is stored: Unix time in nanoseconds, 0 for the zero time.
@@ -310,13 +316,14 @@ func (s *Store) Enable(ctx context.Context, r push.Registration, limit int) (bef
 	return before, nil
 }
 
-const (
-	deleteAccount = "DELETE FROM {registrations} WHERE account = $1"
-	deleteService = deleteAccount + " AND service = $2"
-	deleteOne     = deleteService + " AND node = $3"
+const deleteAccount = "DELETE FROM {registrations} WHERE account = $1"
+
+var (
+	deleteService = fmt.Sprintf("%s AND service = $2 AND substr(node, 1, %d) <> '%s'", deleteAccount, len(push.Push2Node), push.Push2Node)
+	deleteOne     = deleteAccount + " AND service = $2 AND node = $3"
 )
 
-// Remove implements push.Store. It removes rows that cannot be read, too.
+// Remove implements push.Store. It removes rows that cannot be read, too; with all of an account also what is kept of it, whoever owns it.
 func (s *Store) Remove(ctx context.Context, account string, k push.Key) (removed []push.Key, err error) {
 	query, args := deleteOne, []any{account, k.Service, k.Node}
 	switch {
@@ -331,6 +338,9 @@ func (s *Store) Remove(ctx context.Context, account string, k push.Key) (removed
 		removed = nil
 		for _, r := range rows {
 			removed = append(removed, r.Key)
+		}
+		if err == nil && k.Service == "" {
+			_, err = t.exec(ctx, s.table("DELETE FROM {kept} WHERE account = $1"), account)
 		}
 		return err
 	})
@@ -402,9 +412,9 @@ func (s *Store) retry(ctx context.Context, f func() error) error {
 		if err == nil {
 			return nil
 		}
-		if ctx.Err() != nil {
-			if !errors.Is(err, ctx.Err()) {
-				err = fmt.Errorf("%w: %w", ctx.Err(), err)
+		if over := ended(ctx); over != nil {
+			if !errors.Is(err, over) {
+				err = fmt.Errorf("%w: %w", over, err)
 			}
 			return err
 		}
@@ -416,6 +426,14 @@ func (s *Store) retry(ctx context.Context, f func() error) error {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// ended returns the error of ctx, also if its time has come and it does not know yet.
+func ended(ctx context.Context) error {
+	if deadline, ok := ctx.Deadline(); ok && ctx.Err() == nil && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
 }
 
 // Channel is the PostgreSQL channel of the notices of changes.

@@ -80,15 +80,34 @@ func (t *tx) query(ctx context.Context, query string, args ...any) (*sql.Rows, e
 	if t.prepared == nil {
 		return t.QueryContext(ctx, query, args...)
 	}
-	stmt := t.prepared[query]
-	if stmt == nil {
-		var err error
-		if stmt, err = t.PrepareContext(ctx, query); err != nil {
-			return nil, err
-		}
-		t.prepared[query] = stmt
+	stmt, err := t.prepare(ctx, query)
+	if err != nil {
+		return nil, err
 	}
 	return stmt.QueryContext(ctx, args...)
+}
+
+// exec is ExecContext.
+func (t *tx) exec(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	if t.prepared == nil {
+		return t.ExecContext(ctx, query, args...)
+	}
+	stmt, err := t.prepare(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return stmt.ExecContext(ctx, args...)
+}
+
+func (t *tx) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
+	if stmt := t.prepared[query]; stmt != nil {
+		return stmt, nil
+	}
+	stmt, err := t.PrepareContext(ctx, query)
+	if err == nil {
+		t.prepared[query] = stmt
+	}
+	return stmt, err
 }
 
 // write makes a change of an account, or of several if account is empty, and returns when it is durable.
@@ -308,7 +327,7 @@ func (w *writer) again(jobs []*job, err error) {
 		}
 		w.left(j.in)
 		j.in = nil
-		if e := j.ctx.Err(); e != nil {
+		if e := ended(j.ctx); e != nil {
 			if err != nil && !errors.Is(err, e) {
 				e = fmt.Errorf("%w: %w", e, err)
 			}
