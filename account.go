@@ -416,11 +416,18 @@ func (a *Account) judgeSession(on trigger, id string, stanzas []Stanza, f *Facts
 	}
 	var what said
 	for _, r := range a.regs {
-		q := question{event: on, mine: s.bound == r, unbound: s.bound == nil, lead: lead == r, skipPlain: a.policy.SkipPlain, policy: a.policy}
-		q.newer = q.unbound && s.claim != nil && *s.claim == r.Key
+		q := a.ofSession(on, s, r)
+		q.lead = lead == r
 		a.judge(&q, r, s, stanzas, 0, &what, f, d)
 	}
 	a.hangUp(stanzas)
+}
+
+// ofSession is the question about an event of a session.
+func (a *Account) ofSession(on trigger, s *session, r *registration) question {
+	q := question{event: on, mine: s.bound == r, unbound: s.bound == nil, skipPlain: a.policy.SkipPlain, policy: a.policy}
+	q.newer = q.unbound && s.claim != nil && *s.claim == r.Key
+	return q
 }
 
 // judgeAccount answers an event that concerns all of the account's registrations.
@@ -429,24 +436,35 @@ func (a *Account) judgeAccount(on trigger, st *Stanza, f *Facts, d *Decision) {
 		d.Reason = a.nobody()
 		return
 	}
-	to := st.To
-	if to == "" {
-		to = st.From // RFC 6121 §8.1.1.1: what has no address is for the sender's own account
-	}
-	own := on == onArchiveAdded && to != "" && bare(to) != a.name
 	one := []Stanza{*st}
 	h := a.hash(st.ID)
 	a.learn(f)
-	away := len(f.Elsewhere) == 0 && a.allAway()
+	own, away := a.wrote(on, st), len(f.Elsewhere) == 0 && a.allAway()
 	var what said
 	for i, r := range a.regs {
-		q := question{event: on, own: own, lead: i == 0, away: away, skipPlain: a.policy.SkipPlain, policy: a.policy}
-		q.live, q.hibernated = a.standing(r)
-		q.live = q.live || slices.Contains(f.Elsewhere, r.Key)
+		q := a.ofAccount(on, own, away, r, f)
+		q.lead = i == 0
 		a.judge(&q, r, nil, one, h, &what, f, d)
 	}
 	what.report(d)
 	a.hangUp(one)
+}
+
+// ofAccount is the question about an event of the account.
+func (a *Account) ofAccount(on trigger, own, away bool, r *registration, f *Facts) question {
+	q := question{event: on, own: own, away: away, skipPlain: a.policy.SkipPlain, policy: a.policy}
+	q.live, q.hibernated = a.standing(r)
+	q.live = q.live || slices.Contains(f.Elsewhere, r.Key)
+	return q
+}
+
+// wrote tells whether what was archived was sent by the account, not to it.
+func (a *Account) wrote(on trigger, st *Stanza) bool {
+	to := st.To
+	if to == "" {
+		to = st.From // RFC 6121 §8.1.1.1: what has no address is for the sender's own account
+	}
+	return on == onArchiveAdded && to != "" && bare(to) != a.name
 }
 
 // nobody is why there is no registration.
@@ -625,7 +643,7 @@ func (a *Account) asked(r *registration, st *Stanza, f *Facts) bool {
 	if r.Wishes == nil && st.Info == nil && len(f.Chats) == 0 && len(a.chats) == 0 && (st.Class != ClassUrgent || !a.policy.AskedCallsOnly) {
 		return false
 	}
-	return st.Kind == KindMessage || st.Content == ContentSubscription
+	return st.isMessage() || st.Content == ContentSubscription
 }
 
 // saying makes what be about the stanza at place i of its event, once for all registrations.
@@ -798,7 +816,7 @@ func (a *Account) Status(now time.Time) AccountStatus {
 		st.Registrations = append(st.Registrations, rs)
 	}
 	for _, s := range a.sessions {
-		ss := SessionStatus{ID: s.id, Client: s.client, Hibernated: s.hibernated, Extended: s.extended}
+		ss := SessionStatus{ID: s.id, Client: s.client, Resource: s.resource, Hibernated: s.hibernated, Extended: s.extended, Away: s.away}
 		if s.bound != nil {
 			ss.Bound, ss.IsBound = s.bound.Key, true
 		} else if s.claim != nil {

@@ -59,13 +59,16 @@ func (a *Account) from(st *Stanza) uint64 {
 
 // hear notes a message that somebody is notified of.
 func (a *Account) hear(st *Stanza, h uint64, now time.Time) {
-	if h == 0 || st.Kind != KindMessage || len(a.heard) > 0 && a.heard[len(a.heard)-1].hash == h {
+	if h == 0 || !st.isMessage() || len(a.heard) > 0 && a.heard[len(a.heard)-1].hash == h {
 		return
 	}
 	n := heard{hash: h, chat: a.hash(st.Chat(a.name)), at: uint32(now.Unix())}
 	d := st.Details
-	if st.Content == ContentCall && d != nil && d.Call != nil {
-		n.message, n.sender = a.short(d.Call.ID), callRings
+	if st.Class == ClassUrgent {
+		n.sender = callRings
+		if d != nil && d.Call != nil {
+			n.message = a.short(d.Call.ID)
+		}
 	} else if st.MessageID != "" || d != nil {
 		who := n.chat
 		if st.Type == MessageGroupchat {
@@ -82,11 +85,16 @@ func (a *Account) hear(st *Stanza, h uint64, now time.Time) {
 	}
 }
 
+// isMessage tells whether a stanza is a message. Of what has a class and no content, as a host's own values may, that is so.
+func (st *Stanza) isMessage() bool {
+	return st.Kind == KindMessage || st.Content == ContentNone && st.Class > ClassPlain
+}
+
 func (n *heard) isCall() bool { return n.sender == callRings || n.sender == callOver }
 
 // since takes note of what a stanza says about those before it.
 func (a *Account) since(st *Stanza, now time.Time, e *Effects) {
-	if st.Kind != KindMessage || st.Type == MessageError || st.History {
+	if !st.isMessage() || st.Type == MessageError || st.History {
 		return
 	}
 	switch {
@@ -102,9 +110,10 @@ func (a *Account) since(st *Stanza, now time.Time, e *Effects) {
 		// target tells whether it is a marker.
 		upTo := ""
 		switch {
-		case st.Details != nil && st.Details.Target != "" && st.Body == "":
+		case st.Class >= ClassImportant, st.Content == ContentSent && st.Body != "":
+		case st.Details != nil && st.Details.Target != "":
 			upTo = st.Details.Target
-		case st.Body == "" && st.Content != ContentEncrypted && st.Content != ContentFile:
+		default:
 			return // a chat state, a receipt
 		}
 		a.read(st.Chat(a.name), upTo, by, now, e)

@@ -26,13 +26,12 @@ const (
 	RuleContent          // R16
 	RuleFilter           // R17: what the client asked for with its registration
 	RuleSettings         // R17: what the user set for the chat (XEP-0492)
-	RuleRead             // what the user has seen since
 )
 
 var ruleNames = [...]string{
 	"none", "bind", "ack-delayed", "hibernation", "queued", "resumed", "archived", "offline", "groupchat", "urgent", "ping",
 	"once", "enabled", "csi", "client", "veto",
-	"call-end", "content", "filter", "chat-settings", "read",
+	"call-end", "content", "filter", "chat-settings",
 }
 
 // String is the rule's token, which does not change between versions.

@@ -119,15 +119,15 @@ func reach(q *question) (Rule, Reason) {
 	// R2, R3, R4. A session that does not acknowledge, has lost its connection, or is hibernated: its own device is notified of
 	// every stanza that it would have been sent, whatever the stanza is. (Gultsch 4a)
 	case onAckDelayed:
-		return RuleAckDelayed, ofSession(q, ReasonUnacknowledged)
+		return RuleAckDelayed, forSession(q, ReasonUnacknowledged)
 	case onHibernationStart:
-		return RuleHibernation, ofSession(q, ReasonConnectionLost)
+		return RuleHibernation, forSession(q, ReasonConnectionLost)
 	case onStanzaQueued:
-		return RuleQueued, ofSession(q, ReasonQueued)
+		return RuleQueued, forSession(q, ReasonQueued)
 
 	// R5. A session that is resumed gets its stanzas itself.
 	case onHibernationEnd:
-		return RuleResumed, ofSession(q, ReasonResumed)
+		return RuleResumed, forSession(q, ReasonResumed)
 
 	// R6, R9. A message to the account was archived: all its devices are notified that have no session, since to the others it is sent
 	// or R2 to R4 take care. A call cannot wait for a dead connection to be noticed, so it goes to those with a session too.
@@ -177,8 +177,8 @@ func fetchable(q *question, reason Reason) Reason {
 	return reason
 }
 
-// ofSession answers for an event that concerns only the registration of its session.
-func ofSession(q *question, reason Reason) Reason {
+// forSession answers for an event that concerns only the registration of its session.
+func forSession(q *question, reason Reason) Reason {
 	switch {
 	case q.mine:
 		return reason

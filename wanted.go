@@ -48,7 +48,7 @@ func wanted(q *question, st *Stanza, s *said) (Rule, Reason) {
 
 	// XEP-0492. Where nothing is set, a public room is for mentions and anything else for everything (§3).
 	if !s.answered {
-		if s.failed {
+		if s.failed && q.detail == "" {
 			q.detail = detailSettings
 		}
 		return RuleNone, ReasonNone
@@ -146,4 +146,84 @@ func (s *said) report(d *Decision) {
 		d.Answers.Chats = append(d.Answers.Chats, c)
 	}
 	s.made = false
+}
+
+// ChatQuestion is what [Account.Asks] would have the host asked.
+type ChatQuestion struct {
+	// Chat is the chat's bare JID.
+	Chat string
+	// Contact: whether it is a contact is wanted as well ([Contacts]).
+	Contact bool
+}
+
+// Asks returns which chats the host should be asked about before ev is given to Handle, with the answers in Facts.Chats: those of stanzas that would
+// notify somebody, but for those that are known already. f is as it will be for Handle, without Chats. It changes nothing. A shell whose host
+// has neither Contacts nor Chats has no need of it.
+func (a *Account) Asks(ev Event, f Facts) []ChatQuestion {
+	if len(a.regs) == 0 {
+		return nil
+	}
+	switch e := ev.(type) {
+	case AckDelayed:
+		return a.asksSession(onAckDelayed, e.Session.ID, e.Stanzas, &f)
+	case HibernationStart:
+		return a.asksSession(onHibernationStart, e.Session.ID, e.Stanzas, &f)
+	case StanzaQueued:
+		return a.asksSession(onStanzaQueued, e.Session.ID, []Stanza{e.Stanza}, &f)
+	case ArchiveAdded:
+		return a.asksAccount(onArchiveAdded, &e.Stanza, &f)
+	case Offline:
+		return a.asksAccount(onOffline, &e.Stanza, &f)
+	case Groupchat:
+		return a.asksAccount(onGroupchat, &e.Stanza, &f)
+	default:
+		return nil
+	}
+}
+
+func (a *Account) asksSession(on trigger, id string, stanzas []Stanza, f *Facts) (list []ChatQuestion) {
+	s := a.session(id)
+	if s == nil || s.bound == nil {
+		return nil
+	}
+	for i := range stanzas {
+		q := a.ofSession(on, s, s.bound)
+		list = a.asksOne(&q, s.bound, &stanzas[i], f, list)
+	}
+	return list
+}
+
+func (a *Account) asksAccount(on trigger, st *Stanza, f *Facts) (list []ChatQuestion) {
+	own, away := a.wrote(on, st), len(f.Elsewhere) == 0 && a.allAway()
+	for _, r := range a.regs {
+		q := a.ofAccount(on, own, away, r, f)
+		list = a.asksOne(&q, r, st, f, list)
+	}
+	return list
+}
+
+// asksOne adds what should be asked about one stanza and registration.
+func (a *Account) asksOne(q *question, r *registration, st *Stanza, f *Facts, list []ChatQuestion) []ChatQuestion {
+	if st.Info != nil || !st.isMessage() && st.Content != ContentSubscription || a.call(st) >= 0 {
+		return list
+	}
+	q.disabled = !r.Health.Disabled.IsZero() && !a.mayRetry(r, f.Now)
+	q.wishes = r.Wishes
+	q.ask(st)
+	if _, reason := decide(q, st, nil); !reason.Notifies() || r.mem.has(a.identity(st)) {
+		return list
+	}
+	n := ChatQuestion{Chat: st.Chat(a.name)}
+	n.Contact = r.Wishes != nil && r.Wishes.IgnoreUnknown && st.Type != MessageGroupchat && n.Chat != a.name
+	known := a.knows(n.Chat, f.Now)
+	if known != nil && (!n.Contact || known.Contact != FactUnknown) {
+		return list
+	}
+	for i := range list {
+		if list[i].Chat == n.Chat {
+			list[i].Contact = list[i].Contact || n.Contact
+			return list
+		}
+	}
+	return append(list, n)
 }
