@@ -474,11 +474,14 @@ func (e *Engine) store(ctx context.Context, a *Account, ev Event, now time.Time)
 		s.changes.Add(1)
 		s.mu.Unlock()
 	}()
-	switch ev := ev.(type) {
+	switch ev := a.addressed(ev).(type) {
 	case PushEnable:
 		before, err = e.cfg.Store.Enable(ctx, a.enabling(ev, now), a.policy.MaxRegistrations)
 		return sane(a.name, before), err
 	case PushDisable:
+		if ev.Service == "" {
+			return nil, nil // the device has none with Push 2.0
+		}
 		return nil, e.remove(ctx, a, ev.Key, ReasonDisabledByUser)
 	case AffiliationNone:
 		return nil, e.remove(ctx, a, ev.Key, ReasonRevoked)

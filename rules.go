@@ -39,6 +39,9 @@ type question struct {
 	// hibernated; it was notified of this stanza before.
 	disabled, live, hibernated, seen bool
 
+	// match is the one of Push 2.0 that the stanza has met, or nil.
+	match *Match
+
 	// lead: it is the first question about the event.
 	lead bool
 	// away: all of the account's connected sessions are away.

@@ -55,7 +55,7 @@ func (a *Account) known(id string) *session {
 // enable again on every connect has to count as online while it is.
 func (a *Account) open(e SessionOpen, d *Decision) {
 	s := a.known(e.Session.ID)
-	s.client, s.resource = e.Client, resource(e.JID)
+	s.named(e.Client, e.JID)
 	a.claims++
 	s.since = a.claims
 	if r := a.ofClient(s.client); r != nil {
@@ -63,6 +63,11 @@ func (a *Account) open(e SessionOpen, d *Decision) {
 		a.give(s, r, &d.Effects)
 		d.bound(r.Key, s, RuleClient, ReasonClientID)
 	}
+}
+
+// named notes what tells the session's device from the account's others.
+func (s *session) named(client, jid string) {
+	s.client, s.resource = client, resource(jid)
 }
 
 // ofClient returns the enabled registration that remembers a client ID, the one that was enabled last if there are several.
@@ -82,7 +87,8 @@ func (a *Account) ofClient(client string) (found *registration) {
 func (a *Account) restore(e SessionRestored, now time.Time, d *Decision) {
 	s := a.known(e.Session.ID)
 	had := s.bound
-	s.client, s.resource, s.bound, s.claim = e.Client, resource(e.JID), nil, nil
+	s.named(e.Client, e.JID)
+	s.bound, s.claim = nil, nil
 	s.hibernated, s.extended, s.unadvised, s.wakeAt = e.Hibernated, e.Hibernated && e.Extended, false, 0
 	if s.since = 0; a.loaded || !s.hibernated && !e.Superseded {
 		a.claims++
