@@ -519,7 +519,7 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 			w = nil // it may be gone
 		}
 		if st.Content == ContentCallEnd {
-			if n := a.call(st); n >= 0 {
+			if n := a.call(st); n >= 0 && !r.mem.has(a.hash(st.ID)) {
 				q.ends, q.rung = true, a.rings(st, &a.heard[n], r, &d.Effects)
 				w = nil
 			}

@@ -47,6 +47,7 @@ const (
 	// notifies all the same, and does not tell those that rang.
 	since   = "content: taken back since (read, retracted, call over)"
 	callEnd = "content: the end of a call is for those that it was announced to"
+	asked   = "content: a subscription request notifies once for each contact"
 	// Prosody publishes once for each class of a batch.
 	oneOfBatch = "one publish a batch"
 
@@ -679,9 +680,9 @@ func (c *comparison) broken(w *world, event int, k notice, sent bool, earlier ma
 		return "" // the services' errors disable registrations too
 	case sent && !slices.Contains(w.enabled[k.user], k.address):
 		return "R12: notified, and not enabled"
-	case !sent && earlier[k] == 0 && c.forWholeAccount(w, l):
+	case !sent && earlier[k] == 0 && c.forWholeAccount(w, l) && !isCallEnd(c.xml[k.of()]) && !c.withdrawn(k.address, l.At, l.At+window):
 		return "R6: nobody has a session, and it is not notified"
-	case sent && l.Type == "archive-added" && c.classes[k.of()] != "urgent" && w.any(k.user, func(s *bound) bool { return s.byClient == k.address }):
+	case sent && l.Type == "archive-added" && c.classes[k.of()] != "urgent" && !isCallEnd(c.xml[k.of()]) && w.any(k.user, func(s *bound) bool { return s.byClient == k.address }):
 		return "R14: notified, and the client is online"
 	}
 	return ""
@@ -774,6 +775,8 @@ func (c *comparison) whyNotDecided(w *world, event int, k notice, earlier map[no
 		return since
 	case isCallEnd(xml):
 		return callEnd
+	case isRequest(xml) && c.askedBefore(event, k):
+		return asked
 	case dropped[k] != "" && c.stillWaited(event, k):
 		return dropped[k]
 	case l.Type == "archive-added" && isHeadline(xml) && isCall(xml) && w.any(k.user, func(s *bound) bool { return s.ours == k.address }):
@@ -856,6 +859,29 @@ func (c *comparison) whyOnlyOurs(w *world, event int, k notice, dropped string, 
 		return newer
 	}
 	return ""
+}
+
+func isRequest(xml string) bool {
+	return strings.HasPrefix(xml, "<presence") && strings.Contains(xml, "type='subscribe'")
+}
+
+// askedBefore tells whether we decided for an earlier request of the same contact.
+func (c *comparison) askedBefore(event int, k notice) bool {
+	from := func(xml string) string {
+		_, rest, _ := strings.Cut(xml, " from='")
+		return rest[:strings.IndexAny(rest, "'/")]
+	}
+	contact := from(c.xml[k.of()])
+	for e := 1; e <= event; e++ {
+		d := c.decided[e][k.address]
+		if d != nil && slices.ContainsFunc(d.stanzas, func(id string) bool {
+			xml := c.xml[stanzaOf{k.user, id}]
+			return isRequest(xml) && from(xml) == contact
+		}) {
+			return true
+		}
+	}
+	return false
 }
 
 func isCallEnd(xml string) bool {
