@@ -22,11 +22,10 @@ type Account struct {
 	sessions []*session
 	// touched is when something was remembered last, or a session ended since. left is when a session ended last.
 	touched, left instant
-	// gone are the keys of registrations that were removed while a publish for them was not answered.
-	gone []Key
-	// heard are the stanzas that somebody was notified of, by chat. chats are what the host answered about chats.
-	heard []heard
-	chats map[string]knownChat
+	// gone are the keys of registrations that were removed while a publish for them was not answered. nil: there are none, as a rule.
+	gone *[]Key
+	// chats is what is known of chats: which stanzas of them somebody was notified of, what the host answered. nil: nothing.
+	chats *chats
 	// key is that of the hashes of stanza IDs.
 	key hashKey
 	// claims counts what sessions claimed, to tell which one was last.
@@ -42,10 +41,10 @@ type registration struct {
 	pace pacer
 	// unread counts the important and urgent stanzas that it was notified of since its session was last active, and not withdrawn since.
 	unread int32
-	// stub: only its key is known, from a snapshot. It takes notifications, and sends them when the rest was read.
-	stub bool
-	// retried is when a tombstone was tried again last (Policy.RetryDisabled). told is when it was told of a count last because of what was read.
-	retried, told instant
+	// retried is when a tombstone was tried again last (Policy.RetryDisabled), in seconds since 1970. Zero: never.
+	retried uint32
+	// told is when it was told of a count last because of what was read, in seconds since 1970. Zero: never.
+	told uint32
 }
 
 // Facts is what the rules may know besides the event.
@@ -113,7 +112,7 @@ func (a *Account) Load(rs []Registration, now time.Time, e *Effects) {
 		old := a.find(n.Key)
 		fresh := old == nil
 		wasDisabled := !fresh && !old.Health.Disabled.IsZero()
-		fromStub := !fresh && old.stub
+		fromStub := !fresh && old.pace.stub
 		r := a.put(n)
 		disabled := !r.Health.Disabled.IsZero()
 		switch {
@@ -144,7 +143,7 @@ func (a *Account) Idle(now time.Time) bool {
 
 // idleAt returns when the account will be Idle if nothing happens. It returns false if something has to happen first.
 func (a *Account) idleAt() (time.Time, bool) {
-	if len(a.sessions) > 0 || len(a.gone) > 0 {
+	if len(a.sessions) > 0 || a.gone != nil {
 		return time.Time{}, false
 	}
 	var at time.Time
@@ -174,18 +173,25 @@ func (a *Account) find(k Key) *registration {
 // put inserts or replaces the stored part of a registration.
 func (a *Account) put(n Registration) *registration {
 	i, ok := slices.BinarySearchFunc(a.regs, n.Key, func(r *registration, k Key) int { return r.Key.Compare(k) })
+	n.Account = a.name // one string for all
 	if ok {
-		a.regs[i].Registration, a.regs[i].stub = n, false
+		a.regs[i].Registration, a.regs[i].pace.stub = n, false
 	} else {
 		a.regs = slices.Insert(a.regs, i, &registration{Registration: n})
-		a.regs[i].pace.inFlight = slices.Contains(a.gone, n.Key)
+		a.regs[i].pace.inFlight = a.isGone(n.Key)
 	}
 	return a.regs[i]
 }
 
+// isGone tells whether a registration with the key was removed while a publish for it was not answered.
+func (a *Account) isGone(k Key) bool { return a.gone != nil && slices.Contains(*a.gone, k) }
+
 func (a *Account) remove(r *registration, reason Reason, e *Effects) {
-	if r.pace.inFlight && !slices.Contains(a.gone, r.Key) {
-		a.gone = append(a.gone, r.Key)
+	if r.pace.inFlight && !a.isGone(r.Key) {
+		if a.gone == nil {
+			a.gone = new([]Key)
+		}
+		*a.gone = append(*a.gone, r.Key)
 	}
 	a.unbind(r, reason, e)
 	r.drop(r.pace.takeAll(), reason, "", e)
@@ -221,7 +227,7 @@ func (a *Account) Handle(ev Event, f Facts, d *Decision) {
 		a.acknowledge(e, d)
 	case SessionActive:
 		if s := a.session(e.Session.ID); s != nil {
-			s.active = toInstant(f.Now)
+			s.use(f.Now)
 		} else {
 			d.Reason = ReasonUnknownSession
 		}
@@ -265,7 +271,7 @@ func (a *Account) Handle(ev Event, f Facts, d *Decision) {
 			a.remove(r, ReasonAccount, &d.Effects)
 		}
 		a.sessions, a.touched = nil, 0
-		a.heard, a.chats = nil, nil
+		a.chats = nil
 	}
 }
 
@@ -333,7 +339,7 @@ func (a *Account) enable(e PushEnable, now time.Time, d *Decision) {
 func (a *Account) enabling(e PushEnable, now time.Time) Registration {
 	n := Registration{Account: a.name, Key: e.Key, Options: cloneFields(e.Options), Wishes: e.Wishes, Enabled: now.Truncate(time.Millisecond)}
 	if s := a.session(e.Session.ID); s != nil {
-		n.Client = s.client
+		n.Client = s.client()
 	}
 	return n
 }
@@ -396,8 +402,9 @@ func (r *registration) caughtUp() {
 		return
 	}
 	r.unread = 0
-	for i := range r.mem.ring {
-		r.mem.ring[i].hash &^= counts
+	all := r.mem.all()
+	for i := range all {
+		all[i].hash &^= counts
 	}
 	for _, parts := range [...][]part{r.pace.waiting, r.pace.flight} {
 		for i := range parts {
@@ -519,8 +526,8 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 			w = nil // it may be gone
 		}
 		if st.Content == ContentCallEnd {
-			if n := a.call(st); n >= 0 && !r.mem.has(a.hash(st.ID)) {
-				q.ends, q.rung = true, a.rings(st, &a.heard[n], r, &d.Effects)
+			if n := a.call(st); n != nil && !r.mem.has(a.hash(st.ID)) {
+				q.ends, q.rung = true, a.rings(st, n, r, &d.Effects)
 				w = nil
 			}
 		}
@@ -651,7 +658,7 @@ func (a *Account) identity(st *Stanza) uint64 {
 
 // asked tells whether the user or the client may have asked for something that concerns the stanza, as far as is known.
 func (a *Account) asked(r *registration, st *Stanza, f *Facts) bool {
-	if r.Wishes == nil && st.Info == nil && len(f.Chats) == 0 && len(a.chats) == 0 && (st.Class != ClassUrgent || !a.policy.AskedCallsOnly) {
+	if r.Wishes == nil && st.Info == nil && len(f.Chats) == 0 && (a.chats == nil || len(a.chats.known) == 0) && (st.Class != ClassUrgent || !a.policy.AskedCallsOnly) {
 		return false
 	}
 	return st.isMessage() || st.Content == ContentSubscription
@@ -708,8 +715,8 @@ func (a *Account) online() bool {
 func (a *Account) hangUp(stanzas []Stanza) {
 	for i := range stanzas {
 		if stanzas[i].Content == ContentCallEnd {
-			if n := a.call(&stanzas[i]); n >= 0 {
-				a.heard[n].sender = callOver
+			if n := a.call(&stanzas[i]); n != nil {
+				n.sender = callOver
 			}
 		}
 	}
@@ -718,7 +725,7 @@ func (a *Account) hangUp(stanzas []Stanza) {
 // mayRetry tells whether a tombstone is tried once more (XEP-0357 §7.1).
 func (a *Account) mayRetry(r *registration, now time.Time) bool {
 	after := a.policy.RetryDisabled
-	return after > 0 && now.Sub(r.Health.Disabled) >= after && (r.retried == 0 || now.Sub(r.retried.time()) >= after)
+	return after > 0 && now.Sub(r.Health.Disabled) >= after && (r.retried == 0 || now.Sub(time.Unix(int64(r.retried), 0)) >= after)
 }
 
 // Next returns when Due has something to do; zero means never. It changes with every call of Handle, Due, Begin and End.
@@ -730,7 +737,7 @@ func (a *Account) Next() time.Time {
 		}
 	}
 	for _, r := range a.regs {
-		earlier(r.pace.next(a.policy, r.stub))
+		earlier(r.pace.next(a.policy))
 	}
 	for _, s := range a.sessions {
 		earlier(s.wakeAt.time())
@@ -760,7 +767,7 @@ func (a *Account) Due(now time.Time, keys []Key, e *Effects) []Key {
 		if !now.Before(p.expiry(a.policy)) {
 			r.drop(p.takeOld(now, a.policy), ReasonTooOld, "", e)
 		}
-		if len(p.waiting) > 0 && !p.inFlight && !p.queued && !r.stub && !now.Before(p.ready()) {
+		if len(p.waiting) > 0 && !p.inFlight && !p.queued && !p.stub && !now.Before(p.ready()) {
 			p.queued = true
 			keys = append(keys, r.Key)
 		}
@@ -827,7 +834,10 @@ func (a *Account) Status(now time.Time) AccountStatus {
 		st.Registrations = append(st.Registrations, rs)
 	}
 	for _, s := range a.sessions {
-		ss := SessionStatus{ID: s.id, Client: s.client, Resource: s.resource, Hibernated: s.hibernated, Extended: s.extended, Away: s.away}
+		ss := SessionStatus{ID: s.id, Client: s.client(), Hibernated: s.hibernated, Extended: s.extended, Away: s.away}
+		if s.nameless {
+			ss.Resource = s.device
+		}
 		if s.bound != nil {
 			ss.Bound, ss.IsBound = s.bound.Key, true
 		} else if s.claim != nil {
@@ -850,7 +860,7 @@ func (a *Account) Prune(now time.Time) bool {
 			r.mem.prune(now, age)
 		}
 	}
-	a.pruneHeard(now, age)
+	a.pruneChats(now, age)
 	return a.Idle(now)
 }
 

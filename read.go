@@ -60,7 +60,12 @@ func (a *Account) from(st *Stanza) uint64 {
 
 // hear notes a message that somebody is notified of.
 func (a *Account) hear(st *Stanza, h uint64, now time.Time) {
-	if h == 0 || !st.isMessage() || len(a.heard) > 0 && a.heard[len(a.heard)-1].hash == h {
+	if h == 0 || !st.isMessage() {
+		return
+	}
+	if a.chats == nil {
+		a.chats = new(chats)
+	} else if n := len(a.chats.heard); n > 0 && a.chats.heard[n-1].hash == h {
 		return
 	}
 	n := heard{hash: h, chat: a.hash(st.Chat(a.name)), at: uint32(now.Unix())}
@@ -80,9 +85,9 @@ func (a *Account) hear(st *Stanza, h uint64, now time.Time) {
 			n.room = a.short(d.RoomID)
 		}
 	}
-	a.heard = append(a.heard, n)
-	if limit := a.policy.Remember; len(a.heard) > 2*limit {
-		a.heard = newest(a.heard, limit)
+	a.chats.heard = append(a.chats.heard, n)
+	if limit := a.policy.Remember; len(a.chats.heard) > 2*limit {
+		a.chats.heard = newest(a.chats.heard, limit)
 	}
 }
 
@@ -102,7 +107,7 @@ func (a *Account) since(st *Stanza, now time.Time, e *Effects) {
 	case bare(st.From) == a.name:
 		by := a.sessionOf(resource(st.From))
 		if by != nil {
-			by.active = toInstant(now)
+			by.use(now)
 		}
 		if st.Content == ContentCallEnd || bare(st.To) == a.name || st.To == "" {
 			return
@@ -130,8 +135,9 @@ func (a *Account) sessionOf(resource string) *session {
 	if resource == "" {
 		return nil
 	}
+	h := resourceHash(resource)
 	for _, s := range a.sessions {
-		if s.resource == resource {
+		if s.resource == h {
 			return s
 		}
 	}
@@ -140,20 +146,20 @@ func (a *Account) sessionOf(resource string) *session {
 
 // read drops what waits of a chat up to a stanza, or all of it, and counts it as unread no longer. by is the session in which it was read.
 func (a *Account) read(chat, upTo string, by *session, now time.Time, e *Effects) Reason {
-	if len(a.heard) == 0 {
+	if a.chats == nil || len(a.chats.heard) == 0 {
 		return ReasonUnknownStanza
 	}
 	c := a.hash(chat)
-	last := len(a.heard) - 1
+	last := len(a.chats.heard) - 1
 	if upTo != "" {
 		id, message, room := a.hash(upTo), a.pair(c, upTo), a.short(upTo)
-		last = slices.IndexFunc(a.heard, func(n heard) bool {
+		last = slices.IndexFunc(a.chats.heard, func(n heard) bool {
 			return n.chat == c && !n.isCall() && (n.hash == id || n.message == message || n.room == room)
 		})
 	}
 	var buf [16]uint64
 	seen := buf[:0]
-	for _, n := range a.heard[:last+1] {
+	for _, n := range a.chats.heard[:last+1] {
 		if n.chat == c && !n.isCall() {
 			seen = append(seen, n.hash)
 		}
@@ -161,13 +167,13 @@ func (a *Account) read(chat, upTo string, by *session, now time.Time, e *Effects
 	if len(seen) == 0 {
 		return ReasonUnknownStanza
 	}
-	kept := a.heard[:0]
-	for i, n := range a.heard {
+	kept := a.chats.heard[:0]
+	for i, n := range a.chats.heard {
 		if i > last || n.chat != c || n.isCall() {
 			kept = append(kept, n)
 		}
 	}
-	a.heard = kept
+	a.chats.heard = kept
 	slices.Sort(seen)
 	for _, r := range a.regs {
 		unread := r.unread
@@ -201,7 +207,7 @@ func (a *Account) tell(r *registration, now time.Time) {
 	w := r.pace.open(nil)
 	w.at[ClassPlain], w.wakes, w.counts = toInstant(now), true, true
 	due := now.Add(a.policy.Delay)
-	if next := r.told.time().Add(tellReadEvery); r.told != 0 && next.After(due) {
+	if next := time.Unix(int64(r.told), 0).Add(tellReadEvery); r.told != 0 && next.After(due) {
 		due = next
 	}
 	r.pace.schedule(due)
@@ -209,15 +215,15 @@ func (a *Account) tell(r *registration, now time.Time) {
 
 // retracted drops what waits of a stanza that its sender, or the room, takes back (XEP-0424, XEP-0425).
 func (a *Account) retracted(st *Stanza, e *Effects) {
-	if st.Details == nil || st.Details.Target == "" {
+	if a.chats == nil || st.Details == nil || st.Details.Target == "" {
 		return
 	}
 	i := a.target(st)
 	if i < 0 {
 		return
 	}
-	hashes := []uint64{a.heard[i].hash}
-	a.heard = slices.Delete(a.heard, i, i+1)
+	hashes := []uint64{a.chats.heard[i].hash}
+	a.chats.heard = slices.Delete(a.chats.heard, i, i+1)
 	for _, r := range a.regs {
 		a.withdraw(r, hashes, ReasonRetracted, e)
 	}
@@ -225,7 +231,7 @@ func (a *Account) retracted(st *Stanza, e *Effects) {
 
 // corrected puts a corrected text where the one before it waits (XEP-0308).
 func (a *Account) corrected(st *Stanza) {
-	if st.Details == nil || st.Details.Target == "" || !a.policy.IncludeBody {
+	if a.chats == nil || st.Details == nil || st.Details.Target == "" || !a.policy.IncludeBody {
 		return
 	}
 	i := a.target(st)
@@ -234,7 +240,7 @@ func (a *Account) corrected(st *Stanza) {
 	}
 	for _, r := range a.regs {
 		for j := range r.pace.waiting {
-			if t := r.pace.waiting[j].text; t != nil && t.hash == a.heard[i].hash {
+			if t := r.pace.waiting[j].text; t != nil && t.hash == a.chats.heard[i].hash {
 				t.body = st.Body
 			}
 		}
@@ -246,7 +252,7 @@ func (a *Account) target(st *Stanza) int {
 	chat, who := a.hash(st.Chat(a.name)), a.from(st)
 	id, message, room := a.hash(st.Details.Target), a.pair(who, st.Details.Target), a.short(st.Details.Target)
 	roomItself := st.Content == ContentModeration && st.Type == MessageGroupchat && resource(st.From) == ""
-	return slices.IndexFunc(a.heard, func(n heard) bool {
+	return slices.IndexFunc(a.chats.heard, func(n heard) bool {
 		if n.chat != chat || n.isCall() {
 			return false
 		}
@@ -254,24 +260,24 @@ func (a *Account) target(st *Stanza) int {
 	})
 }
 
-// call returns the place of the call that a stanza ends: that of the caller, if the caller takes it back, or of any, if the user answers on some
-// device; -1 if there is none that is known.
-func (a *Account) call(st *Stanza) int {
-	if st.Content != ContentCallEnd || st.Details == nil || st.Details.Call == nil || len(a.heard) == 0 {
-		return -1
+// call returns the call that a stanza ends: that of the caller, if the caller takes it back, or of anybody, if the user answers on some device; nil
+// if there is none that is known.
+func (a *Account) call(st *Stanza) *heard {
+	if st.Content != ContentCallEnd || st.Details == nil || st.Details.Call == nil || a.chats == nil {
+		return nil
 	}
 	action := st.Details.Call.Action
 	own := bare(st.From) == a.name
 	if !own && (action == CallAccept || action == CallProceed) {
-		return -1 // the answer to a call of the user's
+		return nil // the answer to a call of the user's
 	}
 	chat, id := a.hash(bare(st.From)), a.short(st.Details.Call.ID)
-	for i := len(a.heard) - 1; i >= 0; i-- {
-		if n := &a.heard[i]; n.isCall() && n.message == id && (own || n.chat == chat) {
-			return i
+	for i := len(a.chats.heard) - 1; i >= 0; i-- {
+		if n := &a.chats.heard[i]; n.isCall() && n.message == id && (own || n.chat == chat) {
+			return n
 		}
 	}
-	return -1
+	return nil
 }
 
 // rings tells whether a registration was notified of a call and not told since that it is over, which it is now. What waits of it is dropped.
@@ -295,7 +301,7 @@ func (a *Account) rings(st *Stanza, n *heard, r *registration, e *Effects) bool 
 
 // grace returns until when notifications of a registration that are not urgent wait because the user is active in another session.
 func (a *Account) grace(r *registration, grace time.Duration) time.Time {
-	var last instant
+	var last uint32
 	for _, s := range a.sessions {
 		if s.bound != r {
 			last = max(last, s.active)
@@ -304,7 +310,7 @@ func (a *Account) grace(r *registration, grace time.Duration) time.Time {
 	if last == 0 {
 		return time.Time{}
 	}
-	return last.time().Add(grace)
+	return time.Unix(int64(last), 0).Add(grace)
 }
 
 // allAway tells whether the account has connected sessions and all of them are away.
@@ -319,6 +325,14 @@ func (a *Account) allAway() bool {
 		}
 	}
 	return some
+}
+
+// chats is what an account knows of its chats.
+type chats struct {
+	// heard are the stanzas that somebody was notified of, in that order, as many as are remembered.
+	heard []heard
+	// known is what the host answered, by the chat's bare JID.
+	known map[string]knownChat
 }
 
 // knownChat is what the host answered about a chat, and when.
@@ -337,12 +351,15 @@ func (a *Account) learn(f *Facts) {
 		if c.Failed || a.policy.AskAgain <= 0 {
 			continue
 		}
-		if a.chats == nil || len(a.chats) >= maxKnownChats {
-			a.chats = make(map[string]knownChat)
+		if a.chats == nil {
+			a.chats = new(chats)
+		}
+		if a.chats.known == nil || len(a.chats.known) >= maxKnownChats {
+			a.chats.known = make(map[string]knownChat)
 		}
 		info := c.ChatInfo
 		info.Mentioned = FactUnknown
-		a.chats[c.Chat] = knownChat{info, toInstant(f.Now)}
+		a.chats.known[c.Chat] = knownChat{info, toInstant(f.Now)}
 	}
 }
 
@@ -351,7 +368,7 @@ func (a *Account) knows(chat string, now time.Time) *ChatInfo {
 	if a.chats == nil {
 		return nil
 	}
-	k, ok := a.chats[chat]
+	k, ok := a.chats.known[chat]
 	if !ok || toInstant(now)-k.at >= instant(a.policy.AskAgain) {
 		return nil
 	}
@@ -359,31 +376,39 @@ func (a *Account) knows(chat string, now time.Time) *ChatInfo {
 }
 
 func (a *Account) forgetChat(chat string) {
-	if chat == "" {
-		a.chats = nil
-		return
+	switch {
+	case a.chats == nil:
+	case chat == "":
+		a.chats.known = nil
+	default:
+		delete(a.chats.known, chat)
 	}
-	delete(a.chats, chat)
 }
 
-// pruneHeard forgets what is older than age.
-func (a *Account) pruneHeard(now time.Time, age time.Duration) {
-	oldest := now.Add(-age).Unix()
-	a.heard = slices.DeleteFunc(a.heard, func(n heard) bool { return int64(n.at) < oldest })
-	if len(a.heard) == 0 {
-		a.heard = nil
+// pruneChats forgets what is older than age.
+func (a *Account) pruneChats(now time.Time, age time.Duration) {
+	if a.chats == nil {
+		return
 	}
-	for chat, k := range a.chats {
+	oldest := now.Add(-age).Unix()
+	a.chats.heard = slices.DeleteFunc(a.chats.heard, func(n heard) bool { return int64(n.at) < oldest })
+	for chat, k := range a.chats.known {
 		if toInstant(now)-k.at >= instant(a.policy.AskAgain) {
-			delete(a.chats, chat)
+			delete(a.chats.known, chat)
 		}
+	}
+	if len(a.chats.heard) == 0 && len(a.chats.known) == 0 {
+		a.chats = nil
 	}
 }
 
 // writeHeard writes the stanzas that somebody was notified of. Without them, what was read elsewhere is not known to have been.
 func writeHeard(e *snapshotWriter, a *Account) {
-	for i := range a.heard {
-		n := &a.heard[i]
+	if a.chats == nil {
+		return
+	}
+	for i := range a.chats.heard {
+		n := &a.chats.heard[i]
 		e.fixed(n.hash)
 		e.fixed(n.chat)
 		for _, u := range [...]uint32{n.message, n.room, n.sender, n.at} {
@@ -393,6 +418,7 @@ func writeHeard(e *snapshotWriter, a *Account) {
 }
 
 func readHeard(d *snapshotReader, a *Account) {
+	a.chats = new(chats)
 	for len(d.b) > 0 && d.err == nil {
 		n := heard{hash: d.fixed(), chat: d.fixed()}
 		for _, u := range [...]*uint32{&n.message, &n.room, &n.sender, &n.at} {
@@ -401,19 +427,19 @@ func readHeard(d *snapshotReader, a *Account) {
 		if n.hash&^hashFlags == 0 {
 			d.fail("what was heard")
 		}
-		a.heard = append(a.heard, n)
+		a.chats.heard = append(a.chats.heard, n)
 	}
 }
 
 // writeUses writes what is known of how the sessions are used, and which registrations are to be told of the number of unread messages.
 func writeUses(e *snapshotWriter, a *Account) {
 	for i, s := range a.sessions {
-		if s.resource == "" && s.active == 0 && !s.away {
+		if s.resource == 0 && s.active == 0 && !s.away {
 			continue
 		}
 		e.uint(uint64(i) << 1)
-		e.string(s.resource)
-		e.instant(s.active)
+		e.uint(uint64(s.resource))
+		e.uint(uint64(s.active))
 		e.b = append(e.b, flagBits(s.away))
 	}
 	for i, r := range a.regs {
@@ -422,7 +448,7 @@ func writeUses(e *snapshotWriter, a *Account) {
 			continue
 		}
 		e.uint(uint64(i)<<1 | 1)
-		e.instant(r.told)
+		e.uint(uint64(r.told))
 		e.b = append(e.b, flagBits(w != nil && w.counts))
 	}
 }
@@ -436,7 +462,8 @@ func readUses(d *snapshotReader, a *Account) {
 				return
 			}
 			s := a.sessions[u>>1]
-			s.resource, s.active, s.away = d.string(), d.instant(), d.byte() == 1
+			s.resource, s.active = uint32(d.limited(math.MaxUint32)), uint32(d.limited(math.MaxUint32))
+			s.away = d.byte() == 1
 			continue
 		}
 		if u>>1 >= uint64(len(a.regs)) {
@@ -444,7 +471,7 @@ func readUses(d *snapshotReader, a *Account) {
 			return
 		}
 		r := a.regs[u>>1]
-		r.told = d.instant()
+		r.told = uint32(d.limited(math.MaxUint32))
 		if w := r.pace.part(nil); d.byte() == 1 && w != nil {
 			w.counts = true
 		}

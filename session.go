@@ -1,16 +1,19 @@
 package push
 
 import (
+	"hash/fnv"
 	"slices"
+	"strings"
 	"time"
 )
 
 // session is one client connection as far as push is concerned.
 type session struct {
-	id     string
-	client string
-	// resource is that of its full JID, as far as it is known.
-	resource string
+	id string
+	// device is the client ID, if there is one; else the resource of the session's JID names the device, and nameless is set (Push 2.0).
+	device string
+	// resource is a hash of the resource of its JID, as far as that is known. active is when the user did something in it last, in seconds since 1970.
+	resource, active uint32
 	// bound is the registration that the session has (rule R1), or nil.
 	bound *registration
 	// claim is the key of the registration that is the session's: the one that it enabled last, was restored with, or that remembers its client
@@ -19,8 +22,6 @@ type session struct {
 	claim *Key
 	// wakeAt is when a wake-up goes out because the resumption time is about to end. Zero: not.
 	wakeAt instant
-	// active is when the user did something in it last. Zero: not yet.
-	active instant
 	// since orders the claims of the account's sessions: the newest decides.
 	since uint32
 	// hibernated: the connection is gone and the session can be resumed (XEP-0198).
@@ -30,6 +31,28 @@ type session struct {
 	// extended: the host was advised to keep it resumable for longer than its normal time. unadvised: it may have to be, but hibernated before
 	// the registrations were read.
 	extended, unadvised bool
+	nameless            bool
+}
+
+// use notes that the user does something in the session.
+func (s *session) use(now time.Time) { s.active = uint32(max(now.Unix(), 1)) }
+
+// resourceHash makes a resource small. It is zero for none.
+func resourceHash(s string) uint32 {
+	if s == "" {
+		return 0
+	}
+	h := fnv.New32a()
+	h.Write([]byte(s))
+	return h.Sum32() | 1
+}
+
+// client returns the session's client ID, or nothing.
+func (s *session) client() string {
+	if s.nameless {
+		return ""
+	}
+	return s.device
 }
 
 func (a *Account) session(id string) *session {
@@ -58,7 +81,7 @@ func (a *Account) open(e SessionOpen, d *Decision) {
 	s.named(e.Client, e.JID)
 	a.claims++
 	s.since = a.claims
-	if r := a.ofClient(s.client); r != nil {
+	if r := a.ofClient(s.client()); r != nil {
 		r.caughtUp()
 		a.give(s, r, &d.Effects)
 		d.bound(r.Key, s, RuleClient, ReasonClientID)
@@ -67,7 +90,11 @@ func (a *Account) open(e SessionOpen, d *Decision) {
 
 // named notes what tells the session's device from the account's others.
 func (s *session) named(client, jid string) {
-	s.client, s.resource = client, resource(jid)
+	s.device, s.nameless = client, client == ""
+	s.resource = resourceHash(resource(jid))
+	if b := bare(jid); s.nameless && len(b) < len(jid) {
+		s.device = strings.Clone(jid[len(b)+1:]) // the rest need not be kept
+	}
 }
 
 // ofClient returns the enabled registration that remembers a client ID, the one that was enabled last if there are several.
@@ -94,7 +121,7 @@ func (a *Account) restore(e SessionRestored, now time.Time, d *Decision) {
 		a.claims++
 		s.since = a.claims
 	}
-	r, rule, reason := a.ofClient(s.client), RuleClient, ReasonClientID
+	r, rule, reason := a.ofClient(s.client()), RuleClient, ReasonClientID
 	if e.IsBound {
 		r, rule, reason = a.find(e.Bound), RuleBind, ReasonRestored
 	} else if e.Superseded {
@@ -187,7 +214,7 @@ func (a *Account) resolve(now time.Time, e *Effects) {
 			continue
 		}
 		if s.claim == nil {
-			if r := a.ofClient(s.client); r != nil {
+			if r := a.ofClient(s.client()); r != nil {
 				s.claim = &r.Key
 			}
 			continue
@@ -218,7 +245,7 @@ func (a *Account) resolve(now time.Time, e *Effects) {
 			continue
 		}
 		newest.bound = r
-		if newest.client != "" && newest.client == r.Client {
+		if newest.client() != "" && newest.client() == r.Client {
 			e.bound(r.Key, newest, RuleClient, ReasonClientID)
 		} else {
 			e.bound(r.Key, newest, RuleBind, ReasonRestored)

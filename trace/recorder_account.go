@@ -163,6 +163,7 @@ func sameState(a push.AccountStatus, b *push.AccountStatus) bool {
 		return x.Key == y.Key && x.Client == y.Client && h.Errors == g.Errors && h.Refusals == g.Refusals &&
 			h.Failing.IsZero() == g.Failing.IsZero() && h.Succeeded.IsZero() == g.Succeeded.IsZero() && h.Disabled.IsZero() == g.Disabled.IsZero() && h.Cause == g.Cause
 	}) && slices.Equal(byAge(a), byAge(*b)) && slices.EqualFunc(a.Sessions, b.Sessions, func(x, y push.SessionStatus) bool {
+		x.Resource = y.Resource // of a session with a client ID an Account does not keep it
 		x.Extended = y.Extended // the line may be made in the middle of a publish that takes the advice back
 		return x == y
 	})
