@@ -1,6 +1,7 @@
 package main
 
 import (
+	"iter"
 	"slices"
 	"sync"
 
@@ -36,12 +37,24 @@ func (s *Server) account(j jid.JID) *account {
 	if j.Domainpart() != s.domain {
 		return nil
 	}
-	return s.accounts[j.Localpart()]
+	return s.accountNamed(j.Localpart())
+}
+
+func (s *Server) accountNamed(localpart string) *account {
+	a, _ := s.accounts.Load(localpart)
+	acct, _ := a.(*account)
+	return acct
+}
+
+func (s *Server) allAccounts() iter.Seq[*account] {
+	return func(yield func(*account) bool) {
+		s.accounts.Range(func(_, a any) bool { return yield(a.(*account)) })
+	}
 }
 
 // sessions returns the full JIDs of an account's sessions, hibernated ones included.
 func (s *Server) sessions(localpart string) []string {
-	a := s.accounts[localpart]
+	a := s.accountNamed(localpart)
 	if a == nil {
 		return nil
 	}

@@ -144,7 +144,7 @@ func (l *loadScript) startServer(ctx context.Context, more ...string) (stop func
 		cmd.Process.Signal(os.Interrupt)
 		cmd.Wait()
 	}
-	for range 50 {
+	for range 1200 { // a minute, as making the accounts takes a slow disk a while
 		if conn, err := net.Dial("tcp", l.component); err == nil {
 			conn.Close()
 			return stop, nil
