@@ -2,6 +2,7 @@ package push
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -21,8 +22,10 @@ type Account struct {
 	sessions []*session
 	// touched is when something was remembered last, or a session ended since. left is when a session ended last.
 	touched, left instant
-	// gone are the keys of registrations that were removed while a publish for them was not answered.
-	gone []Key
+	// gone are the keys of registrations that were removed while a publish for them was not answered. nil: there are none, as a rule.
+	gone *[]Key
+	// chats is what is known of chats: which stanzas of them somebody was notified of, what the host answered. nil: nothing.
+	chats *chats
 	// key is that of the hashes of stanza IDs.
 	key hashKey
 	// claims counts what sessions claimed, to tell which one was last.
@@ -38,10 +41,10 @@ type registration struct {
 	pace pacer
 	// unread counts the important and urgent stanzas that it was notified of since its session was last active, and not withdrawn since.
 	unread int32
-	// stub: only its key is known, from a snapshot. It takes notifications, and sends them when the rest was read.
-	stub bool
-	// retried is when a tombstone was tried again last (Policy.RetryDisabled).
-	retried instant
+	// retried is when a tombstone was tried again last (Policy.RetryDisabled), in seconds since 1970. Zero: never.
+	retried uint32
+	// told is when it was told of a count last because of what was read, in seconds since 1970. Zero: never.
+	told uint32
 }
 
 // Facts is what the rules may know besides the event.
@@ -52,6 +55,8 @@ type Facts struct {
 	Number uint64
 	// Elsewhere are the registrations that have a session on another node of the host. They count as active.
 	Elsewhere []Key
+	// Chats are what the host answered to [Account.Asks], if it was asked.
+	Chats []ChatAnswer
 	// Veto, if not nil, is the host's last word on each registration and stanza that would be notified: text other than "" is a no.
 	Veto func(r *Registration, st Stanza) string
 }
@@ -107,7 +112,7 @@ func (a *Account) Load(rs []Registration, now time.Time, e *Effects) {
 		old := a.find(n.Key)
 		fresh := old == nil
 		wasDisabled := !fresh && !old.Health.Disabled.IsZero()
-		fromStub := !fresh && old.stub
+		fromStub := !fresh && old.pace.stub
 		r := a.put(n)
 		disabled := !r.Health.Disabled.IsZero()
 		switch {
@@ -138,7 +143,7 @@ func (a *Account) Idle(now time.Time) bool {
 
 // idleAt returns when the account will be Idle if nothing happens. It returns false if something has to happen first.
 func (a *Account) idleAt() (time.Time, bool) {
-	if len(a.sessions) > 0 || len(a.gone) > 0 {
+	if len(a.sessions) > 0 || a.gone != nil {
 		return time.Time{}, false
 	}
 	var at time.Time
@@ -168,18 +173,25 @@ func (a *Account) find(k Key) *registration {
 // put inserts or replaces the stored part of a registration.
 func (a *Account) put(n Registration) *registration {
 	i, ok := slices.BinarySearchFunc(a.regs, n.Key, func(r *registration, k Key) int { return r.Key.Compare(k) })
+	n.Account = a.name // one string for all
 	if ok {
-		a.regs[i].Registration, a.regs[i].stub = n, false
+		a.regs[i].Registration, a.regs[i].pace.stub = n, false
 	} else {
 		a.regs = slices.Insert(a.regs, i, &registration{Registration: n})
-		a.regs[i].pace.inFlight = slices.Contains(a.gone, n.Key)
+		a.regs[i].pace.inFlight = a.isGone(n.Key)
 	}
 	return a.regs[i]
 }
 
+// isGone tells whether a registration with the key was removed while a publish for it was not answered.
+func (a *Account) isGone(k Key) bool { return a.gone != nil && slices.Contains(*a.gone, k) }
+
 func (a *Account) remove(r *registration, reason Reason, e *Effects) {
-	if r.pace.inFlight && !slices.Contains(a.gone, r.Key) {
-		a.gone = append(a.gone, r.Key)
+	if r.pace.inFlight && !a.isGone(r.Key) {
+		if a.gone == nil {
+			a.gone = new([]Key)
+		}
+		*a.gone = append(*a.gone, r.Key)
 	}
 	a.unbind(r, reason, e)
 	r.drop(r.pace.takeAll(), reason, "", e)
@@ -213,6 +225,22 @@ func (a *Account) Handle(ev Event, f Facts, d *Decision) {
 		a.judgeSession(onAckDelayed, e.Session.ID, e.Stanzas, &f, d)
 	case Acknowledged:
 		a.acknowledge(e, d)
+	case SessionActive:
+		if s := a.session(e.Session.ID); s != nil {
+			s.use(f.Now)
+		} else {
+			d.Reason = ReasonUnknownSession
+		}
+	case SessionPresence:
+		if s := a.session(e.Session.ID); s != nil {
+			s.away = e.Away
+		} else {
+			d.Reason = ReasonUnknownSession
+		}
+	case Displayed:
+		d.Reason = a.read(e.Chat, e.UpTo, a.session(e.Session), f.Now, &d.Effects)
+	case ChatChanged:
+		a.forgetChat(e.Chat)
 	case HibernationStart:
 		if s := a.session(e.Session.ID); s != nil {
 			a.hibernate(s, f.Now, d)
@@ -243,6 +271,7 @@ func (a *Account) Handle(ev Event, f Facts, d *Decision) {
 			a.remove(r, ReasonAccount, &d.Effects)
 		}
 		a.sessions, a.touched = nil, 0
+		a.chats = nil
 	}
 }
 
@@ -310,7 +339,7 @@ func (a *Account) enable(e PushEnable, now time.Time, d *Decision) {
 func (a *Account) enabling(e PushEnable, now time.Time) Registration {
 	n := Registration{Account: a.name, Key: e.Key, Options: cloneFields(e.Options), Wishes: e.Wishes, Enabled: now.Truncate(time.Millisecond)}
 	if s := a.session(e.Session.ID); s != nil {
-		n.Client = s.client
+		n.Client = s.client()
 	}
 	return n
 }
@@ -373,8 +402,9 @@ func (r *registration) caughtUp() {
 		return
 	}
 	r.unread = 0
-	for i := range r.mem.ring {
-		r.mem.ring[i].hash &^= counts
+	all := r.mem.all()
+	for i := range all {
+		all[i].hash &^= counts
 	}
 	for _, parts := range [...][]part{r.pace.waiting, r.pace.flight} {
 		for i := range parts {
@@ -394,11 +424,25 @@ func (a *Account) judgeSession(on trigger, id string, stanzas []Stanza, f *Facts
 		d.Reason = a.nobody()
 		return
 	}
-	for _, r := range a.regs {
-		q := question{event: on, mine: s.bound == r, unbound: s.bound == nil, skipPlain: a.policy.SkipPlain}
-		q.newer = q.unbound && s.claim != nil && *s.claim == r.Key
-		a.judge(&q, r, s, stanzas, 0, f, d)
+	a.learn(f)
+	lead := s.bound
+	if lead == nil {
+		lead = a.regs[0]
 	}
+	var what said
+	for _, r := range a.regs {
+		q := a.ofSession(on, s, r)
+		q.lead = lead == r
+		a.judge(&q, r, s, stanzas, 0, &what, f, d)
+	}
+	a.hangUp(stanzas)
+}
+
+// ofSession is the question about an event of a session.
+func (a *Account) ofSession(on trigger, s *session, r *registration) question {
+	q := question{event: on, mine: s.bound == r, unbound: s.bound == nil, skipPlain: a.policy.SkipPlain, policy: a.policy}
+	q.newer = q.unbound && s.claim != nil && *s.claim == r.Key
+	return q
 }
 
 // judgeAccount answers an event that concerns all of the account's registrations.
@@ -407,19 +451,35 @@ func (a *Account) judgeAccount(on trigger, st *Stanza, f *Facts, d *Decision) {
 		d.Reason = a.nobody()
 		return
 	}
+	one := []Stanza{*st}
+	h := a.hash(st.ID)
+	a.learn(f)
+	own, away := a.wrote(on, st), len(f.Elsewhere) == 0 && a.allAway()
+	var what said
+	for i, r := range a.regs {
+		q := a.ofAccount(on, own, away, r, f)
+		q.lead = i == 0
+		a.judge(&q, r, nil, one, h, &what, f, d)
+	}
+	what.report(d)
+	a.hangUp(one)
+}
+
+// ofAccount is the question about an event of the account.
+func (a *Account) ofAccount(on trigger, own, away bool, r *registration, f *Facts) question {
+	q := question{event: on, own: own, away: away, skipPlain: a.policy.SkipPlain, policy: a.policy}
+	q.live, q.hibernated = a.standing(r)
+	q.live = q.live || slices.Contains(f.Elsewhere, r.Key)
+	return q
+}
+
+// wrote tells whether what was archived was sent by the account, not to it.
+func (a *Account) wrote(on trigger, st *Stanza) bool {
 	to := st.To
 	if to == "" {
 		to = st.From // RFC 6121 §8.1.1.1: what has no address is for the sender's own account
 	}
-	own := on == onArchiveAdded && to != "" && bare(to) != a.name
-	one := []Stanza{*st}
-	h := a.hash(st.ID)
-	for _, r := range a.regs {
-		q := question{event: on, own: own, skipPlain: a.policy.SkipPlain}
-		q.live, q.hibernated = a.standing(r)
-		q.live = q.live || slices.Contains(f.Elsewhere, r.Key)
-		a.judge(&q, r, nil, one, h, f, d)
-	}
+	return on == onArchiveAdded && to != "" && bare(to) != a.name
 }
 
 // nobody is why there is no registration.
@@ -436,104 +496,236 @@ func (a *Account) ping(e Ping, f *Facts, d *Decision) {
 		return
 	}
 	for _, r := range a.regs {
-		q := question{event: onPing, named: len(e.Registrations) == 0 || slices.Contains(e.Registrations, r.Key)}
-		a.judge(&q, r, nil, []Stanza{{Kind: KindNonza}}, 0, f, d)
+		q := question{event: onPing, named: len(e.Registrations) == 0 || slices.Contains(e.Registrations, r.Key), policy: a.policy}
+		a.judge(&q, r, nil, []Stanza{{Kind: KindNonza}}, 0, nil, f, d)
 	}
 }
 
-// judge answers for one registration: it puts each stanza to the rules, notes those that are notified, and leaves them to the pacing.
-func (a *Account) judge(q *question, r *registration, from *session, stanzas []Stanza, hash uint64, f *Facts, d *Decision) {
+// judge answers for one registration: it puts each stanza to the rules, notes those that are notified, and leaves them to the pacing. what is shared
+// by the calls for one event.
+func (a *Account) judge(q *question, r *registration, from *session, stanzas []Stanza, hash uint64, what *said, f *Facts, d *Decision) {
 	d.Verdicts = append(d.Verdicts, Verdict{Key: r.Key})
 	v := &d.Verdicts[len(d.Verdicts)-1]
 	first := len(d.ids)
 	q.disabled = !r.Health.Disabled.IsZero() && !a.mayRetry(r, f.Now)
+	q.wishes = r.Wishes
 	if len(stanzas) == 0 {
 		q.skipPlain = false
-		if v.Rule, v.Reason = decide(q); v.Reason.Notifies() {
+		if v.Rule, v.Reason = decide(q, nil, nil); v.Reason.Notifies() {
 			v.Reason = ReasonNothing
 		}
 	}
 	var w *part
+	var wait time.Duration // for the user who is active elsewhere
+	ended := false
 	for i := range stanzas {
 		st := &stanzas[i]
-		q.class, q.held, q.seen = st.Class, st.Held, false
-		rule, reason := decide(q)
-		h := hash
-		if reason.Notifies() && st.ID != "" { // only then it matters whether it was notified before
-			if h == 0 {
-				h = a.hash(st.ID)
-			}
-			if q.seen = r.mem.has(h); q.seen {
-				rule, reason = decide(q)
+		q.ask(st)
+		if q.lead && st.refers(a.name) {
+			a.since(st, f.Now, &d.Effects)
+			w = nil // it may be gone
+		}
+		if st.Content == ContentCallEnd {
+			if n := a.call(st); n != nil && !r.mem.has(a.hash(st.ID)) {
+				q.ends, q.rung = true, a.rings(st, n, r, &d.Effects)
+				w = nil
 			}
 		}
-		detail := ""
+		var s *said
+		rule, reason := decide(q, st, nil)
+		h := hash
+		if reason.Notifies() && what != nil && !q.ends && a.asked(r, st, f) { // only then it matters what was asked for
+			a.saying(what, st, i, f, d)
+			s = what
+			rule, reason = decide(q, st, s)
+		}
+		if reason.Notifies() && (st.ID != "" || st.Content == ContentSubscription) { // only then it matters whether it was notified before
+			if h == 0 || st.Content == ContentSubscription {
+				h = a.identity(st)
+			}
+			if q.seen = r.mem.has(h); q.seen {
+				rule, reason = decide(q, st, s)
+			}
+		}
+		detail := q.detail
 		if reason.Notifies() && f.Veto != nil {
-			if detail = f.Veto(&r.Registration, *st); detail != "" {
-				rule, reason = RuleVeto, ReasonVeto
-				d.Answers.Vetoes = append(d.Answers.Vetoes, VetoAnswer{r.Key, i, detail})
+			if veto := f.Veto(&r.Registration, *st); veto != "" {
+				rule, reason, detail = RuleVeto, ReasonVeto, veto
+				d.Answers.Vetoes = append(d.Answers.Vetoes, VetoAnswer{r.Key, i, veto})
 			}
 		}
 		if !reason.Notifies() {
 			if !v.Notify {
-				v.Class = max(v.Class, st.Class)
+				v.Class = max(v.Class, q.class)
 				if i == 0 {
 					v.Rule, v.Reason, v.Detail = rule, reason, detail
 				}
 			}
 			continue
 		}
+		if !v.Notify {
+			v.Notify, v.Rule, v.Reason, v.Detail, v.Class = true, rule, reason, detail, ClassPlain
+		}
 		if w == nil {
-			v.Notify, v.Rule, v.Reason, v.Detail, v.Class = true, rule, reason, "", ClassPlain
 			w = r.pace.open(from)
 		}
-		v.Class = max(v.Class, st.Class)
-		w.at[st.Class] = toInstant(f.Now)
+		v.Class = max(v.Class, q.class)
+		w.at[q.class] = toInstant(f.Now)
 		if q.event == onPing { // it wakes, and counts no stanza
 			w.wakes = true
 			w.note(0, ClassPlain, f.Number, a.policy)
 			continue
 		}
+		ended = ended || q.ends
+		wait = max(wait, q.grace)
 		v.Count++
-		w.count[st.Class]++
-		if st.ID == "" {
+		w.count[q.class]++
+		if st.ID == "" && st.Content != ContentSubscription {
 			h = 0
 		}
-		w.note(h, st.Class, f.Number, a.policy)
+		w.note(h, q.class, f.Number, a.policy)
 		mark := h
-		if st.Class >= ClassImportant {
+		if q.class >= ClassImportant {
 			mark |= counts
 			r.unread++
 		}
 		if h != 0 {
-			d.ids = append(d.ids, st.ID)
+			if st.ID != "" {
+				d.ids = append(d.ids, st.ID)
+			}
 			r.mem.add(mark, f.Now, a.policy.Remember)
-		} else if st.Class >= ClassImportant {
+			a.hear(st, h, f.Now)
+		} else if q.class >= ClassImportant {
 			w.nameless++
 		}
-		if a.policy.IncludeSender || a.policy.IncludeBody {
+		if (a.policy.IncludeSender || a.policy.IncludeBody) && (q.class >= ClassImportant || w.text == nil) {
 			w.text = &text{toInstant(f.Now), h, st.From, st.Body}
 		}
+		if r.Wishes != nil {
+			w.carry(r, q, st, h, f.Now)
+		}
+	}
+	if what != nil && from != nil {
+		what.report(d)
 	}
 	v.Stanzas = d.ids[first:len(d.ids):len(d.ids)]
-	if w == nil {
+	if !v.Notify || len(r.pace.waiting) == 0 {
 		return
 	}
 	a.touched = toInstant(f.Now)
 	due := f.Now
-	if (q.event == onAckDelayed || q.event == onStanzaQueued) && (v.Class == ClassPlain || v.Class == ClassImportant && a.policy.DelayImportant) {
+	if (q.event == onAckDelayed || q.event == onStanzaQueued) && (v.Class == ClassPlain || v.Class == ClassImportant && a.policy.DelayImportant) && !ended {
 		due = due.Add(a.policy.Delay)
 	}
+	if wait > 0 && v.Class < ClassUrgent && !ended {
+		if until := a.grace(r, wait); until.After(due) {
+			due = until
+		}
+	}
 	r.pace.schedule(due)
-	if v.Class == ClassUrgent {
+	if v.Class == ClassUrgent || ended {
 		r.pace.spaced, r.pace.retryAt = 0, 0 // a call that waited for the next try or the interval would be too old by then
+	}
+}
+
+// ask makes q the question about a stanza.
+func (q *question) ask(st *Stanza) {
+	q.class, q.held, q.history, q.noStore = st.Class, st.Held, st.History, st.NoStore
+	q.seen, q.ends, q.rung, q.detail = false, false, false, ""
+	q.grace = q.policy.Grace
+	if st.Content == ContentReaction && q.policy.AlertReactions {
+		q.class = ClassImportant
+	}
+}
+
+// refers tells whether a stanza may say something about those before it.
+func (st *Stanza) refers(account string) bool {
+	switch st.Content {
+	case ContentCorrection, ContentRetraction, ContentModeration:
+		return true
+	}
+	return strings.HasPrefix(st.From, account) && bare(st.From) == account
+}
+
+// identity returns the hash by which a stanza is told to be the same: of a subscription request that of who asks, since it is sent again until it is
+// answered (RFC 6121 §3.1.3).
+func (a *Account) identity(st *Stanza) uint64 {
+	if st.Content == ContentSubscription {
+		return a.hash("subscribe " + bare(st.From))
+	}
+	return a.hash(st.ID)
+}
+
+// asked tells whether the user or the client may have asked for something that concerns the stanza, as far as is known.
+func (a *Account) asked(r *registration, st *Stanza, f *Facts) bool {
+	if r.Wishes == nil && st.Info == nil && len(f.Chats) == 0 && (a.chats == nil || len(a.chats.known) == 0) && (st.Class != ClassUrgent || !a.policy.AskedCallsOnly) {
+		return false
+	}
+	return st.isMessage() || st.Content == ContentSubscription
+}
+
+// saying makes what be about the stanza at place i of its event, once for all registrations.
+func (a *Account) saying(what *said, st *Stanza, i int, f *Facts, d *Decision) {
+	if what.made && what.place == i {
+		return
+	}
+	what.report(d)
+	*what = said{made: true, place: i, chat: st.Chat(a.name)}
+	what.self = Self{Account: a.name, Active: !a.allAway() && a.online()}
+	if info := a.info(what, st, i, f); info != nil {
+		what.info, what.answered = *info, true
+		what.self.Nicks[0], what.self.OccupantID = info.Nick, info.OccupantID
+	}
+	if st.Type == MessageGroupchat {
+		for _, r := range a.regs {
+			if r.Wishes == nil {
+				continue
+			}
+			if room, ok := r.Wishes.Room(what.chat); ok && room.Nick != what.self.Nicks[0] && room.Nick != "" {
+				what.self.Nicks[1] = room.Nick
+				break
+			}
+		}
+	}
+}
+
+// info returns what the host said of a stanza's chat: with it, when it was asked for this event, or before.
+func (a *Account) info(what *said, st *Stanza, i int, f *Facts) *ChatInfo {
+	if st.Info != nil {
+		return st.Info
+	}
+	for j := range f.Chats {
+		if c := &f.Chats[j]; c.Chat == what.chat && (c.Stanza == i || c.Stanza < 0) {
+			if c.Failed {
+				what.failed = true
+				return nil
+			}
+			return &c.ChatInfo
+		}
+	}
+	return a.knows(what.chat, f.Now)
+}
+
+// online tells whether a session is connected.
+func (a *Account) online() bool {
+	return slices.ContainsFunc(a.sessions, func(s *session) bool { return !s.hibernated })
+}
+
+// hangUp notes that the calls are over that the stanzas end.
+func (a *Account) hangUp(stanzas []Stanza) {
+	for i := range stanzas {
+		if stanzas[i].Content == ContentCallEnd {
+			if n := a.call(&stanzas[i]); n != nil {
+				n.sender = callOver
+			}
+		}
 	}
 }
 
 // mayRetry tells whether a tombstone is tried once more (XEP-0357 §7.1).
 func (a *Account) mayRetry(r *registration, now time.Time) bool {
 	after := a.policy.RetryDisabled
-	return after > 0 && now.Sub(r.Health.Disabled) >= after && (r.retried == 0 || now.Sub(r.retried.time()) >= after)
+	return after > 0 && now.Sub(r.Health.Disabled) >= after && (r.retried == 0 || now.Sub(time.Unix(int64(r.retried), 0)) >= after)
 }
 
 // Next returns when Due has something to do; zero means never. It changes with every call of Handle, Due, Begin and End.
@@ -545,7 +737,7 @@ func (a *Account) Next() time.Time {
 		}
 	}
 	for _, r := range a.regs {
-		earlier(r.pace.next(a.policy, r.stub))
+		earlier(r.pace.next(a.policy))
 	}
 	for _, s := range a.sessions {
 		earlier(s.wakeAt.time())
@@ -575,7 +767,7 @@ func (a *Account) Due(now time.Time, keys []Key, e *Effects) []Key {
 		if !now.Before(p.expiry(a.policy)) {
 			r.drop(p.takeOld(now, a.policy), ReasonTooOld, "", e)
 		}
-		if len(p.waiting) > 0 && !p.inFlight && !p.queued && !r.stub && !now.Before(p.ready()) {
+		if len(p.waiting) > 0 && !p.inFlight && !p.queued && !p.stub && !now.Before(p.ready()) {
 			p.queued = true
 			keys = append(keys, r.Key)
 		}
@@ -600,7 +792,9 @@ func (r *registration) drop(parts []part, reason Reason, detail string, e *Effec
 			d.Events = append(d.Events, n.event)
 			if h := n.hash &^ hashFlags; h != 0 {
 				r.uncount(h)
-				if reason != ReasonAcknowledged {
+				switch reason {
+				case ReasonAcknowledged, ReasonRead, ReasonRetracted, ReasonCallEnded: // the device has it, or need not have it
+				default:
 					r.mem.forget(h)
 				}
 			}
@@ -616,6 +810,22 @@ func (a *Account) Flush(now time.Time) {
 	for _, r := range a.regs {
 		r.pace.due, r.pace.spaced, r.pace.retryAt = toInstant(now), 0, 0
 	}
+}
+
+// Notified says that a registration was notified of stanzas by somebody else, such as another node that could not be reached when it happened: they
+// notify it no more. It reports whether there is such a registration.
+func (a *Account) Notified(k Key, now time.Time, ids ...string) bool {
+	r := a.find(k)
+	if r == nil {
+		return false
+	}
+	for _, id := range ids {
+		if h := a.hash(id); h != 0 && !r.mem.has(h) {
+			r.mem.add(h, now, a.policy.Remember)
+			a.touched = toInstant(now)
+		}
+	}
+	return true
 }
 
 // Abandon drops everything that waits or is in flight.
@@ -640,7 +850,10 @@ func (a *Account) Status(now time.Time) AccountStatus {
 		st.Registrations = append(st.Registrations, rs)
 	}
 	for _, s := range a.sessions {
-		ss := SessionStatus{ID: s.id, Client: s.client, Hibernated: s.hibernated, Extended: s.extended}
+		ss := SessionStatus{ID: s.id, Client: s.client(), Hibernated: s.hibernated, Extended: s.extended, Away: s.away}
+		if s.nameless {
+			ss.Resource = s.device
+		}
 		if s.bound != nil {
 			ss.Bound, ss.IsBound = s.bound.Key, true
 		} else if s.claim != nil {
@@ -663,6 +876,7 @@ func (a *Account) Prune(now time.Time) bool {
 			r.mem.prune(now, age)
 		}
 	}
+	a.pruneChats(now, age)
 	return a.Idle(now)
 }
 

@@ -235,6 +235,7 @@ func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event
 		return nil
 	}
 	defer e.work.Done()
+	ev = en.addressed(ev)
 	now := e.now()
 	f := Facts{Now: now}
 	if v := e.cfg.Veto; v != nil {
@@ -263,6 +264,7 @@ func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event
 	var elsewhere Effects // what other processes did, which an enable meets in the Store
 	if _, ok := ev.(PushEnable); ok {
 		en.Load(before, now, &elsewhere)
+		e.read(en.Account)
 	}
 	en.Handle(ev, f, d)
 	d.Changes, d.Drops, d.Advice = append(elsewhere.Changes, d.Changes...), append(elsewhere.Drops, d.Drops...), append(elsewhere.Advice, d.Advice...)
@@ -474,7 +476,7 @@ func (e *Engine) store(ctx context.Context, a *Account, ev Event, now time.Time)
 		s.changes.Add(1)
 		s.mu.Unlock()
 	}()
-	switch ev := a.addressed(ev).(type) {
+	switch ev := ev.(type) {
 	case PushEnable:
 		before, err = e.cfg.Store.Enable(ctx, a.enabling(ev, now), a.policy.MaxRegistrations)
 		return sane(a.name, before), err

@@ -28,6 +28,8 @@ type pacer struct {
 	queued bool
 	// stripped: it goes without sender and body.
 	stripped bool
+	// stub: only the registration's key is known, from a snapshot. It takes notifications, and sends them when the rest was read.
+	stub bool
 }
 
 // part is what one source contributes to a notification: a session, or the account's other events (from is nil).
@@ -49,6 +51,8 @@ type part struct {
 	spent Reason
 	// wakes: a wake-up is in it, which is plain and no stanza.
 	wakes bool
+	// counts: the number of unread messages is to be told, whatever it is.
+	counts bool
 }
 
 // noted is a stanza that waits, or is in flight.
@@ -106,6 +110,7 @@ func (p *part) merge(o *part, policy *Policy) {
 	}
 	p.nameless += o.nameless
 	p.wakes = p.wakes || o.wakes
+	p.counts = p.counts || o.counts
 	if o.text != nil && (p.text == nil || o.text.at >= p.text.at) {
 		p.text = o.text
 	}
@@ -226,12 +231,12 @@ func (p *pacer) schedule(due time.Time) {
 }
 
 // next returns when something is to be done about what waits: it can be handed out, or is too old. Zero means never.
-func (p *pacer) next(policy *Policy, held bool) time.Time {
+func (p *pacer) next(policy *Policy) time.Time {
 	if len(p.waiting) == 0 {
 		return time.Time{}
 	}
 	expiry := p.expiry(policy)
-	if p.inFlight || p.queued || held {
+	if p.inFlight || p.queued || p.stub {
 		return expiry
 	}
 	ready := p.ready()

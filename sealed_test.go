@@ -2,6 +2,7 @@ package push_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"encoding/base64"
@@ -10,8 +11,10 @@ import (
 	"encoding/xml"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
@@ -96,8 +99,8 @@ func TestSealedPayloads(t *testing.T) {
 			`{"unread":7,"sender":"hall@rooms.example.com","type":"groupchat","nickname":"Nurse","message":"hi"}`, "", "high"},
 		{"end to end encrypted: what stands in is no text", []string{`<message from='romeo@example.net/orchard' type='chat'><body>you cannot read this</body><encrypted xmlns='eu.siacs.conversations.axolotl'><payload/></encrypted></message>`},
 			`{"unread":7,"sender":"romeo@example.net","type":"chat"}`, "", "high"},
-		{"a call", []string{`<message from='romeo@example.net/orchard' type='chat'><propose xmlns='urn:xmpp:jingle-message:0' id='c1'><description xmlns='urn:xmpp:jingle:apps:rtp:1' media='audio'/><description xmlns='urn:xmpp:jingle:apps:rtp:1' media='video'/></propose></message>`},
-			`{"unread":7,"sender":"romeo@example.net/orchard","type":"call","sid":"c1","media":["audio","video"]}`, "voip", "high"},
+		{"a call", []string{`<message from='romeo@example.net/orchard' type='chat'><propose xmlns='urn:xmpp:jingle-message:0' id='call#1'><description xmlns='urn:xmpp:jingle:apps:rtp:1' media='audio'/><description xmlns='urn:xmpp:jingle:apps:rtp:1' media='video'/></propose></message>`},
+			`{"unread":7,"sender":"romeo@example.net/orchard","type":"call","sid":"call#1","media":["audio","video"]}`, "voip", "high"},
 		{"somebody wants to see the presence", []string{`<presence from='romeo@example.net' type='subscribe'/>`},
 			`{"unread":7,"sender":"romeo@example.net","type":"subscribe"}`, "", "high"},
 		{"the newest of two", []string{`<message from='paris@example.net/x' type='chat'><body>first</body></message>`, `<message from='romeo@example.net/y' type='chat'><body>second</body></message>`},
@@ -118,7 +121,7 @@ func TestSealedPayloads(t *testing.T) {
 				assert.Equal(t, tt.priority, *iq.Notification.Priority)
 				// Nothing readable is left beside it.
 				assert.Nil(t, iq.Notification.Form)
-				for _, readable := range []string{"romeo", "Romeo", "form", "message-count", "hi<", "hunter2", "c1"} {
+				for _, readable := range []string{"romeo", "Romeo", "form", "message-count", "hi<", "hunter2", "call#1"} {
 					assert.NotContains(t, strings.ReplaceAll(string(stanza), iq.Notification.Encrypted.Text, ""), readable)
 				}
 			}
@@ -260,3 +263,51 @@ func BenchmarkSealed(b *testing.B) {
 		dst = n.AppendStanza(dst[:0], "example.com", "id1")
 	}
 }
+
+// TestSiskinEndToEnd goes from the enable that Siskin sends to what it reads in the notification.
+func TestSiskinEndToEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const account = "juliet@example.com"
+		published := make(chan []byte, 10)
+		router := &push.Router{Host: "example.com"}
+		router.Send = func(_ context.Context, to string, iq []byte) error {
+			published <- bytes.Clone(iq)
+			go router.Reply(to, idIn.FindStringSubmatch(string(iq))[1], nil)
+			return nil
+		}
+		e, err := push.New(push.Config{Host: "example.com", Publisher: router})
+		require.NoError(t, err)
+		session := push.SessionID{Account: account, ID: "s1"}
+		enable := func(more string) {
+			q, err := push.ParseRequest(session, []byte(set(enableNS+`jid='push.tigase.im' node='n1'>`+more+`</enable>`)))
+			require.NoError(t, err)
+			require.Nil(t, q.Answer(t.Context(), e).Refusal)
+		}
+		deliver := func(id, stanza string) []byte {
+			st, err := push.ParseStanza(id, []byte(stanza))
+			require.NoError(t, err)
+			_, err = e.Handle(t.Context(), push.Offline{Account: account, Stanza: st})
+			require.NoError(t, err)
+			return <-published
+		}
+		const message = `<message from='romeo@example.net/orchard' to='juliet@example.com' type='chat'><body>What light?</body></message>`
+		enable(`<priority xmlns='tigase:push:priority:0'/><encrypt xmlns='tigase:push:encrypt:0' alg='aes-128-gcm'>` + b64(sealKey) + `</encrypt>`)
+		payload, iq := unsealed(t, deliver("m1", message))
+		assert.Equal(t, map[string]any{"unread": 1.0, "sender": "romeo@example.net", "type": "chat", "message": "What light?"}, payload)
+		assert.Equal(t, "high", *iq.Notification.Priority)
+		payload, iq = unsealed(t, deliver("m2", `<message from='romeo@example.net/orchard' to='juliet@example.com' type='chat'><active xmlns='http://jabber.org/protocol/chatstates'/></message>`))
+		assert.Equal(t, map[string]any{"unread": 1.0}, payload, "nothing that the user should see")
+		assert.Equal(t, "low", *iq.Notification.Priority)
+
+		// Enabled again without encryption, the summary is back, and the policy says what is in it.
+		enable(``)
+		plain := string(deliver("m3", message))
+		assert.Contains(t, plain, "message-count")
+		assert.NotContains(t, plain, "encrypt")
+		assert.NotContains(t, plain, "priority")
+		assert.NotContains(t, plain, "light")
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
+var idIn = regexp.MustCompile(` id="([^"]+)"`)
