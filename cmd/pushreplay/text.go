@@ -136,7 +136,16 @@ func (v *textView) about(e push.Event) string {
 		return who + v.stanzas([]push.Stanza{e.Stanza})
 	case push.Groupchat:
 		return who + v.stanzas([]push.Stanza{e.Stanza})
-	case push.SessionClose, push.HibernationEnd, push.Ping, push.AccountRemoved:
+	case push.SessionPresence:
+		if e.Away {
+			return who + " away"
+		}
+		return who + " here"
+	case push.Displayed:
+		return who + " " + e.Chat + " up to " + e.UpTo
+	case push.ChatChanged:
+		return who + " " + e.Chat
+	case push.SessionClose, push.SessionActive, push.HibernationEnd, push.Ping, push.AccountRemoved:
 		return who
 	}
 	return who
