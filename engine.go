@@ -139,6 +139,11 @@ func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
 	if lack := lacks(name, ev); lack != "" {
 		return fmt.Errorf("%w: it names no %s", ErrEvent, lack)
 	}
+	if ev, ok := ev.(PushEnable); ok {
+		if err := ev.Wishes.fit(ev.Key); err != nil {
+			return fmt.Errorf("%w: %w", ErrEvent, err)
+		}
+	}
 	hash := hashID(name)
 	s := &e.shards[hash%shardCount]
 	if !s.kept.has(hash) || e.slow || changesStore(ev) {
