@@ -74,7 +74,8 @@ const (
 	ReasonVeto           // the host's hook said no
 	ReasonResumed        // R5
 	ReasonUnknownSession // the session was never opened, or is closed
-	ReasonStore          // the registrations could not be read
+	ReasonStore          // the registrations could not be read, or changed
+	ReasonDeferred       // the registrations are not known yet; the event is decided when they are
 
 	// Reasons why something that waited was dropped, and reasons of changes and advice.
 
@@ -125,6 +126,7 @@ var reasons = [...]struct{ token, sentence string }{
 	ReasonResumed:        {"resumed", "session resumed"},
 	ReasonUnknownSession: {"unknown-session", "session not known"},
 	ReasonStore:          {"store-failed", "registrations could not be read"},
+	ReasonDeferred:       {"deferred", "left until the registrations can be read"},
 	ReasonTooOld:         {"too-old", "too old"},
 	ReasonRejected:       {"rejected", "rejected by the push service"},
 	ReasonRemoved:        {"registration-removed", "registration removed"},

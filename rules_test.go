@@ -86,7 +86,8 @@ func compare(t *testing.T, want, got []string) {
 // notInStories are the rules and reasons that no event of the pure core answers with.
 var notInStories = map[string]string{
 	ReasonNone.Sentence():  "the zero Reason is no answer",
-	ReasonStore.Sentence(): "an Account has no store; see the Engine's tests",
+	ReasonStore.Sentence():    "an Account has no store; see the Engine's tests",
+	ReasonDeferred.Sentence(): "an Account has no store; see the Engine's tests",
 	ReasonWake.Sentence():  "the wake-up before the end of the resumption time is no answer to an event",
 	RuleBind.String():      "R1 says who has which registration, and answers nothing",
 	RuleClient.String():    "R14 says who has which registration, and answers nothing",
