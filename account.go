@@ -23,6 +23,12 @@ type Account struct {
 	touched, left instant
 	// gone are the keys of registrations that were removed while a publish for them was not answered.
 	gone []Key
+	// key is that of the hashes of stanza IDs.
+	key hashKey
+	// claims counts what sessions claimed, to tell which one was last.
+	claims uint32
+	// loaded: the registrations have been read.
+	loaded bool
 }
 
 // registration is a Registration with what the rules and the pacing know about it.
@@ -30,8 +36,10 @@ type registration struct {
 	Registration
 	mem  notified
 	pace pacer
-	// unread counts the stanzas that it was notified of since its session was last active.
-	unread int
+	// unread counts the important and urgent stanzas that it was notified of since its session was last active, and not withdrawn since.
+	unread int32
+	// stub: only its key is known, from a snapshot. It takes notifications, and sends them when the rest was read.
+	stub bool
 	// retried is when a tombstone was tried again last (Policy.RetryDisabled).
 	retried instant
 }
@@ -51,7 +59,8 @@ type Facts struct {
 // NewAccount returns an account with the registrations that are stored for it. p is shared between accounts and must not be changed
 // any more; nil means the default policy.
 func NewAccount(name string, p *Policy, rs []Registration) *Account {
-	a := &Account{name: name, policy: p.resolve()}
+	a := OpenAccount(name, p)
+	a.loaded = true
 	for _, r := range rs {
 		if r.Account == name {
 			a.put(r)
@@ -59,6 +68,17 @@ func NewAccount(name string, p *Policy, rs []Registration) *Account {
 	}
 	return a
 }
+
+// OpenAccount returns an account whose registrations have not been read, because that takes time, or failed. It takes events like any other: a
+// session is known from its beginning, and what it enabled, was restored with or is by its client ID is bound to it by [Account.Load]. An event that
+// asks for registrations is answered for those that are known meanwhile; one for which that is none has ReasonStore. Such an event
+// can be given to Handle again after Load: a stanza that was notified is not notified again.
+func OpenAccount(name string, p *Policy) *Account {
+	return &Account{name: name, policy: p.resolve()}
+}
+
+// Loaded tells whether the account's registrations have been read.
+func (a *Account) Loaded() bool { return a.loaded }
 
 // Registrations returns the account's registrations in the order of their keys.
 func (a *Account) Registrations() []Registration {
@@ -69,11 +89,14 @@ func (a *Account) Registrations() []Registration {
 	return rs
 }
 
-// Reload replaces the registrations by those that are stored, because another node may have changed them. What is known of sessions and
-// notifications stays with the keys that stay.
-func (a *Account) Reload(rs []Registration, e *Effects) {
+// Load gives the account the registrations that are stored for it: those that it was opened without, or, if it has been loaded before, those that
+// are stored by now, because another node may have changed them. What is known of sessions and notifications stays with the keys that stay. e reports
+// what another node did and, the first time, which sessions are bound to what, with the advice that follows from it.
+func (a *Account) Load(rs []Registration, now time.Time, e *Effects) {
+	first := !a.loaded
+	a.loaded = true
 	for _, r := range slices.Clone(a.regs) {
-		if !slices.ContainsFunc(rs, func(n Registration) bool { return n.Key == r.Key }) {
+		if !slices.ContainsFunc(rs, func(n Registration) bool { return n.Key == r.Key && n.Account == a.name }) {
 			a.remove(r, ReasonRemoved, e)
 		}
 	}
@@ -81,11 +104,28 @@ func (a *Account) Reload(rs []Registration, e *Effects) {
 		if n.Account != a.name {
 			continue
 		}
+		old := a.find(n.Key)
+		fresh := old == nil
+		wasDisabled := !fresh && !old.Health.Disabled.IsZero()
+		fromStub := !fresh && old.stub
 		r := a.put(n)
-		if !r.Health.Disabled.IsZero() {
+		disabled := !r.Health.Disabled.IsZero()
+		switch {
+		case fresh && !first:
+			e.change(n.Key, ChangeAdded, ReasonElsewhere, "")
+		case fresh || fromStub:
+		case disabled && !wasDisabled:
+			e.change(n.Key, ChangeDisabled, ReasonElsewhere, n.Health.Cause)
+		case wasDisabled && !disabled:
+			e.change(n.Key, ChangeEnabled, ReasonElsewhere, "")
+		}
+		if disabled && !wasDisabled { // what waits for one that was disabled before is its retry
 			a.unbind(r, ReasonErrors, e)
 			r.drop(r.pace.takeAll(), ReasonDisabled, "", e)
 		}
+	}
+	if first {
+		a.resolve(now, e)
 	}
 }
 
@@ -110,7 +150,7 @@ func (a *Account) idleAt() (time.Time, bool) {
 		if p.queued || p.inFlight || len(p.waiting) > 0 {
 			return time.Time{}, false
 		}
-		if t := p.notBefore.time(); t.After(at) {
+		if t := p.spaced.time(); t.After(at) {
 			at = t
 		}
 	}
@@ -129,7 +169,7 @@ func (a *Account) find(k Key) *registration {
 func (a *Account) put(n Registration) *registration {
 	i, ok := slices.BinarySearchFunc(a.regs, n.Key, func(r *registration, k Key) int { return r.Key.Compare(k) })
 	if ok {
-		a.regs[i].Registration = n
+		a.regs[i].Registration, a.regs[i].stub = n, false
 	} else {
 		a.regs = slices.Insert(a.regs, i, &registration{Registration: n})
 		a.regs[i].pace.inFlight = slices.Contains(a.gone, n.Key)
@@ -154,8 +194,10 @@ func (a *Account) Handle(ev Event, f Facts, d *Decision) {
 	switch e := ev.(type) {
 	case SessionOpen:
 		a.open(e, d)
+	case SessionRestored:
+		a.restore(e, f.Now, d)
 	case SessionClose:
-		if !a.close(e.Session.ID, f.Now) {
+		if !a.close(e.Session.ID, f.Now, &d.Effects) {
 			d.Reason = ReasonUnknownSession
 		}
 	case PushEnable:
@@ -166,6 +208,8 @@ func (a *Account) Handle(ev Event, f Facts, d *Decision) {
 		}
 	case AckDelayed:
 		a.judgeSession(onAckDelayed, e.Session.ID, e.Stanzas, &f, d)
+	case Acknowledged:
+		a.acknowledge(e, d)
 	case HibernationStart:
 		if s := a.session(e.Session.ID); s != nil {
 			a.hibernate(s, f.Now, d)
@@ -235,7 +279,16 @@ func (a *Account) enable(e PushEnable, now time.Time, d *Decision) {
 	r := a.put(n)
 	d.change(e.Key, kind, reason, "")
 	if s != nil {
-		s.bind(r)
+		c := &d.Changes[len(d.Changes)-1]
+		c.Session, c.Rule = s.id, RuleBind
+		r.caughtUp()
+		a.give(s, r, &d.Effects)
+	} else {
+		c := Change{Key: e.Key, Kind: ChangeUnbound, Session: e.Session.ID, Rule: RuleBind, Reason: ReasonUnknownSession}
+		if c.Session == "" {
+			c.Reason = ReasonOperator
+		}
+		d.Changes = append(d.Changes, c)
 	}
 	if len(a.regs) > a.policy.MaxRegistrations {
 		for _, k := range Evict(a.Registrations(), a.policy.MaxRegistrations) {
@@ -262,6 +315,66 @@ func cloneFields(fs []Field) []Field {
 	return c
 }
 
+// acknowledge drops what waits for stanzas that the session has got after all: for its device, and for another that it was bound to when they were
+// raised. They stay remembered, since the device has them, and count as unread no longer.
+func (a *Account) acknowledge(e Acknowledged, d *Decision) {
+	s := a.session(e.Session.ID)
+	if s == nil {
+		d.Reason = ReasonUnknownSession
+		return
+	}
+	var buf [16]uint64
+	var hashes []uint64 // made only if somebody needs them
+	for _, r := range a.regs {
+		p := &r.pace
+		if len(p.waiting) == 0 && !p.inFlight && r.unread == 0 {
+			continue
+		}
+		if hashes == nil {
+			hashes = buf[:0]
+			for _, id := range e.IDs {
+				if id != "" {
+					hashes = append(hashes, a.hash(id))
+				}
+			}
+			slices.Sort(hashes)
+		}
+		if s.bound == r {
+			for _, h := range hashes {
+				r.uncount(h)
+			}
+		}
+		r.drop(p.withdraw(func(w *part) bool { return s.bound == r || w.from == s }, func(n noted) bool {
+			_, found := slices.BinarySearch(hashes, n.hash&^hashFlags)
+			return found
+		}, ReasonAcknowledged), ReasonAcknowledged, "", &d.Effects)
+	}
+}
+
+// uncount takes a stanza out of the number of unread messages, if it is in it.
+func (r *registration) uncount(hash uint64) {
+	if e := r.mem.entry(hash); e != nil && e.hash&counts != 0 {
+		e.hash &^= counts
+		r.unread--
+	}
+}
+
+// caughtUp says that the device is in touch with the server: what it missed is counted anew.
+func (r *registration) caughtUp() {
+	if r.unread == 0 {
+		return
+	}
+	r.unread = 0
+	for i := range r.mem.ring {
+		r.mem.ring[i].hash &^= counts
+	}
+	for _, parts := range [...][]part{r.pace.waiting, r.pace.flight} {
+		for i := range parts {
+			parts[i].nameless = 0
+		}
+	}
+}
+
 // judgeSession answers an event of one session, whose stanzas concern only the registration bound to it.
 func (a *Account) judgeSession(on trigger, id string, stanzas []Stanza, f *Facts, d *Decision) {
 	s := a.session(id)
@@ -270,11 +383,12 @@ func (a *Account) judgeSession(on trigger, id string, stanzas []Stanza, f *Facts
 		return
 	}
 	if len(a.regs) == 0 {
-		d.Reason = ReasonNoRegistration
+		d.Reason = a.nobody()
 		return
 	}
 	for _, r := range a.regs {
 		q := question{event: on, mine: s.bound == r, unbound: s.bound == nil, skipPlain: a.policy.SkipPlain}
+		q.newer = q.unbound && s.claim != nil && *s.claim == r.Key
 		a.judge(&q, r, s, stanzas, 0, f, d)
 	}
 }
@@ -282,7 +396,7 @@ func (a *Account) judgeSession(on trigger, id string, stanzas []Stanza, f *Facts
 // judgeAccount answers an event that concerns all of the account's registrations.
 func (a *Account) judgeAccount(on trigger, st *Stanza, f *Facts, d *Decision) {
 	if len(a.regs) == 0 {
-		d.Reason = ReasonNoRegistration
+		d.Reason = a.nobody()
 		return
 	}
 	to := st.To
@@ -291,10 +405,7 @@ func (a *Account) judgeAccount(on trigger, st *Stanza, f *Facts, d *Decision) {
 	}
 	own := on == onArchiveAdded && to != "" && bare(to) != a.name
 	one := []Stanza{*st}
-	var h uint64
-	if st.ID != "" {
-		h = hashID(st.ID)
-	}
+	h := a.hash(st.ID)
 	for _, r := range a.regs {
 		q := question{event: on, own: own, skipPlain: a.policy.SkipPlain}
 		q.live, q.hibernated = a.standing(r)
@@ -303,9 +414,17 @@ func (a *Account) judgeAccount(on trigger, st *Stanza, f *Facts, d *Decision) {
 	}
 }
 
+// nobody is why there is no registration.
+func (a *Account) nobody() Reason {
+	if !a.loaded {
+		return ReasonStore
+	}
+	return ReasonNoRegistration
+}
+
 func (a *Account) ping(e Ping, f *Facts, d *Decision) {
 	if len(a.regs) == 0 {
-		d.Reason = ReasonNoRegistration
+		d.Reason = a.nobody()
 		return
 	}
 	for _, r := range a.regs {
@@ -334,7 +453,7 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 		h := hash
 		if reason.Notifies() && st.ID != "" { // only then it matters whether it was notified before
 			if h == 0 {
-				h = hashID(st.ID)
+				h = a.hash(st.ID)
 			}
 			if q.seen = r.mem.has(h); q.seen {
 				rule, reason = decide(q)
@@ -359,25 +478,33 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 		if w == nil {
 			v.Notify, v.Rule, v.Reason, v.Detail, v.Class = true, rule, reason, "", ClassPlain
 			w = r.pace.open(from)
-			w.events = newest(append(w.events, f.Number), a.policy.Causes)
 		}
 		v.Class = max(v.Class, st.Class)
 		w.at[st.Class] = toInstant(f.Now)
-		if q.event == onPing {
-			continue // it wakes, and counts no stanza
+		if q.event == onPing { // it wakes, and counts no stanza
+			w.wakes = true
+			w.note(0, ClassPlain, f.Number, a.policy)
+			continue
 		}
 		v.Count++
 		w.count[st.Class]++
-		if st.ID != "" {
+		if st.ID == "" {
+			h = 0
+		}
+		w.note(h, st.Class, f.Number, a.policy)
+		mark := h
+		if st.Class >= ClassImportant {
+			mark |= counts
+			r.unread++
+		}
+		if h != 0 {
 			d.ids = append(d.ids, st.ID)
-			r.mem.add(h, f.Now, a.policy.Remember)
-			w.hashes = append(w.hashes, h)
-			if len(w.hashes) > 2*a.policy.Remember { // not one by one, which would move all of them each time
-				w.hashes = newest(w.hashes, a.policy.Remember)
-			}
+			r.mem.add(mark, f.Now, a.policy.Remember)
+		} else if st.Class >= ClassImportant {
+			w.nameless++
 		}
 		if a.policy.IncludeSender || a.policy.IncludeBody {
-			w.text = &text{toInstant(f.Now), st.From, st.Body}
+			w.text = &text{toInstant(f.Now), h, st.From, st.Body}
 		}
 	}
 	v.Stanzas = d.ids[first:len(d.ids):len(d.ids)]
@@ -385,14 +512,13 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 		return
 	}
 	a.touched = toInstant(f.Now)
-	r.unread += v.Count
 	due := f.Now
-	if (q.event == onAckDelayed || q.event == onStanzaQueued) && v.Class != ClassUrgent {
+	if (q.event == onAckDelayed || q.event == onStanzaQueued) && (v.Class == ClassPlain || v.Class == ClassImportant && a.policy.DelayImportant) {
 		due = due.Add(a.policy.Delay)
 	}
 	r.pace.schedule(due)
 	if v.Class == ClassUrgent {
-		r.pace.notBefore = 0 // a call that waited for the next try or the interval would be too old by then
+		r.pace.spaced, r.pace.retryAt = 0, 0 // a call that waited for the next try or the interval would be too old by then
 	}
 }
 
@@ -411,7 +537,7 @@ func (a *Account) Next() time.Time {
 		}
 	}
 	for _, r := range a.regs {
-		earlier(r.pace.next(a.policy))
+		earlier(r.pace.next(a.policy, r.stub))
 	}
 	for _, s := range a.sessions {
 		earlier(s.wakeAt.time())
@@ -426,8 +552,10 @@ func (a *Account) Due(now time.Time, keys []Key, e *Effects) []Key {
 		if s.wakeAt != 0 && toInstant(now) >= s.wakeAt {
 			s.wakeAt = 0
 			if s.bound != nil {
-				s.bound.pace.open(s).at[ClassPlain] = toInstant(now)
+				w := s.bound.pace.open(s)
+				w.at[ClassPlain], w.wakes = toInstant(now), true
 				s.bound.pace.schedule(now)
+				e.advise(a.name, s, a.policy.WakeBefore, ReasonWake)
 			}
 		}
 	}
@@ -439,7 +567,7 @@ func (a *Account) Due(now time.Time, keys []Key, e *Effects) []Key {
 		if !now.Before(p.expiry(a.policy)) {
 			r.drop(p.takeOld(now, a.policy), ReasonTooOld, "", e)
 		}
-		if len(p.waiting) > 0 && !p.inFlight && !p.queued && !now.Before(p.ready()) {
+		if len(p.waiting) > 0 && !p.inFlight && !p.queued && !r.stub && !now.Before(p.ready()) {
 			p.queued = true
 			keys = append(keys, r.Key)
 		}
@@ -447,7 +575,7 @@ func (a *Account) Due(now time.Time, keys []Key, e *Effects) []Key {
 	return keys
 }
 
-// drop reports parts that will not be sent, and forgets their stanzas.
+// drop reports parts that will not be sent, and forgets their stanzas; those that were acknowledged need no other notification.
 func (r *registration) drop(parts []part, reason Reason, detail string, e *Effects) {
 	if len(parts) == 0 {
 		return
@@ -459,20 +587,26 @@ func (r *registration) drop(parts []part, reason Reason, detail string, e *Effec
 			d.Class = max(d.Class, c)
 		}
 		d.Count += p.total()
-		d.Events = append(d.Events, p.events...)
-		for _, h := range p.hashes {
-			r.mem.forget(h)
+		r.unread -= p.nameless
+		for _, n := range p.stanzas {
+			d.Events = append(d.Events, n.event)
+			if h := n.hash &^ hashFlags; h != 0 {
+				r.uncount(h)
+				if reason != ReasonAcknowledged {
+					r.mem.forget(h)
+				}
+			}
 		}
 	}
-	r.unread = max(r.unread-d.Count, 0)
 	sortUnique(&d.Events)
+	d.Events = r.pace.unnamed(d.Events)
 	e.Drops = append(e.Drops, d)
 }
 
 // Flush lets everything that waits go out at once, retries too.
 func (a *Account) Flush(now time.Time) {
 	for _, r := range a.regs {
-		r.pace.due, r.pace.notBefore = toInstant(now), 0
+		r.pace.due, r.pace.spaced, r.pace.retryAt = toInstant(now), 0, 0
 	}
 }
 
@@ -487,7 +621,7 @@ func (a *Account) Abandon(reason Reason, e *Effects) {
 func (a *Account) Status(now time.Time) AccountStatus {
 	st := AccountStatus{Account: a.name}
 	for _, r := range a.regs {
-		rs := RegistrationStatus{Registration: r.Registration, Unread: r.unread, InFlight: r.pace.inFlight}
+		rs := RegistrationStatus{Registration: r.Registration, Unread: int(r.unread), InFlight: r.pace.inFlight}
 		rs.Options = cloneFields(r.Options)
 		for i := range r.pace.waiting {
 			rs.Waiting += r.pace.waiting[i].total()
@@ -501,6 +635,8 @@ func (a *Account) Status(now time.Time) AccountStatus {
 		ss := SessionStatus{ID: s.id, Client: s.client, Hibernated: s.hibernated, Extended: s.extended}
 		if s.bound != nil {
 			ss.Bound, ss.IsBound = s.bound.Key, true
+		} else if s.claim != nil {
+			ss.Bound, ss.Superseded = *s.claim, true
 		}
 		st.Sessions = append(st.Sessions, ss)
 	}
@@ -515,7 +651,9 @@ func (a *Account) Prune(now time.Time) bool {
 		age += a.policy.MaxResume
 	}
 	for _, r := range a.regs {
-		r.mem.prune(now, age)
+		if !r.pace.inFlight && len(r.pace.waiting) == 0 { // what is not sent yet must not come to wait twice
+			r.mem.prune(now, age)
+		}
 	}
 	return a.Idle(now)
 }

@@ -113,7 +113,7 @@ func TestBackoffStaysWithinPolicy(t *testing.T) {
 		{}, {RetryMin: 1, RetryMax: 1}, {RetryMin: 7, RetryMax: 1 << 62}, {RetryMin: time.Second, RetryMax: time.Second},
 		{RetryMin: 1 << 62, RetryMax: 1 << 62},
 	} {
-		p.Expire = 1 << 62
+		p.Expire, p.MinInterval = 1<<62, -1
 		lowest, highest := p.RetryMin, p.RetryMax
 		if highest == 0 {
 			lowest, highest = 5*time.Second, 5*time.Minute
@@ -154,7 +154,7 @@ func TestRegistrationsOfOthersAreIgnored(t *testing.T) {
 	a := NewAccount(juliet, nil, others)
 	assert.Len(t, a.Registrations(), 1)
 	var e Effects
-	a.Reload(others, &e)
+	a.Load(others, newYear, &e)
 	assert.Len(t, a.Registrations(), 1)
 	assert.Empty(t, e)
 }

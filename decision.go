@@ -45,8 +45,12 @@ type Effects struct {
 // Change is something that happened to a registration.
 type Change struct {
 	Key
-	// Kind is "added", "updated", "bound", "removed", "disabled" or "enabled".
 	Kind ChangeKind
+	// Session is the ID of the session that was bound to it (ChangeAdded, ChangeUpdated, ChangeEnabled, ChangeBound), or is not (ChangeUnbound).
+	// Empty: no session had a part in it.
+	Session string
+	// Rule is RuleBind or RuleClient if it is about a session, else RuleNone.
+	Rule Rule
 	// Reason says why, Detail is the error condition behind it, if there is one.
 	Reason Reason
 	Detail string
@@ -56,9 +60,12 @@ type Change struct {
 type ChangeKind string
 
 const (
-	ChangeAdded    ChangeKind = "added"
-	ChangeUpdated  ChangeKind = "updated"
+	ChangeAdded   ChangeKind = "added"
+	ChangeUpdated ChangeKind = "updated"
+	// ChangeBound: a session has it now, without an enable. ChangeUnbound: a session lost it, though the registration is still there; or an
+	// enable came from no session that is known.
 	ChangeBound    ChangeKind = "bound"
+	ChangeUnbound  ChangeKind = "unbound"
 	ChangeRemoved  ChangeKind = "removed"
 	ChangeDisabled ChangeKind = "disabled"
 	ChangeEnabled  ChangeKind = "enabled"

@@ -9,14 +9,41 @@ import (
 	"mellium.im/xmpp/stanza"
 )
 
-// TokenReader implements xmlstream.Marshaler. It gives the <pubsub/> of the publish (XEP-0357 §7), without the IQ around it, for functions like
-// Session.SendIQElement of mellium.im/xmpp; PublishIQ has the whole. The document is that of AppendIQ.
+// TokenReader implements xmlstream.Marshaler. It gives the payload of the stanza that publishes n, without the stanza around it, for functions
+// like Session.SendIQElement of mellium.im/xmpp: a <pubsub/> (XEP-0357 §7), or the <notification/> of Push 2.0. PublishIQ and PublishMessage have
+// the whole. The document is that of AppendStanza.
 func (n *Notification) TokenReader() xml.TokenReader {
 	w := tokenList{tokens: make([]xml.Token, 0, 48)}
+	if n.IsPush2() {
+		n.writeMessage(&w)
+		return &w
+	}
 	w.open(nsPubsub, "pubsub")
 	w.open(nsPubsub, "publish", "node", n.Node)
 	w.open(nsPubsub, "item")
 	w.open(NS, "notification")
+	if n.encrypts() {
+		n.writeEncrypted(&w)
+	} else {
+		n.writeSummary(&w)
+	}
+	if n.Wishes != nil && n.Wishes.Priority {
+		w.element(nsPriority, "priority", n.priority())
+	}
+	w.close(3)
+	if n.Options != nil {
+		w.open(nsPubsub, "publish-options")
+		w.open(nsForm, "x", "type", "submit")
+		for _, f := range n.Options {
+			w.field(f.Var, f.Type, f.Values...)
+		}
+		w.close(2)
+	}
+	w.close(1)
+	return &w
+}
+
+func (n *Notification) writeSummary(w *tokenList) {
 	w.open(nsForm, "x", "type", "submit")
 	w.field("FORM_TYPE", "hidden", "urn:xmpp:push:summary")
 	if n.Unread > 0 {
@@ -28,17 +55,7 @@ func (n *Notification) TokenReader() xml.TokenReader {
 	if n.Body != "" {
 		w.field("last-message-body", "", n.Body)
 	}
-	w.close(4)
-	if n.Options != nil {
-		w.open(nsPubsub, "publish-options")
-		w.open(nsForm, "x", "type", "submit")
-		for _, f := range n.Options {
-			w.field(f.Var, f.Type, f.Values...)
-		}
-		w.close(2)
-	}
 	w.close(1)
-	return &w
 }
 
 // WriteXML implements xmlstream.WriterTo.
@@ -76,6 +93,31 @@ func (p PublishIQ) MarshalXML(e *xml.Encoder, _ xml.StartElement) error {
 	return err
 }
 
+// PublishMessage is a notification of Push 2.0 in the message stanza that publishes it. Of the message, From, To and ID are used, as with PublishIQ.
+type PublishMessage struct {
+	stanza.Message
+	Notification *Notification
+}
+
+// TokenReader implements xmlstream.Marshaler.
+func (p PublishMessage) TokenReader() xml.TokenReader {
+	start := xml.StartElement{Name: xml.Name{Local: "message"}, Attr: []xml.Attr{
+		{Name: xml.Name{Local: "from"}, Value: p.From.String()}, {Name: xml.Name{Local: "to"}, Value: p.To.String()}, {Name: xml.Name{Local: "id"}, Value: p.ID},
+	}}
+	return xmlstream.Wrap(p.Notification.TokenReader(), start)
+}
+
+// WriteXML implements xmlstream.WriterTo.
+func (p PublishMessage) WriteXML(w xmlstream.TokenWriter) (int, error) {
+	return xmlstream.Copy(w, p.TokenReader())
+}
+
+// MarshalXML implements xml.Marshaler.
+func (p PublishMessage) MarshalXML(e *xml.Encoder, _ xml.StartElement) error {
+	_, err := p.WriteXML(e)
+	return err
+}
+
 // tokenList is tokens to be read, and the elements that are still open while it is written.
 type tokenList struct {
 	tokens []xml.Token
@@ -100,6 +142,15 @@ func (l *tokenList) close(n int) {
 		l.tokens = append(l.tokens, xml.EndElement{Name: l.stack[len(l.stack)-1]})
 		l.stack = l.stack[:len(l.stack)-1]
 	}
+}
+
+// element adds an element with nothing but text.
+func (l *tokenList) element(space, local, text string, attrs ...string) {
+	l.open(space, local, attrs...)
+	if text != "" {
+		l.tokens = append(l.tokens, xml.CharData(text))
+	}
+	l.close(1)
 }
 
 // field adds a field of a form.

@@ -58,14 +58,14 @@ func TestPublishDocument(t *testing.T) {
 <field var='FORM_TYPE' type='hidden'><value>http://jabber.org/protocol/pubsub#publish-options</value></field>
 <field var='secret'><value>eruio234vzxc2kla-91</value></field>
 </x></publish-options></pubsub></iq>`
-	assert.Equal(t, canonical(t, []byte(strings.ReplaceAll(want, "\n", ""))), canonical(t, full().AppendIQ(nil, "example.com", "i1")))
+	assert.Equal(t, canonical(t, []byte(strings.ReplaceAll(want, "\n", ""))), canonical(t, full().AppendStanza(nil, "example.com", "i1")))
 }
 
 // sameDocument checks that both encodings of n say the same.
 func sameDocument(t testing.TB, n *push.Notification, id string) {
 	to, err := jid.Parse(n.Service)
 	require.NoError(t, err)
-	bytes := n.AppendIQ(nil, "example.com", id)
+	bytes := n.AppendStanza(nil, "example.com", id)
 	tokens, err := xml.Marshal(push.PublishIQ{IQ: stanza.IQ{ID: id, From: jid.MustParse("example.com"), To: to}, Notification: n})
 	require.NoError(t, err)
 	require.Equal(t, canonical(t, bytes), canonical(t, tokens))
@@ -85,7 +85,7 @@ func FuzzPublish(f *testing.F) {
 		if id != "" {
 			sameDocument(t, n, id)
 		}
-		iq := n.AppendIQ(nil, "example.com", id)
+		iq := n.AppendStanza(nil, "example.com", id)
 		var doc struct {
 			XMLName xml.Name `xml:"iq"`
 			ID      string   `xml:"id,attr"`
@@ -142,7 +142,7 @@ func said(s string) string {
 func TestPublishWithoutOptions(t *testing.T) {
 	n := &push.Notification{Key: push.Key{Service: "push.example.net"}}
 	sameDocument(t, n, "i1")
-	assert.NotContains(t, string(n.AppendIQ(nil, "example.com", "i1")), "publish-options")
+	assert.NotContains(t, string(n.AppendStanza(nil, "example.com", "i1")), "publish-options")
 	sameDocument(t, full(), "i1")
 
 	var b bytes.Buffer
@@ -153,11 +153,11 @@ func TestPublishWithoutOptions(t *testing.T) {
 func BenchmarkPublish(b *testing.B) {
 	n := full()
 	b.Run("encoding=append", func(b *testing.B) {
-		buf := n.AppendIQ(nil, "example.com", "CMTNBVKPNYZKVY5FWMWFNPBLRG")
+		buf := n.AppendStanza(nil, "example.com", "CMTNBVKPNYZKVY5FWMWFNPBLRG")
 		b.SetBytes(int64(len(buf)))
 		b.ReportAllocs()
 		for b.Loop() {
-			buf = n.AppendIQ(buf[:0], "example.com", "CMTNBVKPNYZKVY5FWMWFNPBLRG")
+			buf = n.AppendStanza(buf[:0], "example.com", "CMTNBVKPNYZKVY5FWMWFNPBLRG")
 		}
 	})
 	b.Run("encoding=tokens", func(b *testing.B) {

@@ -74,6 +74,9 @@ func New(cfg Config) (*Engine, error) {
 	if n, ok := e.cfg.Store.(interface{ None(account string) bool }); ok {
 		e.none = n.None
 	}
+	if k, ok := cfg.Store.(Keeper); ok { // not the memory that ends with this process
+		e.keeper = k
+	}
 	if cfg.Observer != nil {
 		e.obs = *cfg.Observer
 	}

@@ -29,7 +29,7 @@ func TestCloseSends(t *testing.T) {
 			}
 			return nil
 		}
-		e := newEngine(t, Config{Publisher: &svc, Policy: Policy{MinInterval: time.Hour}})
+		e := newEngine(t, Config{Publisher: &svc, Policy: Policy{MinInterval: time.Hour, DelayImportant: true}})
 		handle(t, e, SessionOpen{Session: phoneSession}, PushEnable{Session: phoneSession, Key: node("delayed")}, StanzaQueued{phoneSession, message("m1")})
 		nurse := "nurse@example.com"
 		handle(t, e, PushEnable{Session: SessionID{Account: nurse}, Key: node("retried")}, Offline{nurse, message("m1")})

@@ -160,7 +160,7 @@ func TestClientID(t *testing.T) {
 		assert.True(t, d.Notifies(), "another client's session")
 		again := SessionID{juliet, "s3"}
 		d = handle(t, e, SessionOpen{Session: again, Client: "c1"})
-		assert.Equal(t, []Change{{phone, ChangeBound, ReasonClientID, ""}}, d.Changes)
+		assert.Equal(t, []Change{{Key: phone, Kind: ChangeBound, Session: "s3", Rule: RuleClient, Reason: ReasonClientID}}, d.Changes)
 		d = handle(t, e, ArchiveAdded{juliet, message("m2")})
 		assert.Equal(t, ReasonLive, d.Verdicts[0].Reason)
 		d = handle(t, e, HibernationStart{again, []Stanza{message("m2")}})

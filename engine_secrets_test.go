@@ -48,7 +48,7 @@ func TestSecrets(t *testing.T) {
 		publisher := PublisherFunc(func(ctx context.Context, n *Notification) error {
 			mu.Lock()
 			defer mu.Unlock()
-			iq := string(n.AppendIQ(nil, "example.com", "i"))
+			iq := string(n.AppendStanza(nil, "example.com", "i"))
 			if strings.Contains(iq, secret) && (strings.Contains(iq, text) || n.Class == ClassPlain) {
 				published++
 			}
@@ -81,7 +81,7 @@ func TestSecrets(t *testing.T) {
 			},
 		}
 		policy := Policy{IncludeBody: true, IncludeSender: true, RetryDisabled: time.Hour}
-		config := trace.RecorderConfig{Host: "example.com", Policy: policy, Create: func(string) (io.WriteCloser, error) { return &recorded, nil }}
+		config := trace.RecorderConfig{Create: func(string) (io.WriteCloser, error) { return &recorded, nil }}
 		careful, err := trace.NewRecorder(config)
 		require.NoError(t, err)
 		config.Bodies, config.Options, config.Create = true, true, func(string) (io.WriteCloser, error) { return &full, nil }

@@ -163,7 +163,7 @@ func TestStoreEnableFails(t *testing.T) {
 
 		broken = false
 		d = handle(t, e, PushEnable{Session: phoneSession, Key: phone, Options: old})
-		assert.Equal(t, []Change{{phone, ChangeAdded, ReasonEnabled, ""}}, d.Changes)
+		assert.Equal(t, []Change{{Key: phone, Kind: ChangeAdded, Session: "s1", Rule: RuleBind, Reason: ReasonEnabled}}, d.Changes)
 		assert.Equal(t, 1, enabled)
 		assert.Equal(t, old, stored(t, memory, juliet)[0].Options, "durable when Handle returns")
 
@@ -202,12 +202,12 @@ func TestStoreRemoveFails(t *testing.T) {
 				if _, ok := ev.(AccountRemoved); ok {
 					reason = ReasonAccount
 				}
-				assert.Equal(t, []Change{{node("n1"), ChangeRemoved, reason, ""}}, affected, "what is gone from the store is gone")
+				assert.Equal(t, []Change{{Key: node("n1"), Kind: ChangeRemoved, Reason: reason}}, affected, "what is gone from the store is gone")
 				assert.Len(t, stored(t, memory, juliet), 2)
 				d = handle(t, e, Ping{Account: juliet})
 				assert.Len(t, d.Verdicts, 2)
 				d = handle(t, e, ev)
-				assert.Equal(t, []Change{{node("n2"), ChangeRemoved, reason, ""}, {node("n3"), ChangeRemoved, reason, ""}}, d.Changes, "given again it does the rest")
+				assert.Equal(t, []Change{{Key: node("n2"), Kind: ChangeRemoved, Reason: reason}, {Key: node("n3"), Kind: ChangeRemoved, Reason: reason}}, d.Changes, "given again it does the rest")
 				assert.Empty(t, stored(t, memory, juliet))
 				require.NoError(t, e.Close(t.Context()))
 			})
@@ -241,7 +241,7 @@ func TestStoreRevokeFails(t *testing.T) {
 		assert.Len(t, stored(t, memory, juliet), 1)
 		broken = false
 		d = handle(t, e, AffiliationNone{juliet, phone})
-		assert.Equal(t, []Change{{phone, ChangeRemoved, ReasonRevoked, ""}}, d.Changes)
+		assert.Equal(t, []Change{{Key: phone, Kind: ChangeRemoved, Reason: ReasonRevoked}}, d.Changes)
 		assert.Empty(t, stored(t, memory, juliet))
 		assert.Empty(t, handle(t, e, AffiliationNone{juliet, phone}).Changes, "of what is not there it is nothing")
 		handle(t, e, SessionOpen{Session: phoneSession})
@@ -282,7 +282,7 @@ func TestStoreChangedElsewhere(t *testing.T) {
 		}
 		handle(t, e, Offline{juliet, message("m1")})
 		synctest.Wait()
-		assert.Equal(t, []Change{{phone, ChangeRemoved, ReasonRemoved, ""}}, affected)
+		assert.Equal(t, []Change{{Key: phone, Kind: ChangeRemoved, Reason: ReasonRemoved}}, affected)
 		assert.Equal(t, ReasonNoRegistration, handle(t, e, Offline{juliet, message("m2")}).Reason)
 		require.NoError(t, e.Close(t.Context()))
 	})
@@ -355,7 +355,7 @@ func TestRefreshForgets(t *testing.T) {
 			return []Registration{{Account: "nurse@example.com", Key: phone}}
 		}
 		require.NoError(t, e.Refresh(t.Context(), juliet))
-		assert.Equal(t, []Change{{phone, ChangeRemoved, ReasonRemoved, ""}}, affected)
+		assert.Equal(t, []Change{{Key: phone, Kind: ChangeRemoved, Reason: ReasonRemoved}}, affected)
 		require.NoError(t, e.Refresh(t.Context(), "nobody@example.com"), "costs nothing")
 		s.before = func(context.Context, string, string) error { return errFault }
 		assert.ErrorIs(t, e.Refresh(t.Context(), juliet), ErrStore)
@@ -511,7 +511,11 @@ func TestEviction(t *testing.T) {
 		synctest.Wait()
 		time.Sleep(time.Second)
 		d := handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: node("n3")})
-		assert.Equal(t, []Change{{node("n3"), ChangeAdded, ReasonEnabled, ""}, {node("n1"), ChangeRemoved, ReasonLimit, ""}}, d.Changes)
+		assert.Equal(t, []Change{
+			{Key: node("n3"), Kind: ChangeAdded, Reason: ReasonEnabled},
+			{Key: node("n3"), Kind: ChangeUnbound, Rule: RuleBind, Reason: ReasonOperator},
+			{Key: node("n1"), Kind: ChangeRemoved, Reason: ReasonLimit},
+		}, d.Changes)
 		require.Len(t, d.Drops, 1)
 		assert.Equal(t, Drop{Key: node("n1"), Class: ClassImportant, Count: 1, Events: d.Drops[0].Events, Reason: ReasonLimit}, d.Drops[0])
 		assert.Len(t, stored(t, memory, juliet), 2)
@@ -550,7 +554,9 @@ func TestRestart(t *testing.T) {
 		restart()
 		svc.answer = nil
 		d = handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone})
-		assert.Equal(t, []Change{{phone, ChangeEnabled, ReasonReenabled, ""}}, d.Changes)
+		assert.Equal(t, []Change{
+			{Key: phone, Kind: ChangeEnabled, Reason: ReasonReenabled}, {Key: phone, Kind: ChangeUnbound, Rule: RuleBind, Reason: ReasonOperator},
+		}, d.Changes)
 		assert.Equal(t, Health{}, stored(t, memory, juliet)[0].Health)
 		d = handle(t, e, Offline{juliet, message("m4")})
 		assert.True(t, d.Notifies())
@@ -585,7 +591,12 @@ func TestEvictedElsewhere(t *testing.T) {
 			require.NoError(t, err)
 		}
 		d := handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: node("n4")})
-		assert.Equal(t, []Change{{node("n4"), ChangeAdded, ReasonEnabled, ""}, {phone, ChangeRemoved, ReasonLimit, ""}}, d.Changes)
+		assert.Equal(t, []Change{
+			{Key: node("n2"), Kind: ChangeAdded, Reason: ReasonElsewhere}, {Key: node("n3"), Kind: ChangeAdded, Reason: ReasonElsewhere},
+			{Key: node("n4"), Kind: ChangeAdded, Reason: ReasonEnabled},
+			{Key: node("n4"), Kind: ChangeUnbound, Rule: RuleBind, Reason: ReasonOperator},
+			{Key: phone, Kind: ChangeRemoved, Reason: ReasonLimit},
+		}, d.Changes)
 		d = handle(t, e, Ping{Account: juliet})
 		assert.Len(t, d.Verdicts, 3)
 		require.NoError(t, e.Close(t.Context()))
@@ -599,6 +610,6 @@ func TestRemovedElsewhere(t *testing.T) {
 	handle(t, e, SessionOpen{Session: phoneSession}, PushEnable{Session: phoneSession, Key: phone})
 	remove(t, memory, phone)
 	d := handle(t, e, PushDisable{phoneSession, phone})
-	assert.Equal(t, []Change{{phone, ChangeRemoved, ReasonDisabledByUser, ""}}, d.Changes)
+	assert.Equal(t, []Change{{Key: phone, Kind: ChangeRemoved, Reason: ReasonDisabledByUser}}, d.Changes)
 	require.NoError(t, e.Close(t.Context()))
 }

@@ -50,6 +50,12 @@ func (s *service) published() []Notification {
 func newEngine(t *testing.T, cfg Config) *Engine {
 	t.Helper()
 	cfg.Host = "example.com"
+	if p := &cfg.Policy; p.MinInterval == 0 { // the shell's tests are not about the pacing, whose own are in testdata/rules
+		p.MinInterval, p.DelayImportant = -1, true
+	}
+	if cfg.Policy.Expire == 0 {
+		cfg.Policy.Expire = 10 * time.Minute
+	}
 	e, err := New(cfg)
 	require.NoError(t, err)
 	return e

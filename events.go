@@ -35,6 +35,25 @@ type SessionOpen struct {
 	Client string
 }
 
+// SessionRestored is raised when a session goes on in this process that began before it: in the process before a restart, or on another node of a
+// cluster. It does what SessionOpen and PushEnable did there, without asking the client again; the stanzas that the session had not acknowledged
+// are raised as ever, those that were notified before included.
+type SessionRestored struct {
+	Session SessionID
+	// JID and Client are as in SessionOpen.
+	JID, Client string
+	// Bound is the registration that the session is bound to, if IsBound. If it is not, a client ID binds it as in SessionOpen.
+	Bound   Key
+	IsBound bool
+	// Superseded says that it does not have Bound now: a newer session of the same device has it (rule R1). Without IsBound it says that the
+	// session has nothing, whatever its client ID.
+	Superseded bool
+	// Hibernated: its connection is gone, and it can be resumed (XEP-0198).
+	Hibernated bool
+	// Extended: the host still keeps the hibernated session for the longer time that it was advised. It is told when that ends.
+	Extended bool
+}
+
 // SessionClose is raised when a session is over: closed by either side, replaced, or not resumed in time. Unacknowledged
 // stanzas that the host then stores or sends elsewhere raise their own events, in any order with this one.
 type SessionClose struct {
@@ -62,11 +81,20 @@ type PushDisable struct {
 }
 
 // AckDelayed is raised when a request for acknowledgement (<r/>, XEP-0198 §4) stayed unanswered for the host's time, 30 s
-// as a rule, on a session whose connection is not yet known to be dead.
+// as a rule, on a session whose connection is not yet known to be dead. It is raised again for each further stanza that is sent to the
+// session while one is overdue: nothing else would wake the device for it. Stanzas that were raised before may be among them.
 type AckDelayed struct {
 	Session SessionID
 	// Stanzas are the unacknowledged ones, oldest first. The library copies what it needs.
 	Stanzas []Stanza
+}
+
+// Acknowledged is raised when a session has acknowledged stanzas (XEP-0198 §4) that an AckDelayed or HibernationStart had raised, or
+// that were queued for it. What waits to be sent for exactly those is dropped, and they count as unread no longer: the device has them.
+type Acknowledged struct {
+	Session SessionID
+	// IDs are those of the stanzas ([Stanza.ID]). What is not known, or has no ID, is passed over.
+	IDs []string
 }
 
 // HibernationStart is raised when a connection is lost and its session can still be resumed.
@@ -127,10 +155,12 @@ type AccountRemoved struct {
 }
 
 func (SessionOpen) Name() string      { return "session-open" }
+func (SessionRestored) Name() string  { return "session-restored" }
 func (SessionClose) Name() string     { return "session-close" }
 func (PushEnable) Name() string       { return "push-enable" }
 func (PushDisable) Name() string      { return "push-disable" }
 func (AckDelayed) Name() string       { return "ack-delayed" }
+func (Acknowledged) Name() string     { return "acknowledged" }
 func (HibernationStart) Name() string { return "hibernation-start" }
 func (StanzaQueued) Name() string     { return "stanza-queued" }
 func (HibernationEnd) Name() string   { return "hibernation-end" }
@@ -142,10 +172,12 @@ func (AffiliationNone) Name() string  { return "affiliation-none" }
 func (AccountRemoved) Name() string   { return "account-removed" }
 
 func (e SessionOpen) Subject() SessionID      { return e.Session }
+func (e SessionRestored) Subject() SessionID  { return e.Session }
 func (e SessionClose) Subject() SessionID     { return e.Session }
 func (e PushEnable) Subject() SessionID       { return e.Session }
 func (e PushDisable) Subject() SessionID      { return e.Session }
 func (e AckDelayed) Subject() SessionID       { return e.Session }
+func (e Acknowledged) Subject() SessionID     { return e.Session }
 func (e HibernationStart) Subject() SessionID { return e.Session }
 func (e StanzaQueued) Subject() SessionID     { return e.Session }
 func (e HibernationEnd) Subject() SessionID   { return e.Session }
@@ -157,10 +189,12 @@ func (e AffiliationNone) Subject() SessionID  { return SessionID{Account: e.Acco
 func (e AccountRemoved) Subject() SessionID   { return SessionID{Account: e.Account} }
 
 func (SessionOpen) event()      {}
+func (SessionRestored) event()  {}
 func (SessionClose) event()     {}
 func (PushEnable) event()       {}
 func (PushDisable) event()      {}
 func (AckDelayed) event()       {}
+func (Acknowledged) event()     {}
 func (HibernationStart) event() {}
 func (StanzaQueued) event()     {}
 func (HibernationEnd) event()   {}
@@ -177,6 +211,8 @@ func subject(ev Event) SessionID {
 	switch e := ev.(type) {
 	case SessionOpen:
 		return e.Subject()
+	case SessionRestored:
+		return e.Subject()
 	case SessionClose:
 		return e.Subject()
 	case PushEnable:
@@ -184,6 +220,8 @@ func subject(ev Event) SessionID {
 	case PushDisable:
 		return e.Subject()
 	case AckDelayed:
+		return e.Subject()
+	case Acknowledged:
 		return e.Subject()
 	case HibernationStart:
 		return e.Subject()
@@ -212,6 +250,8 @@ func own(ev Event) Event {
 	switch e := ev.(type) {
 	case SessionOpen:
 		return e
+	case SessionRestored:
+		return e
 	case SessionClose:
 		return e
 	case PushEnable:
@@ -219,6 +259,8 @@ func own(ev Event) Event {
 	case PushDisable:
 		return e
 	case AckDelayed:
+		return e
+	case Acknowledged:
 		return e
 	case HibernationStart:
 		return e

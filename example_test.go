@@ -14,7 +14,7 @@ func Example() {
 	engine, err := push.New(push.Config{
 		Host: "example.com",
 		Publisher: push.PublisherFunc(func(ctx context.Context, n *push.Notification) error {
-			fmt.Println("to", n.Service, "node", n.Node, n.Class, n.Body) // send n.AppendIQ(nil, "example.com", id), wait for the reply
+			fmt.Println("to", n.Service, "node", n.Node, n.Class, n.Body) // send n.AppendStanza(nil, "example.com", id), wait for the reply
 			return nil
 		}),
 	})
@@ -208,7 +208,7 @@ func ExampleAccount() {
 		fmt.Println(res.Outcome, res.RetryAt.After(now))
 	}
 	// Output:
-	// due in 1s
+	// due in 0s
 	// publish important to push.example.net because of event [4]
 	// transient true
 }

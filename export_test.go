@@ -20,7 +20,7 @@ func (a *Account) Sizes() (s Sizes) {
 		s.Memory = max(s.Memory, len(r.mem.ring))
 		s.Parts = max(s.Parts, len(r.pace.waiting))
 		for _, p := range r.pace.waiting {
-			s.Hashes = max(s.Hashes, len(p.hashes))
+			s.Hashes = max(s.Hashes, len(p.stanzas))
 		}
 	}
 	return s

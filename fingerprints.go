@@ -1,6 +1,14 @@
 package push
 
-import "sync/atomic"
+import (
+	"hash/maphash"
+	"sync/atomic"
+)
+
+// hashSeed makes the hashes of names unguessable, so that nobody can choose an account that slows others down.
+var hashSeed = maphash.MakeSeed()
+
+func hashID(id string) uint64 { return maphash.String(hashSeed, id) }
 
 // fingerprints tells without a lock that a key is surely not in a map: most events are about accounts that are in none, and two cores that asked a
 // locked map would wait for each other's cache lines. It is a set of fingerprints, of which a key may share its own with others. Those who

@@ -23,12 +23,8 @@ func (e *Engine) Inspect(ctx context.Context, account string) (AccountStatus, er
 	e.work.add()
 	defer e.work.done()
 	defer s.mu.Unlock()
-	if en.lane == nil && en.blind {
-		en.getLane()
-	}
-	if en.blind && en.lane.readAt.IsZero() { // whoever looks wants to see the registrations
-		e.read(s, en)
-		done := en.lane.readDone
+	if !en.Loaded() && (en.lane == nil || en.lane.readAt.IsZero()) { // whoever looks wants to see the registrations
+		done := e.readNow(s, en)
 		s.mu.Unlock()
 		bound := time.NewTimer(e.cfg.HookTimeout)
 		select {

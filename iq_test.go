@@ -507,7 +507,7 @@ func FuzzParseRequest(f *testing.F) {
 				require.True(t, ev.Wishes.Equal(&back))
 			}
 			n := push.Notification{Key: ev.Key, Options: ev.Options}
-			require.Equal(t, ev.Options, publishedOptions(t, n.AppendIQ(nil, "example.com", "i")), "what a client sends arrives at the service")
+			require.Equal(t, ev.Options, publishedOptions(t, n.AppendStanza(nil, "example.com", "i")), "what a client sends arrives at the service")
 		case push.PushDisable:
 			require.NotEqual(t, ev.Service == "", ev.Node != push.Push2Node)
 		}

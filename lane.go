@@ -30,7 +30,6 @@ type lane struct {
 	waitsToWrite     bool
 	writeAt          time.Time
 	writeFails       int
-	keep             keepState
 }
 
 // call is one call of the Store.
@@ -65,12 +64,12 @@ func (en *entry) getLane() *lane {
 }
 
 func (l *lane) quiet() bool {
-	return !l.running && len(l.calls) == 0 && len(l.deferred) == 0 && len(l.learned) == 0 && !l.stale && l.keep.quiet()
+	return !l.running && len(l.calls) == 0 && len(l.deferred) == 0 && len(l.learned) == 0 && !l.stale
 }
 
 func (l *lane) next() time.Time {
 	var next time.Time
-	for _, t := range []time.Time{l.readAt, l.writeAt, l.keep.at} {
+	for _, t := range []time.Time{l.readAt, l.writeAt} {
 		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
 			next = t
 		}
@@ -186,7 +185,6 @@ func (e *Engine) laneDue(s *shard, en *entry, now time.Time) {
 		l.writeAt = time.Time{}
 		e.write(s, en)
 	}
-	e.keepDue(s, en, now)
 }
 
 // background bounds the calls of the Store that nobody waits for.

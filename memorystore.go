@@ -14,6 +14,9 @@ import (
 // is held in packed form, in about a third of the room of its Registrations. Safe for simultaneous use; the zero value is ready.
 type MemoryStore struct {
 	shards [256]memoryShard
+
+	keptMu sync.Mutex
+	kept   map[string][]byte
 }
 
 type memoryShard struct {
@@ -69,6 +72,9 @@ func (s *MemoryStore) Enable(_ context.Context, r Registration, limit int) ([]Re
 
 // Remove implements Store.
 func (s *MemoryStore) Remove(_ context.Context, account string, k Key) (removed []Key, err error) {
+	if k.Service == "" {
+		s.forgetKept(account)
+	}
 	sh := s.shard(hashID(account))
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -138,7 +144,7 @@ func pack(rs []Registration) string {
 	for i := range rs {
 		r := &rs[i]
 		b = appendStrings(b, r.Service, r.Node, r.Client, r.Health.Cause)
-		b = appendTimes(b, r.Enabled, r.Health.Succeeded, r.Health.Disabled)
+		b = appendTimes(b, r.Enabled, r.Health.Succeeded, r.Health.Disabled, r.Health.Failing)
 		b = binary.AppendVarint(b, int64(r.Health.Errors))
 		b = binary.AppendVarint(b, int64(r.Health.Refusals))
 		if r.Wishes == nil {
@@ -172,7 +178,7 @@ func unpack(account, packed string) []Registration {
 		r := &rs[i]
 		r.Account = account
 		r.Service, r.Node, r.Client, r.Health.Cause = u.string(), u.string(), u.string(), u.string()
-		r.Enabled, r.Health.Succeeded, r.Health.Disabled = u.time(), u.time(), u.time()
+		r.Enabled, r.Health.Succeeded, r.Health.Disabled, r.Health.Failing = u.time(), u.time(), u.time(), u.time()
 		r.Health.Errors, r.Health.Refusals = int(u.signed()), int(u.signed())
 		if wishes := u.string(); wishes != "" {
 			r.Wishes = readWishes(wishes)

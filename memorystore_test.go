@@ -13,6 +13,7 @@ import (
 
 func TestMemoryStore(t *testing.T) {
 	pushtest.Store(t, func(t *testing.T) push.Store { return push.NewMemoryStore() })
+	pushtest.Keeper(t, func(t *testing.T) push.Keeper { return push.NewMemoryStore() })
 }
 
 func TestMemoryStoreListAllocations(t *testing.T) {

@@ -1,7 +1,6 @@
 package push
 
 import (
-	"hash/maphash"
 	"math"
 	"slices"
 	"time"
@@ -17,8 +16,33 @@ type notified struct {
 }
 
 type remembered struct {
-	hash uint64
-	at   int64 // seconds, or forgotten
+	hash uint64 // with counts
+	at   int64  // seconds, or forgotten
+}
+
+// The lowest bits of a stanza's hash say something about it. A hash without them is never zero.
+const (
+	// counts, in what is remembered: it is in the registration's number of unread messages.
+	counts = 1
+	// classBits, in what waits, is its class; withdrawn: it is in flight, and need not be tried again.
+	classBits = 3
+	withdrawn = 4
+
+	hashFlags = 7
+)
+
+// hash returns the hash of a stanza's ID, which is zero if it has none.
+func (a *Account) hash(id string) uint64 {
+	if id == "" {
+		return 0
+	}
+	if a.key == (hashKey{}) {
+		a.key = newHashKey()
+	}
+	if h := a.key.sipHash(id) &^ hashFlags; h != 0 {
+		return h
+	}
+	return hashFlags + 1
 }
 
 const (
@@ -26,11 +50,6 @@ const (
 	fewRemembered = 16
 	forgotten     = math.MinInt64
 )
-
-// hashSeed makes the hashes unguessable, so that nobody can choose a stanza ID that suppresses another's notification.
-var hashSeed = maphash.MakeSeed()
-
-func hashID(id string) uint64 { return maphash.String(hashSeed, id) }
 
 func (m *notified) has(h uint64) bool {
 	if m.table == nil {
@@ -42,7 +61,7 @@ func (m *notified) has(h uint64) bool {
 
 // place looks for h in the ring, and returns where it is plus one, or zero.
 func (m *notified) place(h uint64) int {
-	i := slices.IndexFunc(m.ring[m.head:], func(r remembered) bool { return r.hash == h && r.at != forgotten })
+	i := slices.IndexFunc(m.ring[m.head:], func(r remembered) bool { return r.hash&^hashFlags == h && r.at != forgotten })
 	if i < 0 {
 		return 0
 	}
@@ -52,14 +71,28 @@ func (m *notified) place(h uint64) int {
 // find returns the slot of h, or the free one where it would be.
 func (m *notified) find(h uint64) uint64 {
 	mask := uint64(len(m.table) - 1)
-	slot := h & mask
-	for m.table[slot] != 0 && m.ring[m.table[slot]-1].hash != h {
+	slot := h >> 3 & mask
+	for m.table[slot] != 0 && m.ring[m.table[slot]-1].hash&^hashFlags != h {
 		slot = (slot + 1) & mask
 	}
 	return slot
 }
 
-// add remembers h, which it does not have, and forgets the oldest beyond limit.
+// entry returns what is remembered of h, or nil.
+func (m *notified) entry(h uint64) *remembered {
+	n := uint32(0)
+	if m.table == nil {
+		n = uint32(m.place(h))
+	} else {
+		n = m.table[m.find(h)]
+	}
+	if n == 0 {
+		return nil
+	}
+	return &m.ring[n-1]
+}
+
+// add remembers h, which it does not have and which may have flags, and forgets the oldest beyond limit.
 func (m *notified) add(h uint64, now time.Time, limit int) {
 	if m.len() >= limit {
 		m.pop()
@@ -72,7 +105,7 @@ func (m *notified) add(h uint64, now time.Time, limit int) {
 	case 2*m.len() > len(m.table) && m.len() > fewRemembered:
 		m.grow()
 	case m.table != nil:
-		m.table[m.find(h)] = uint32(len(m.ring))
+		m.table[m.find(h&^hashFlags)] = uint32(len(m.ring))
 	}
 }
 
@@ -95,7 +128,7 @@ func (m *notified) forget(h uint64) {
 func (m *notified) free(slot uint64) {
 	mask := uint64(len(m.table) - 1)
 	for next := (slot + 1) & mask; m.table[next] != 0; next = (next + 1) & mask {
-		if home := m.ring[m.table[next]-1].hash & mask; (next-home)&mask >= (next-slot)&mask {
+		if home := m.ring[m.table[next]-1].hash >> 3 & mask; (next-home)&mask >= (next-slot)&mask {
 			m.table[slot] = m.table[next]
 			slot = next
 		}
@@ -119,7 +152,7 @@ func (m *notified) grow() {
 	m.table = make([]uint32, max(2*len(m.table), 4*fewRemembered))
 	for i := m.head; i < len(m.ring); i++ {
 		if r := m.ring[i]; r.at != forgotten {
-			m.table[m.find(r.hash)] = uint32(i + 1)
+			m.table[m.find(r.hash&^hashFlags)] = uint32(i + 1)
 		}
 	}
 }
@@ -140,7 +173,7 @@ func (m *notified) len() int { return len(m.ring) - m.head }
 
 func (m *notified) pop() {
 	if r := m.ring[m.head]; m.table != nil && r.at != forgotten {
-		m.free(m.find(r.hash))
+		m.free(m.find(r.hash &^ hashFlags))
 	}
 	m.head++
 }

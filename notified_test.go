@@ -26,7 +26,7 @@ func TestMemory(t *testing.T) {
 			return slices.ContainsFunc(model, func(e entry) bool { return e.hash == h && !e.gone })
 		}
 		for range 400 {
-			h := uint64(r.IntN(60))
+			h := uint64(1+r.IntN(60)) << 3
 			switch r.IntN(8) {
 			case 0:
 				now = now.Add(time.Duration(r.IntN(20)) * time.Second)
@@ -42,13 +42,17 @@ func TestMemory(t *testing.T) {
 				}
 			default:
 				if !has(h) {
-					m.add(h, now, limit)
+					m.add(h|h>>3&counts, now, limit)
 					model = append(model, entry{h, now, false})
 					model = model[max(len(model)-m.len(), 0):]
 				}
 			}
 			require.LessOrEqual(t, m.len(), limit)
-			for h := range uint64(60) {
+			for n := range uint64(60) {
+				h := (n + 1) << 3
+				if e := m.entry(h); (e != nil) != m.has(h) || e != nil && e.hash != h|h>>3&counts {
+					t.Fatalf("seed %d: %d: entry %v", seed, h, e)
+				}
 				if has(h) != m.has(h) {
 					t.Fatalf("seed %d: %d: remembered %v, want %v", seed, h, m.has(h), has(h))
 				}

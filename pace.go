@@ -15,15 +15,18 @@ type pacer struct {
 	// waiting is what has not been sent, one part for each session that it came from. due is when it may go out.
 	waiting []part
 	due     instant
-	// notBefore holds it back after a failure and within the minimum interval.
-	notBefore instant
+	// spaced is the end of the minimum interval since the last publish, retryAt that of the wait after one that failed.
+	spaced, retryAt instant
 	// flight is what was sent and not answered.
-	flight   []part
+	flight []part
+	// counted is when an error was counted last of what is waiting or in flight. Zero: none was.
+	counted instant
+	// tries counts failed tries of what is waiting or in flight.
+	tries    int32
 	inFlight bool
 	// queued: it was handed out by Due and not begun since.
 	queued bool
-	// tries counts failed tries of what is waiting or in flight; stripped: it goes without sender and body.
-	tries    int
+	// stripped: it goes without sender and body.
 	stripped bool
 }
 
@@ -32,18 +35,36 @@ type part struct {
 	from *session
 	// count and at are the number of stanzas and the time of the newest event, by class. A zero at means none of that class.
 	count [ClassUrgent + 1]int32
-	at    [ClassUrgent + 1]instant
+	// nameless is how many of them have no ID and are in the number of unread messages.
+	nameless int32
+	at       [ClassUrgent + 1]instant
 	// text is of the newest stanza, if the policy includes it.
-	text   *text
-	events []uint64
-	hashes []uint64 // of the stanzas, to be forgotten if they are dropped
-	// resumed: its session was resumed while it was in flight, so that it is not tried again.
-	resumed bool
+	text *text
+	// stanzas are what count counts, oldest first, as far as the policy has room. Those of one event and class that have no ID are one.
+	stanzas []noted
+	// over: it came to an end while it was in flight, because of spent, and is not tried again. Else spent is why those are not that are withdrawn.
+	over  bool
+	spent Reason
+	// wakes: a wake-up is in it, which is plain and no stanza.
+	wakes bool
 }
+
+// noted is a stanza that waits, or is in flight.
+type noted struct {
+	// hash is that of its ID, with its class and what else hashFlags says. One without an ID has only those.
+	hash  uint64
+	event uint64
+}
+
+func (n noted) class() Class { return Class(n.hash & classBits) }
+
+// named tells whether it has an ID.
+func (n noted) named() bool { return n.hash > hashFlags }
 
 // text is what a notification may say of a stanza.
 type text struct {
 	at           instant
+	hash         uint64 // of the stanza's ID
 	sender, body string
 }
 
@@ -81,21 +102,92 @@ func (p *part) merge(o *part, policy *Policy) {
 		p.count[c] += o.count[c]
 		p.at[c] = max(p.at[c], o.at[c])
 	}
+	p.nameless += o.nameless
+	p.wakes = p.wakes || o.wakes
 	if o.text != nil && (p.text == nil || o.text.at >= p.text.at) {
 		p.text = o.text
 	}
-	p.events = append(p.events, o.events...)
-	sortUnique(&p.events)
-	p.events = newest(p.events, policy.Causes)
-	p.hashes = newest(append(p.hashes, o.hashes...), policy.Remember)
+	p.stanzas = newest(append(p.stanzas, o.stanzas...), policy.room())
 }
 
+// room is how many stanzas of a part are kept: as many as are remembered, or as a notification names causes of.
+func (p *Policy) room() int { return max(p.Remember, p.Causes) }
+
 // newest cuts what is too old from the front of a list.
-func newest(list []uint64, limit int) []uint64 {
+func newest[T any](list []T, limit int) []T {
 	if over := len(list) - limit; over > 0 {
 		list = slices.Delete(list, 0, over)
 	}
 	return list
+}
+
+// note adds a stanza of the event.
+func (p *part) note(hash uint64, c Class, event uint64, policy *Policy) {
+	n := noted{hash | uint64(c), event}
+	if last := len(p.stanzas) - 1; hash == 0 && last >= 0 && p.stanzas[last] == n {
+		return
+	}
+	p.stanzas = append(p.stanzas, n)
+	if room := policy.room(); len(p.stanzas) > 2*room { // not one by one, which would move all of them each time
+		p.stanzas = newest(p.stanzas, room)
+	}
+}
+
+// without takes the stanzas out of the part for which is says so, and all of the classes in whole, which those without an ID and those that there was no
+// room for belong to. It returns them as a part.
+func (p *part) without(whole [ClassUrgent + 1]bool, is func(noted) bool) part {
+	gone := part{from: p.from}
+	kept := p.stanzas[:0:0]
+	for i, n := range p.stanzas {
+		c := n.class()
+		if !whole[c] && !is(n) {
+			if gone.stanzas != nil {
+				kept = append(kept, n)
+			}
+			continue
+		}
+		if gone.stanzas == nil {
+			kept = append(kept, p.stanzas[:i]...)
+		}
+		gone.stanzas = append(gone.stanzas, n)
+		if !whole[c] && n.named() {
+			gone.count[c]++
+			gone.at[c] = p.at[c]
+		}
+	}
+	for c := range whole {
+		if whole[c] {
+			gone.count[c], gone.at[c] = p.count[c], p.at[c]
+			gone.wakes = gone.wakes || p.wakes && Class(c) == ClassPlain
+		}
+	}
+	if _, some := gone.class(); !some {
+		return gone
+	}
+	if gone.stanzas != nil {
+		p.stanzas = kept
+	}
+	p.wakes = p.wakes && !gone.wakes
+	for c := range p.count {
+		p.count[c] -= gone.count[c]
+		if p.count[c] == 0 && (Class(c) != ClassPlain || !p.wakes) {
+			p.at[c] = 0
+		}
+		if whole[c] && Class(c) >= ClassImportant { // those without an ID are what is counted and not named
+			nameless := gone.count[c]
+			for _, n := range gone.stanzas {
+				if n.named() && n.class() == Class(c) {
+					nameless--
+				}
+			}
+			gone.nameless += min(max(nameless, 0), p.nameless-gone.nameless)
+		}
+	}
+	p.nameless -= gone.nameless
+	if p.text != nil && p.text.hash != 0 && slices.ContainsFunc(gone.stanzas, func(n noted) bool { return n.hash&^hashFlags == p.text.hash }) {
+		p.text = nil
+	}
+	return gone
 }
 
 // open returns the waiting part of a source, for more to be noted in it; schedule has to follow.
@@ -111,7 +203,7 @@ func (p *pacer) open(from *session) *part {
 	if n := len(p.waiting); n < cap(p.waiting) { // a part that was sent before, to be used again with the space that it has
 		p.waiting = p.waiting[:n+1]
 		w := &p.waiting[n]
-		*w = part{from: from, events: w.events[:0], hashes: w.hashes[:0]}
+		*w = part{from: from, stanzas: w.stanzas[:0]}
 		return w
 	}
 	p.waiting = append(p.waiting, part{from: from})
@@ -126,12 +218,12 @@ func (p *pacer) schedule(due time.Time) {
 }
 
 // next returns when something is to be done about what waits: it can be handed out, or is too old. Zero means never.
-func (p *pacer) next(policy *Policy) time.Time {
+func (p *pacer) next(policy *Policy, held bool) time.Time {
 	if len(p.waiting) == 0 {
 		return time.Time{}
 	}
 	expiry := p.expiry(policy)
-	if p.inFlight || p.queued {
+	if p.inFlight || p.queued || held {
 		return expiry
 	}
 	ready := p.ready()
@@ -142,7 +234,7 @@ func (p *pacer) next(policy *Policy) time.Time {
 }
 
 func (p *pacer) ready() time.Time {
-	return max(p.due, p.notBefore).time()
+	return max(p.due, p.spaced, p.retryAt).time()
 }
 
 // expiry returns when the next class of what waits is too old.
@@ -167,54 +259,102 @@ func (p *Policy) expire(c Class) time.Duration {
 	return p.Expire
 }
 
-// takeOld removes the classes that are too old from what waits and returns them.
-func (p *pacer) takeOld(now time.Time, policy *Policy) []part {
-	var old []part
-	t := toInstant(now)
-	for i := 0; i < len(p.waiting); {
-		w := &p.waiting[i]
-		gone := part{from: w.from}
-		for c, at := range w.at {
-			if at != 0 && t >= at+instant(policy.expire(Class(c))) {
-				gone.count[c], gone.at[c] = w.count[c], at
-				w.count[c], w.at[c] = 0, 0
+// lastExpiry returns when all of what waits is too old.
+func (p *pacer) lastExpiry(policy *Policy) time.Time {
+	var last instant
+	for i := range p.waiting {
+		for c, at := range p.waiting[i].at {
+			if at != 0 {
+				last = max(last, at+instant(policy.expire(Class(c))))
 			}
 		}
-		_, some := gone.class()
-		_, left := w.class()
-		switch {
-		case !left:
-			gone.events, gone.hashes = w.events, w.hashes
+	}
+	return last.time()
+}
+
+// takeOld removes the classes that are too old from what waits and returns them.
+func (p *pacer) takeOld(now time.Time, policy *Policy) []part {
+	t := toInstant(now)
+	return p.takeStanzas(func(w *part) (whole [ClassUrgent + 1]bool) {
+		for c, at := range w.at {
+			whole[c] = at != 0 && t >= at+instant(policy.expire(Class(c)))
+		}
+		return whole
+	}, func(noted) bool { return false })
+}
+
+// takeStanzas removes from what waits, in each part, the classes that whole names and the stanzas for which is says so, and returns them.
+func (p *pacer) takeStanzas(whole func(*part) [ClassUrgent + 1]bool, is func(noted) bool) (gone []part) {
+	for i := 0; i < len(p.waiting); {
+		w := &p.waiting[i]
+		g := w.without(whole(w), is)
+		if _, some := g.class(); some {
+			gone = append(gone, g)
+		}
+		if _, left := w.class(); !left {
 			p.waiting = slices.Delete(p.waiting, i, i+1)
-		case some: // which stanzas were of which class is not kept: all stay remembered
-			gone.events = slices.Clone(w.events)
+			continue
 		}
-		if some {
-			old = append(old, gone)
-		}
-		if left {
-			i++
-		}
+		i++
 	}
 	p.settle()
-	return old
+	return gone
+}
+
+// withdraw removes single stanzas from what waits, in the parts that of names, and returns them. Those in flight cannot be called back, but if their
+// publish fails they are not tried again, because of reason.
+func (p *pacer) withdraw(of func(*part) bool, is func(noted) bool, reason Reason) []part {
+	for i := range p.flight {
+		f := &p.flight[i]
+		if !p.inFlight || !of(f) {
+			continue
+		}
+		for j, n := range f.stanzas {
+			if n.named() && is(n) {
+				f.stanzas[j].hash |= withdrawn
+				if !f.over {
+					f.spent = reason
+				}
+			}
+		}
+	}
+	var none [ClassUrgent + 1]bool
+	mine := false
+	return p.takeStanzas(func(w *part) [ClassUrgent + 1]bool {
+		mine = of(w)
+		return none
+	}, func(n noted) bool { return mine && n.named() && is(n) })
 }
 
 // takeSession removes what waits because of a session and returns it. What is in flight cannot be called back, but if its publish
-// fails it is not tried again.
-func (p *pacer) takeSession(s *session) []part {
+// fails it is not tried again, because of reason.
+func (p *pacer) takeSession(s *session, reason Reason) []part {
 	from := func(w part) bool { return w.from == s }
 	if i := slices.IndexFunc(p.flight, from); i >= 0 && p.inFlight {
-		p.flight[i].resumed = true
+		p.flight[i].over, p.flight[i].spent = true, reason
 	}
 	gone := take(&p.waiting, from)
 	p.settle()
 	return gone
 }
 
-// takeResumed removes from what is in flight what need not be tried again, and returns it.
-func (p *pacer) takeResumed() []part {
-	return take(&p.flight, func(w part) bool { return w.resumed })
+// takeSpent removes from what is in flight what need not be tried again, and returns it.
+func (p *pacer) takeSpent() []part {
+	gone := take(&p.flight, func(w part) bool { return w.over })
+	for i := 0; i < len(p.flight); {
+		f := &p.flight[i]
+		g := f.without([ClassUrgent + 1]bool{}, func(n noted) bool { return n.hash&withdrawn != 0 })
+		if _, some := g.class(); some {
+			g.spent = f.spent
+			gone = append(gone, g)
+		}
+		if _, left := f.class(); !left {
+			p.flight = slices.Delete(p.flight, i, i+1)
+			continue
+		}
+		i++
+	}
+	return gone
 }
 
 // take removes the parts for which is says so, and returns them.
@@ -240,10 +380,24 @@ func (p *pacer) takeAll() []part {
 	return gone
 }
 
-// settle ends the count of tries when there is nothing left to try.
+// unnamed returns, of the numbers of events, those that nothing which waits or is in flight came from. events is in order.
+func (p *pacer) unnamed(events []uint64) []uint64 {
+	for _, parts := range [...][]part{p.waiting, p.flight} {
+		for i := range parts {
+			for _, n := range parts[i].stanzas {
+				if j, found := slices.BinarySearch(events, n.event); found {
+					events = slices.Delete(events, j, j+1)
+				}
+			}
+		}
+	}
+	return events
+}
+
+// settle ends the tries, and the wait for the next one, when there is nothing left to try.
 func (p *pacer) settle() {
 	if len(p.waiting) == 0 && !p.inFlight {
-		p.tries, p.stripped = 0, false
+		p.tries, p.stripped, p.counted, p.retryAt = 0, false, 0, 0
 	}
 }
 
@@ -253,7 +407,7 @@ func (p *pacer) orphan(s *session, policy *Policy) {
 }
 
 func adopt(parts []part, s *session, policy *Policy) []part {
-	i := slices.IndexFunc(parts, func(w part) bool { return w.from == s && !w.resumed })
+	i := slices.IndexFunc(parts, func(w part) bool { return w.from == s && !w.over })
 	if i < 0 {
 		return parts
 	}
@@ -266,22 +420,23 @@ func adopt(parts []part, s *session, policy *Policy) []part {
 }
 
 // begin moves what waits into flight, and keeps the space of the last flight for what will wait next.
-func (p *pacer) begin() {
+func (p *pacer) begin(now time.Time, policy *Policy) {
 	p.flight, p.waiting = p.waiting, p.flight[:0]
 	p.inFlight, p.queued = true, false
+	p.tries++
+	p.retryAt = 0
+	if policy.MinInterval > 0 {
+		p.spaced = toInstant(now.Add(policy.MinInterval))
+	}
 }
 
 // finish ends a flight that is not tried again.
-func (p *pacer) finish(now time.Time, policy *Policy) {
+func (p *pacer) finish() {
 	for i := range p.flight {
 		p.flight[i].from, p.flight[i].text = nil, nil
 	}
 	p.flight, p.inFlight = p.flight[:0], false
-	p.tries, p.stripped = 0, false
-	p.notBefore = 0
-	if policy.MinInterval > 0 {
-		p.notBefore = toInstant(now.Add(policy.MinInterval))
-	}
+	p.tries, p.stripped, p.counted, p.retryAt = 0, false, 0, 0
 }
 
 // again puts what was in flight back, to be sent once more after wait, together with what came meanwhile.
@@ -296,7 +451,7 @@ func (p *pacer) again(now time.Time, wait time.Duration, policy *Policy) {
 			p.waiting = append(p.waiting, *l)
 		}
 	}
-	p.due, p.notBefore = toInstant(now), toInstant(now.Add(wait))
+	p.due, p.retryAt = toInstant(now), toInstant(now.Add(wait))
 	p.settle()
 }
 

@@ -12,12 +12,16 @@ import (
 type Policy struct {
 	// SkipPlain keeps plain stanzas from notifying anybody. By default they do, as a silent wake-up.
 	SkipPlain bool
-	// Delay is how long the notification of an ack-delayed or stanza-queued event waits for more of them. Default 1 s; negative: not at all.
+	// Delay is how long the notification of plain stanzas of an ack-delayed or stanza-queued event waits for more of them. Default 1 s; negative:
+	// not at all.
 	Delay time.Duration
+	// DelayImportant lets important stanzas of these events wait for Delay as well, as Prosody does. A call never waits.
+	DelayImportant bool
 	// MinInterval is the shortest time between two publishes to one registration; what comes in between is merged into the
-	// next. A call does not wait for it. Default: none.
+	// next. A call does not wait for it. Default 1 s, since the vendors' push services throttle and drop what comes faster; negative: none.
 	MinInterval time.Duration
-	// Expire is how old a notification may get while its publish fails, before it is given up. Default 10 min.
+	// Expire is how old a notification may get while its publish fails, before it is given up. One waits for each registration, whatever is
+	// in it, and the device can still fetch the messages: so it outlives a night. Default 12 h.
 	Expire time.Duration
 	// ExpireUrgent is the same for a call. Default 60 s.
 	ExpireUrgent time.Duration
@@ -41,7 +45,8 @@ type Policy struct {
 	// MaxRegistrations is how many registrations an account may have; the one that was enabled longest ago goes. Default 5;
 	// negative: no limit.
 	MaxRegistrations int
-	// MaxErrors is the number of counted errors in a row that disables a registration. Default 16.
+	// MaxErrors is the number of counted errors in a row that disables a registration. A notification that is tried again counts once, and once
+	// more for each hour that it goes on failing. Default 16.
 	MaxErrors int
 	// MaxErrorsUnproven is the same for a registration that never had a success. Default 3, but no more than MaxErrors.
 	MaxErrorsUnproven int
@@ -88,8 +93,8 @@ func (p *Policy) resolve() *Policy {
 // withDefaults returns p with every zero that means a default replaced, and every "off" as zero.
 func (p Policy) withDefaults() Policy {
 	p.Delay = orDefault(p.Delay, time.Second)
-	p.MinInterval = max(p.MinInterval, 0)
-	p.Expire = orDefault(p.Expire, 10*time.Minute)
+	p.MinInterval = orDefault(p.MinInterval, time.Second)
+	p.Expire = orDefault(p.Expire, 12*time.Hour)
 	p.ExpireUrgent = orDefault(p.ExpireUrgent, time.Minute)
 	p.RetryMin = orDefault(p.RetryMin, 5*time.Second)
 	p.RetryMax = orDefault(p.RetryMax, 5*time.Minute)
@@ -127,7 +132,6 @@ func (p Policy) Validate() error {
 			errs = append(errs, fmt.Errorf("push: Policy.%s is negative, which means nothing; leave it 0 for the default", name))
 		}
 	}
-	positive("MinInterval", int64(p.MinInterval))
 	positive("Expire", int64(p.Expire))
 	positive("ExpireUrgent", int64(p.ExpireUrgent))
 	positive("RetryMin", int64(p.RetryMin))

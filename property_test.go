@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -25,7 +26,7 @@ type step struct {
 
 var whats = []string{
 	"open", "close", "enable", "enable", "disable", "ack-delayed", "ack-delayed", "hibernate", "hibernate", "queued", "queued", "queued", "queued",
-	"resume", "resume", "archived", "archived", "archived", "offline", "offline", "offline", "groupchat", "ping", "revoked", "removed",
+	"resume", "resume", "acknowledged", "acknowledged", "acknowledged", "restored", "archived", "archived", "archived", "offline", "offline", "offline", "groupchat", "ping", "revoked", "removed",
 	"flush", "prune",
 }
 
@@ -123,6 +124,19 @@ func tell(t require.TestingT, policy Policy, steps []step, endings []ending) str
 			s.event(PushDisable{session, k})
 		case "ack-delayed":
 			s.event(AckDelayed{session, sts})
+		case "acknowledged":
+			ids := make([]string, len(sts))
+			for i, st := range sts {
+				ids[i] = st.ID
+			}
+			s.event(Acknowledged{session, ids})
+		case "restored":
+			names[slot] = i
+			session.ID = fmt.Sprint("s", i)
+			s.event(SessionRestored{
+				Session: session, Client: fmt.Sprint("c", st.session), Bound: k, IsBound: st.stanzas[0]%2 == 0, Superseded: st.stanzas[0]%5 == 0,
+				Hibernated: st.stanzas[0]%3 == 0, Extended: st.stanzas[0]%4 != 0,
+			})
 		case "hibernate":
 			s.event(HibernationStart{session, sts[1:]})
 		case "queued":
@@ -184,14 +198,16 @@ type pages struct {
 
 // entry is what one event notified the registration of.
 type entry struct {
-	class   Class
-	count   int
-	expired Class // what is below has become too old: one more than the highest class of it
-	done    bool  // accepted, or dropped
+	class Class
+	count int
+	at    time.Time
+	done  bool // accepted, or dropped
+	vague bool // a part of it was dropped, perhaps of its class
 }
 
 type mark struct {
 	id    string
+	class Class
 	event uint64
 	at    time.Time
 }
@@ -200,6 +216,8 @@ func newBook(t require.TestingT, s *sim, policy Policy) *book {
 	b := &book{t: t, s: s, policy: policy, now: map[string]*pages{}, of: map[*flight]*pages{}, flying: map[string]bool{}, left: map[string]time.Time{}}
 	b.policy.Remember = cmp.Or(policy.Remember, 1024)
 	b.policy.RememberFor = cmp.Or(policy.RememberFor, 10*time.Minute)
+	b.policy.Expire = cmp.Or(policy.Expire, 12*time.Hour)
+	b.policy.ExpireUrgent = cmp.Or(policy.ExpireUrgent, time.Minute)
 	b.policy.MaxResume = max(cmp.Or(policy.MaxResume, 72*time.Hour), 0)
 	s.decided, s.effects, s.sent, s.replied = b.decided, b.effects, b.sent, b.replied
 	return b
@@ -227,19 +245,33 @@ func (b *book) decided(a *simAccount, ev Event, d *Decision) {
 		}
 		require.True(b.t, !r.disabled || b.policy.RetryDisabled > 0, "R12: %s is disabled", r.name)
 		r.decided += v.Count
-		r.events[b.s.number] = &entry{class: v.Class, count: v.Count}
+		r.events[b.s.number] = &entry{class: v.Class, count: v.Count, at: b.s.now}
 		for _, st := range v.Stanzas {
 			for _, m := range r.marks[max(0, len(r.marks)-b.policy.Remember):] {
 				require.NotEqual(b.t, st, m.id, "R11: %s was notified of %s by event %d", r.name, st, m.event)
 			}
-			r.marks = append(r.marks, mark{st, b.s.number, b.s.now})
+			r.marks = append(r.marks, mark{st, classOf(st), b.s.number, b.s.now})
 		}
 	}
 }
 
-// forgotten are the reasons after which the stanzas of a dropped notification may notify again: they were never sent.
+// classOf is the class of a stanza of a story.
+func classOf(id string) Class {
+	n, _ := strconv.Atoi(strings.TrimPrefix(id, "m"))
+	return Class(n % 3)
+}
+
+// old tells whether what was decided then may be too old by now.
+func (b *book) old(c Class, at time.Time) bool {
+	if c == ClassUrgent {
+		return b.s.now.Sub(at) >= b.policy.ExpireUrgent
+	}
+	return b.s.now.Sub(at) >= b.policy.Expire
+}
+
+// forgotten are the reasons why something is dropped, after most of which its stanzas may notify again: they were never sent.
 var forgotten = []Reason{
-	ReasonTooOld, ReasonResumed, ReasonDisabled, ReasonDisabledByUser, ReasonRevoked, ReasonAccount, ReasonLimit, ReasonRejected, ReasonVeto,
+	ReasonTooOld, ReasonResumed, ReasonNewerSession, ReasonAcknowledged, ReasonDisabled, ReasonDisabledByUser, ReasonRevoked, ReasonAccount, ReasonLimit, ReasonRejected, ReasonVeto,
 }
 
 func (b *book) effects(a *simAccount, e *Effects) {
@@ -253,17 +285,26 @@ func (b *book) effects(a *simAccount, e *Effects) {
 			en := r.events[n]
 			require.NotNil(b.t, en, "dropped what was not decided: %v", d)
 			require.False(b.t, en.done, "dropped what was done with: %v", d)
+			en.done = true
 			switch d.Reason {
-			case ReasonTooOld: // perhaps only a part of it, and what is left may go on naming the event
-				en.expired = max(en.expired, d.Class+1)
-			default:
-				en.done = true
+			case ReasonRejected, ReasonVeto, ReasonAcknowledged:
+				continue
 			}
-			if d.Reason != ReasonRejected && d.Reason != ReasonVeto {
-				for i := range r.marks {
-					if r.marks[i].event == n {
-						r.marks[i].id = ""
-					}
+			for i := range r.marks {
+				if r.marks[i].event == n {
+					r.marks[i].id = ""
+				}
+			}
+		}
+		if d.Reason == ReasonAcknowledged { // of events that go on being named, too
+			for _, en := range r.events {
+				en.vague = true
+			}
+		}
+		if d.Reason == ReasonTooOld { // of an event that goes on being named, too
+			for i, m := range r.marks {
+				if m.id != "" && m.class <= d.Class && b.old(m.class, m.at) {
+					r.marks[i].id = ""
 				}
 			}
 		}
@@ -280,6 +321,10 @@ func (b *book) effects(a *simAccount, e *Effects) {
 		b.note("change %+v", c)
 		name := id(a.name, c.Key)
 		r := b.now[name]
+		if c.Kind == ChangeUnbound && c.Reason == ReasonRemoved {
+			require.Nil(b.t, r, "%s is there", name)
+			continue
+		}
 		switch c.Kind {
 		case ChangeAdded:
 			require.Nil(b.t, r, "%s added twice", name)
@@ -334,7 +379,7 @@ func (b *book) sent(f *flight) {
 		en := r.events[e]
 		require.NotNil(b.t, en, "published what was not decided")
 		require.False(b.t, en.done, "R11: event %d published again to %s", e, r.name)
-		if en.expired <= en.class {
+		if !b.old(en.class, en.at) && !en.vague {
 			least = max(least, en.class)
 		}
 		most = max(most, en.class)
@@ -365,7 +410,7 @@ func (b *book) replied(f *flight, res Result) {
 func (b *book) settled(r *pages) {
 	require.Equal(b.t, r.decided, r.accepted+r.dropped, "lost or doubled for %s: %d accepted, %d dropped", r.name, r.accepted, r.dropped)
 	for n, en := range r.events {
-		require.True(b.t, en.done || en.expired > 0, "event %d is lost for %s", n, r.name)
+		require.True(b.t, en.done, "event %d is lost for %s", n, r.name)
 	}
 }
 

@@ -15,13 +15,19 @@ type Notification struct {
 	Class Class
 	// Count is the number of stanzas in it; a wake-up has none.
 	Count int
-	// Unread is the message-count of the summary form: what the registration was notified of since its session was last active, as far as this
-	// process remembers, or the host's own number. Zero leaves the field out.
+	// Unread is the message-count of the summary form: the messages (important and urgent stanzas) that the registration was notified of since its
+	// session was last active and that were not acknowledged since, as far as is remembered, or the host's own number. Zero leaves the field out.
 	Unread int
 	// Sender and Body are those of the newest stanza, if the policy includes them. Body may be the policy's StandIn.
 	Sender, Body string
 	// Options are the registration's publish options, which must not be changed.
 	Options []Field
+	// Wishes are the registration's, which must not be changed, and hold keys.
+	Wishes *Wishes
+	// Carried are stanzas whose content goes along, encrypted, because the client asked for that with keys of its own; oldest first.
+	Carried []Carried
+	// Contact is Policy.Contact.
+	Contact string
 	// Events are the numbers of the events that it came from, oldest first.
 	Events []uint64
 	// Try is 1 for the first try.
@@ -41,7 +47,7 @@ func (a *Account) Begin(k Key, now time.Time, e *Effects) (Notification, bool) {
 	if p.inFlight || len(p.waiting) == 0 {
 		return Notification{}, false
 	}
-	if !r.Health.Disabled.IsZero() {
+	if !r.Health.Disabled.IsZero() && p.tries == 0 { // else it is its retry that goes on
 		if !a.mayRetry(r, now) {
 			r.drop(p.takeAll(), ReasonDisabled, "", e)
 			return Notification{}, false
@@ -54,9 +60,8 @@ func (a *Account) Begin(k Key, now time.Time, e *Effects) (Notification, bool) {
 			return Notification{}, false
 		}
 	}
-	p.begin()
-	p.tries++
-	n := Notification{Account: a.name, Key: r.Key, Options: r.Options, Unread: r.unread, Try: p.tries}
+	p.begin(now, a.policy)
+	n := Notification{Account: a.name, Key: r.Key, Options: r.Options, Unread: int(r.unread), Try: int(p.tries)}
 	var at instant
 	for i := range p.flight {
 		f := &p.flight[i]
@@ -64,14 +69,15 @@ func (a *Account) Begin(k Key, now time.Time, e *Effects) (Notification, bool) {
 			n.Class = max(n.Class, c)
 		}
 		n.Count += f.total()
-		n.Events = append(n.Events, f.events...)
+		n.Events = f.causes(n.Events)
 		if f.text != nil && f.text.at >= at {
 			at, n.Sender, n.Body = f.text.at, f.text.sender, f.text.body
 		}
 	}
-	if len(p.flight) > 1 {
+	if !slices.IsSorted(n.Events) {
 		sortUnique(&n.Events)
 	}
+	n.Events = newest(n.Events, a.policy.Causes)
 	if !a.policy.IncludeSender || p.stripped {
 		n.Sender = ""
 	}
@@ -85,6 +91,19 @@ func (a *Account) Begin(k Key, now time.Time, e *Effects) (Notification, bool) {
 		a.shorten(r, ReasonWoken, e)
 	}
 	return n, true
+}
+
+// causes appends the numbers of the part's events.
+func (p *part) causes(events []uint64) []uint64 {
+	if events == nil {
+		events = make([]uint64, 0, min(len(p.stanzas), 8))
+	}
+	for _, n := range p.stanzas {
+		if len(events) == 0 || events[len(events)-1] != n.event {
+			events = append(events, n.event)
+		}
+	}
+	return events
 }
 
 // Reply is the end of one publish. The zero Reply is success.
@@ -113,7 +132,7 @@ const (
 	OutcomeFatal
 	// OutcomeRefused: disabled when it comes Policy.MaxRefusals times in a row.
 	OutcomeRefused
-	// OutcomeFailed: disabled when it comes Policy.MaxErrors times in a row.
+	// OutcomeFailed: disabled when it comes Policy.MaxErrors times in a row; tried again later if the error says nothing about the notification.
 	OutcomeFailed
 	// OutcomeTooBig: sent once more without sender and body.
 	OutcomeTooBig
@@ -156,6 +175,18 @@ func (r Reply) Classify() Outcome {
 	return OutcomeFailed
 }
 
+// worthTrying tells whether the same publish may be accepted later although it was refused with a counted error. These conditions say that the service
+// could not do it now, bad-request included: fpush answers that when the vendor's service fails it, and p2 for whatever it does not expect. They are
+// no verdict on the notification, so it is tried again, which delays nothing and loses nothing in an outage of the service behind the
+// service. Of the others (feature-not-implemented, conflict, payload-too-big …) the same publish would get the same answer.
+func (r Reply) worthTrying() bool {
+	switch r.Condition {
+	case "internal-server-error", "service-unavailable", "bad-request", "resource-constraint", "undefined-condition", "":
+		return true
+	}
+	return false
+}
+
 // Answered tells whether the push service itself answered, for [Service.Done].
 func (r Reply) Answered() bool {
 	return !r.Missing && r.Condition != "remote-server-timeout" && r.Condition != "remote-server-not-found"
@@ -170,6 +201,9 @@ type Result struct {
 	// RetryAt is when it is tried again; zero: it is not.
 	RetryAt time.Time
 }
+
+// countEvery is how often an error counts that a notification meets again and again.
+const countEvery = time.Hour
 
 // succeededEvery is how often a registration's last success is worth a write.
 const succeededEvery = 24 * time.Hour
@@ -205,29 +239,28 @@ func (a *Account) End(k Key, reply Reply, now time.Time, e *Effects) Result {
 		if disabled {
 			e.change(k, ChangeEnabled, ReasonRecovered, "")
 		}
-		p.finish(now, a.policy)
+		p.finish()
 	case OutcomeTransient:
-		r.drop(p.takeResumed(), ReasonResumed, "", e)
-		wait := a.policy.backoff(a.name, k, p.tries)
-		p.again(now, wait, a.policy)
-		if len(p.waiting) > 0 {
-			res.RetryAt = p.notBefore.time()
-		}
+		res.RetryAt = a.again(r, a.policy.backoff(a.name, k, int(p.tries)), now, e)
 	case OutcomeTooBig:
-		r.drop(p.takeResumed(), ReasonResumed, "", e)
-		p.again(now, 0, a.policy)
-		p.stripped = len(p.waiting) > 0
-		if p.stripped {
-			res.RetryAt = now
-		}
+		p.spaced = 0 // the service has passed nothing on
+		p.stripped = true
+		res.RetryAt = a.again(r, 0, now, e)
 	case OutcomeDropped:
 		e.Drops = append(e.Drops, r.flightDrop(ReasonVeto, reply.Vetoed))
-		p.finish(now, a.policy)
+		p.finish()
 	default:
-		res.Store, res.Update = true, a.count(r, res.Outcome, reply, now)
-		*h = res.Update.Apply(*h)
+		if res.Outcome != OutcomeFailed || p.counted == 0 || now.Sub(p.counted.time()) >= countEvery {
+			res.Store, res.Update = true, a.count(r, res.Outcome, reply, now)
+			*h = res.Update.Apply(*h)
+			p.counted = toInstant(now)
+		}
+		if res.Outcome == OutcomeFailed && h.Disabled.IsZero() && reply.worthTrying() {
+			res.RetryAt = a.again(r, a.policy.backoff(a.name, k, int(p.tries)), now, e)
+			break
+		}
 		e.Drops = append(e.Drops, r.flightDrop(ReasonRejected, reply.Condition))
-		p.finish(now, a.policy)
+		p.finish()
 		if !res.Update.Disabled.IsZero() {
 			e.change(k, ChangeDisabled, ReasonErrors, h.Cause)
 			a.unbind(r, ReasonErrors, e)
@@ -235,6 +268,20 @@ func (a *Account) End(k Key, reply Reply, now time.Time, e *Effects) Result {
 		}
 	}
 	return res
+}
+
+// again lets what is in flight go out once more after wait, but for what came to its end meanwhile, and returns when; zero if nothing is left, or
+// it will be too old by then.
+func (a *Account) again(r *registration, wait time.Duration, now time.Time, e *Effects) time.Time {
+	p := &r.pace
+	for _, gone := range p.takeSpent() {
+		r.drop([]part{gone}, gone.spent, "", e)
+	}
+	p.again(now, wait, a.policy)
+	if at := p.ready(); len(p.waiting) > 0 && at.Before(p.lastExpiry(a.policy)) {
+		return at
+	}
+	return time.Time{}
 }
 
 func flightClass(p *pacer) (class Class) {
@@ -273,14 +320,20 @@ func (r *registration) flightDrop(reason Reason, detail string) Drop {
 	d := Drop{Key: r.Key, Class: flightClass(&r.pace), Reason: reason, Detail: detail}
 	for i := range r.pace.flight {
 		d.Count += r.pace.flight[i].total()
-		d.Events = append(d.Events, r.pace.flight[i].events...)
+		d.Events = r.pace.flight[i].causes(d.Events)
 	}
 	sortUnique(&d.Events)
 	return d
 }
 
-// AppendIQ appends the publish as an IQ stanza from the server's domain with the given ID (XEP-0357 §7). It allocates nothing if dst has room.
-func (n *Notification) AppendIQ(dst []byte, from, id string) []byte {
+// AppendStanza appends the stanza that publishes n, from the server's domain with the given ID: an IQ (XEP-0357 §7), or, for a registration of
+// Push 2.0, a message. The ID must not be guessable, and is how replies are known. If nothing is encrypted and dst has room, it allocates nothing.
+//
+// Of n.Carried only the newest goes along with Push 2.0: see Split.
+func (n *Notification) AppendStanza(dst []byte, from, id string) []byte {
+	if n.IsPush2() {
+		return n.appendMessage(dst, from, id)
+	}
 	dst = append(dst, `<iq type="set" from="`...)
 	dst = appendEscaped(dst, from)
 	dst = append(dst, `" to="`...)
@@ -293,24 +346,17 @@ func (n *Notification) AppendIQ(dst []byte, from, id string) []byte {
 		dst = appendEscaped(dst, n.Node)
 		dst = append(dst, '"')
 	}
-	dst = append(dst, `><item><notification xmlns="urn:xmpp:push:0"><x xmlns="jabber:x:data" type="submit">`+
-		`<field var="FORM_TYPE" type="hidden"><value>urn:xmpp:push:summary</value></field>`...)
-	if n.Unread > 0 {
-		dst = append(dst, `<field var="message-count"><value>`...)
-		dst = strconv.AppendInt(dst, int64(n.Unread), 10)
-		dst = append(dst, `</value></field>`...)
+	dst = append(dst, `><item><notification xmlns="urn:xmpp:push:0">`...)
+	if n.encrypts() {
+		dst = n.appendEncrypted(dst)
+	} else {
+		dst = n.appendSummary(dst)
 	}
-	if n.Sender != "" {
-		dst = append(dst, `<field var="last-message-sender"><value>`...)
-		dst = appendEscaped(dst, n.Sender)
-		dst = append(dst, `</value></field>`...)
+	if n.Wishes != nil && n.Wishes.Priority {
+		dst = append(dst, `<priority xmlns="`+nsPriority+`">`...)
+		dst = append(append(dst, n.priority()...), `</priority>`...)
 	}
-	if n.Body != "" {
-		dst = append(dst, `<field var="last-message-body"><value>`...)
-		dst = appendEscaped(dst, n.Body)
-		dst = append(dst, `</value></field>`...)
-	}
-	dst = append(dst, `</x></notification></item></publish>`...)
+	dst = append(dst, `</notification></item></publish>`...)
 	if n.Options != nil {
 		dst = append(dst, `<publish-options><x xmlns="jabber:x:data" type="submit">`...)
 		for i := range n.Options {
@@ -337,6 +383,28 @@ func (n *Notification) AppendIQ(dst []byte, from, id string) []byte {
 		dst = append(dst, `</x></publish-options>`...)
 	}
 	return append(dst, `</pubsub></iq>`...)
+}
+
+// appendSummary appends the summary form (XEP-0357 §7).
+func (n *Notification) appendSummary(dst []byte) []byte {
+	dst = append(dst, `<x xmlns="jabber:x:data" type="submit">`+
+		`<field var="FORM_TYPE" type="hidden"><value>urn:xmpp:push:summary</value></field>`...)
+	if n.Unread > 0 {
+		dst = append(dst, `<field var="message-count"><value>`...)
+		dst = strconv.AppendInt(dst, int64(n.Unread), 10)
+		dst = append(dst, `</value></field>`...)
+	}
+	if n.Sender != "" {
+		dst = append(dst, `<field var="last-message-sender"><value>`...)
+		dst = appendEscaped(dst, n.Sender)
+		dst = append(dst, `</value></field>`...)
+	}
+	if n.Body != "" {
+		dst = append(dst, `<field var="last-message-body"><value>`...)
+		dst = appendEscaped(dst, n.Body)
+		dst = append(dst, `</value></field>`...)
+	}
+	return append(dst, `</x>`...)
 }
 
 // appendEscaped appends s as XML text or attribute value. What XML cannot carry becomes U+FFFD; white space that a parser would change is

@@ -30,6 +30,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"mellium.im/xmpp/stanza"
 )
 
 // NS is the namespace of XEP-0357, and the feature that an account announces.
@@ -213,6 +215,32 @@ type ReplyError struct {
 
 func (e *ReplyError) Error() string {
 	return "push: the push service answered " + cut(e.Type, 20) + "/" + cut(e.Condition, 64)
+}
+
+// ReplyOf returns what the error of a Publisher means as a reply. A *ReplyError that is nil is a result.
+func ReplyOf(err error) Reply {
+	if err == nil {
+		return Reply{}
+	}
+	var r *ReplyError
+	if errors.As(err, &r) {
+		if r == nil {
+			return Reply{}
+		}
+		return Reply{Type: orText(r.Type, "cancel"), Condition: r.Condition}
+	}
+	var se stanza.Error
+	if errors.As(err, &se) {
+		return Reply{Type: orText(string(se.Type), "cancel"), Condition: string(se.Condition)}
+	}
+	return Reply{Missing: true}
+}
+
+func orText(s, def string) string {
+	if s == "" {
+		return def
+	}
+	return s
 }
 
 // UnsentError is what Close returns if notifications were left.

@@ -1,13 +1,16 @@
 package push
 
 import (
+	"encoding/base64"
 	"encoding/xml"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
 
 	"mellium.im/xmpp/stanza"
 
+	"github.com/xmpp-push/push/internal/sce"
 	"github.com/xmpp-push/push/internal/webpush"
 )
 
@@ -210,4 +213,166 @@ func (p *payload) token(w *WebPush, alg, key string) {
 	w.TokenKey = NewSecret(string(der))
 	w.Claims = lastOfEach(w.Claims, func(c Claim) string { return c.Name })
 
+}
+
+// Carried is a stanza that goes along with a notification, encrypted for the client.
+type Carried struct {
+	// Stanza is the stanza. Its XML is left out where it was too large to keep.
+	Stanza Stanza
+	// Archive is the ID by which the account's archive has it, or empty.
+	Archive string
+	// Send says how, for a registration of Push 2.0.
+	Send *WebPush
+}
+
+// Split returns n as the notifications that each go as a stanza of their own: one for each stanza that it carries with Push 2.0, else n. All of them
+// are sent, each with an ID of its own; the first error among their replies is the reply.
+func (n *Notification) Split() []Notification {
+	if !n.IsPush2() || len(n.Carried) < 2 {
+		return []Notification{*n}
+	}
+	parts := make([]Notification, len(n.Carried))
+	for i := range parts {
+		parts[i] = *n
+		parts[i].Carried = n.Carried[i : i+1]
+		parts[i].Class = n.Carried[i].Stanza.Class
+	}
+	return parts
+}
+
+// push2Priority is how urgent the notification is, and whether it is an incoming call.
+func (n *Notification) push2Priority() (priority string, voip bool) {
+	switch n.Class {
+	case ClassUrgent:
+		return "high", true
+	case ClassImportant:
+		return "normal", false
+	}
+	return "low", false
+}
+
+func (n *Notification) push2Client() string {
+	if n.Wishes == nil || n.Wishes.Push2 == nil {
+		return ""
+	}
+	return n.Wishes.Push2.Client.Reveal()
+}
+
+func (n *Notification) appendMessage(dst []byte, from, id string) []byte {
+	dst = append(dst, `<message from="`...)
+	dst = appendEscaped(dst, from)
+	dst = append(dst, `" to="`...)
+	dst = appendEscaped(dst, n.Service)
+	dst = append(dst, `" id="`...)
+	dst = appendEscaped(dst, id)
+	dst = append(dst, `"><notification xmlns="`+NSPush2+`"><client>`...)
+	dst = appendEscaped(dst, n.push2Client())
+	priority, voip := n.push2Priority()
+	dst = append(append(append(dst, `</client><priority>`...), priority...), `</priority>`...)
+	if voip {
+		dst = append(dst, `<voip/>`...)
+	}
+	if text, token, key := n.content(from); text != "" {
+		dst = append(dst, `<encrypted xmlns="`+nsEncryptedPayload+`"><payload>`...)
+		dst = append(append(dst, text...), `</payload></encrypted>`...)
+		if token != "" {
+			dst = append(append(append(dst, `<jwt key="`...), key...), `">`...)
+			dst = append(append(dst, token...), `</jwt>`...)
+		}
+	}
+	return append(dst, `</notification></message>`...)
+}
+
+func (n *Notification) writeMessage(w *tokenList) {
+	w.open(NSPush2, "notification")
+	w.element(NSPush2, "client", n.push2Client())
+	priority, voip := n.push2Priority()
+	w.element(NSPush2, "priority", priority)
+	if voip {
+		w.element(NSPush2, "voip", "")
+	}
+	if text, token, key := n.content(""); text != "" {
+		w.open(nsEncryptedPayload, "encrypted")
+		w.element(nsEncryptedPayload, "payload", text)
+		w.close(1)
+		if token != "" {
+			w.element(NSPush2, "jwt", token, "key", key)
+		}
+	}
+	w.close(1)
+}
+
+// maxEnvelope is how large the encrypted message may be: phones' vendors take notifications of 4096 bytes, in which it is base64 beside
+// other things.
+const maxEnvelope = 2847
+
+// content returns the newest stanza that is carried, encrypted, in base64, and the token and the key to check it with. If it cannot be carried,
+// the notification goes without: it still wakes the client. from is the server's domain.
+func (n *Notification) content(from string) (text, token, key string) {
+	if len(n.Carried) == 0 || n.Carried[len(n.Carried)-1].Send == nil {
+		return "", "", ""
+	}
+	c := &n.Carried[len(n.Carried)-1]
+	plain, err := c.envelope(n.Account)
+	if err != nil {
+		return "", "", ""
+	}
+	secret, err := webpush.Encrypt(nil, c.Send.Public, []byte(c.Send.Auth.Reveal()), plain)
+	if err != nil {
+		return "", "", ""
+	}
+	text = base64.StdEncoding.EncodeToString(secret)
+	if c.Send.TokenKey.IsZero() {
+		return text, "", ""
+	}
+	claims := make([]webpush.Claim, len(c.Send.Claims))
+	for i, claim := range c.Send.Claims {
+		claims[i] = webpush.Claim(claim)
+	}
+	contact := n.Contact
+	if contact == "" && from != "" {
+		contact = "xmpp:" + from
+	}
+	token, public, err := webpush.Token([]byte(c.Send.TokenKey.Reveal()), claims, contact, time.Now())
+	if err != nil {
+		return text, "", ""
+	}
+	return text, token, base64.StdEncoding.EncodeToString(public)
+}
+
+// envelope returns the stanza as the client is to read it.
+func (c *Carried) envelope(account string) ([]byte, error) {
+	st := &c.Stanza
+	var s *sce.Stanza
+	var err error
+	if st.XML != "" {
+		s, err = sce.Parse([]byte(st.XML))
+	}
+	if s == nil || err != nil {
+		if s = st.message(); s == nil {
+			return nil, errNoContent
+		}
+	}
+	if c.Archive != "" {
+		s.Identify(account, c.Archive)
+	}
+	return s.Envelope(maxEnvelope)
+}
+
+var errNoContent = errors.New("push: nothing is known of the stanza's content")
+
+// message makes a message of what is known of a stanza whose XML is not. Without what is in it a call, an encrypted message or a request would
+// be a riddle; that a message is there, and what the archive calls it, is something.
+func (st *Stanza) message() *sce.Stanza {
+	if st.Kind != KindMessage {
+		return nil
+	}
+	body := ""
+	switch st.Content {
+	case ContentCall, ContentCallEnd:
+		return nil
+	case ContentText:
+		body = st.Body
+	}
+	return sce.Message(st.From, st.To, st.Type.String(), st.MessageID, body)
 }

@@ -85,17 +85,23 @@ func (e *Engine) postpone(ctx context.Context, s *shard, en *entry, ev Event, d 
 
 // read reads an account's registrations, if nobody does. The shard is locked.
 func (e *Engine) read(s *shard, en *entry) {
-	l := en.getLane()
-	if l.reading {
-		return
+	if l := en.getLane(); !l.reading {
+		e.readNow(s, en)
 	}
+}
+
+var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// readNow reads an account's registrations, and returns what is closed when that is done or has failed. The shard is locked.
+func (e *Engine) readNow(s *shard, en *entry) <-chan struct{} {
+	l := en.getLane()
 	if e.lanes.running.Load() >= maxLanes {
 		l.readAt = e.now().Add(time.Second)
-		return
+		return closedChan
 	}
 	l.reading = true
 	var rs []Registration
-	e.callStore(s, en, &call{
+	return e.callStore(s, en, &call{
 		hook: &e.hooks.list,
 		run: func(ctx context.Context) (err error) {
 			if err := e.keeps.wait(ctx); err != nil {
@@ -136,23 +142,8 @@ func (e *Engine) load(en *entry, rs []Registration, eff *Effects) {
 			}
 		}
 	}
-	en.Reload(rs, eff)
-	if en.blind {
-		en.blind = false
-		en.bindClients(eff)
-	}
+	en.Load(rs, e.now(), eff)
 	e.tellRead(en, e.now())
-}
-
-// bindClients binds the sessions that were opened before the registrations were known (rule R14).
-func (a *Account) bindClients(e *Effects) {
-	for _, s := range a.sessions {
-		if s.bound == nil && s.client != "" {
-			var d Decision
-			a.open(SessionOpen{Session: SessionID{a.name, s.id}, Client: s.client}, &d)
-			e.Changes = append(e.Changes, d.Changes...)
-		}
-	}
 }
 
 // sane leaves out what a Store should not have returned.
@@ -199,7 +190,7 @@ func (e *Engine) Refresh(ctx context.Context, account string) error {
 		return ErrClosed
 	}
 	en := s.accounts[account]
-	if en == nil || en.blind && !(en.lane != nil && en.lane.reading) {
+	if en == nil || !en.Loaded() && !(en.lane != nil && en.lane.reading) {
 		s.mu.Unlock()
 		return nil
 	}

@@ -95,6 +95,12 @@ const (
 	ReasonAsleep         // the session hibernates and can be woken
 	ReasonWoken          // an important notification has gone out
 	ReasonClosed         // the engine was closed
+	ReasonAcknowledged   // the session acknowledged it after all
+	ReasonNewerSession   // R1: a newer session of the same device has the registration
+	ReasonNewerEnded     // R1: that one is over, and this one is still connected
+	ReasonRestored       // the host restored the session with its binding
+	ReasonOperator       // an enable that names no session
+	ReasonElsewhere      // another node of the host did it
 	reasonEnd
 )
 
@@ -143,6 +149,12 @@ var reasons = [...]struct{ token, sentence string }{
 	ReasonAsleep:         {"asleep", "asleep, can be woken by push"},
 	ReasonWoken:          {"woken", "important notification sent"},
 	ReasonClosed:         {"engine-closed", "engine closed"},
+	ReasonAcknowledged:   {"acknowledged", "acknowledged by the session"},
+	ReasonNewerSession:   {"newer-session", "the device is in a newer session"},
+	ReasonNewerEnded:     {"newer-session-ended", "the device's newer session has ended"},
+	ReasonRestored:       {"restored", "session restored by the host"},
+	ReasonOperator:       {"no-session-named", "enabled without a session"},
+	ReasonElsewhere:      {"elsewhere", "changed on another node"},
 }
 
 var reasonTokens = func() []string {

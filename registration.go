@@ -64,6 +64,8 @@ type Health struct {
 	Errors int
 	// Refusals counts forbidden, not-authorized and not-allowed in a row.
 	Refusals int
+	// Failing is when the first of the errors in a row came that Errors counts. Zero: there is none.
+	Failing time.Time
 	// Succeeded is when a publish was accepted first, or last as far as the store was told: it is refreshed about once a day.
 	// Zero: never.
 	Succeeded time.Time
@@ -78,10 +80,15 @@ type Health struct {
 const RenewAfter = 24 * time.Hour
 
 // Enroll is what an enable of r does to the registrations that the account has before it, for stores that read, change and write: stored is to be put in
-// place of the one with its key, unless write is false, because that says the same already; those that evicted names have to go for the account to have
-// no more than limit ([Evict]).
+// place of the one with its key, unless write is false, because that says the same already; those that evicted names have to go: the device's others with Push 2.0,
+// and what is too much for the account to have no more than limit ([Evict]).
 func Enroll(before []Registration, r Registration, limit int) (stored Registration, write bool, evicted []Key) {
 	stored, write = r, true
+	for _, o := range before {
+		if o.sameDevice(r) {
+			evicted = append(evicted, o.Key)
+		}
+	}
 	after := slices.Clone(before)
 	if i := slices.IndexFunc(before, func(o Registration) bool { return o.Key == r.Key }); i >= 0 {
 		full := limit > 0 && len(before) >= limit
@@ -91,7 +98,13 @@ func Enroll(before []Registration, r Registration, limit int) (stored Registrati
 	} else {
 		after = append(after, r)
 	}
-	return stored, write, Evict(after, limit)
+	after = slices.DeleteFunc(after, func(o Registration) bool { return o.sameDevice(r) })
+	return stored, write, append(evicted, Evict(after, limit)...)
+}
+
+// sameDevice tells whether both are of Push 2.0 and of one device, at two services. It has only one of them.
+func (r Registration) sameDevice(o Registration) bool {
+	return r.IsPush2() && r.Node == o.Node && r.Service != o.Service
 }
 
 // renew returns what the enable r makes of old, which is stored under the same key, and whether that differs from old. inTurn says that the order in which
@@ -149,6 +162,8 @@ type Store interface {
 type Update struct {
 	// Errors and Refusals are added to the counters.
 	Errors, Refusals int
+	// Failing sets Health.Failing if that is zero. It comes with Errors.
+	Failing time.Time
 	// Disabled makes it a tombstone as of this time, because of Cause. Errors and Refusals may be set with it.
 	Disabled time.Time
 	Cause    string
@@ -163,6 +178,9 @@ func (u Update) Apply(h Health) Health {
 	}
 	h.Errors += u.Errors
 	h.Refusals += u.Refusals
+	if h.Failing.IsZero() {
+		h.Failing = u.Failing
+	}
 	if !u.Disabled.IsZero() {
 		h.Disabled, h.Cause = u.Disabled, u.Cause
 	}

@@ -7,9 +7,9 @@ import (
 	"mellium.im/xmpp/stanza"
 )
 
-// ReadReply reads an IQ of type result or error, the answer to a publish, from a token reader that is positioned before its start element. from is
+// ReadReply reads an IQ of type result or error, or a message of type error (Push 2.0), the answer to a publish, from a token reader that is positioned before its start element. from is
 // its sender as it is written, and e nil for a result. It is for Publishers of a host's own that read tokens and know which publish the answer
-// is to. An error wraps ErrNotPush if the stanza is no such IQ, or ErrStanza if it is none at all.
+// is to. An error wraps ErrNotPush if the stanza is none of these, or ErrStanza if it is none at all.
 func ReadReply(r xml.TokenReader) (from string, e *ReplyError, err error) {
 	el := newElement(r)
 	start, err := el.open()
@@ -17,7 +17,7 @@ func ReadReply(r xml.TokenReader) (from string, e *ReplyError, err error) {
 		return "", nil, err
 	}
 	typ := attribute(start, "type")
-	if kindOf(start.Name.Space, start.Name.Local) != KindIQ || typ != "result" && typ != "error" {
+	if !isReply(kindOf(start.Name.Space, start.Name.Local), typ) {
 		return "", nil, ErrNotPush
 	}
 	if typ == "error" {
@@ -26,7 +26,12 @@ func ReadReply(r xml.TokenReader) (from string, e *ReplyError, err error) {
 	return attribute(start, "from"), e, err
 }
 
-// readReplyError reads the rest of an IQ of type error (RFC 6120 §8.3). It gives what the sender may have echoed of the publish to nobody.
+// isReply tells whether a stanza can be the reply to a publish: a message is one only if it is an error.
+func isReply(k Kind, typ string) bool {
+	return k == KindIQ && (typ == "result" || typ == "error") || k == KindMessage && typ == "error"
+}
+
+// readReplyError reads the rest of a stanza of type error (RFC 6120 §8.3). It gives what the sender may have echoed of the publish to nobody.
 func readReplyError(e *element) (*ReplyError, error) {
 	re := &ReplyError{}
 	err := e.children(func(child xml.StartElement) error {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // ErrTooManyOpen: more publishes wait for their replies than Router.Limit allows; this one was not sent.
@@ -18,8 +19,9 @@ var errNoReply = errors.New("push: no reply from the push service")
 // Router is a Publisher for servers that route stanzas and meet the reply later, in the handler of whatever stream it comes in by. Host and
 // Send are set before first use and not changed after it. It is safe for simultaneous use.
 //
-// The server gives every IQ of type result or error that is addressed to Host to HandleReply, ReadReply or Reply. A reply counts only if
-// both its ID, which cannot be guessed, and its from are those of a publish that waits; others are none of ours.
+// The server gives every IQ of type result or error that is addressed to Host to HandleReply, ReadReply or Reply, and, for Push 2.0, every
+// message of type error. A reply counts only if both its ID, which cannot be guessed, and its from are those of a publish that waits; others are none
+// of ours.
 type Router struct {
 	// Host is the server's domain, which publishes come from.
 	Host string
@@ -29,6 +31,11 @@ type Router struct {
 	Send func(ctx context.Context, to string, iq []byte) error
 	// Limit is how many publishes may wait for a reply at once. Default 16384.
 	Limit int
+	// Settle is how long an error is waited for after a publish of Push 2.0, which is a message and is not answered if all is well. It is accepted if
+	// none has come by then; one that comes later is ignored. Nothing else is published to that registration meanwhile. Default 2 s: an error
+	// takes a round trip to the push service and one from there to a vendor, and a message that comes within it waits with the next
+	// notification for no longer.
+	Settle time.Duration
 
 	mu   sync.Mutex
 	open map[string]*sent // by ID
@@ -38,6 +45,8 @@ type Router struct {
 // sent is a publish that waits for its reply.
 type sent struct {
 	service string
+	// message: it is one of Push 2.0, for which only an error is a reply.
+	message bool
 	iq      []byte
 	// reply has room for one, which is sent by whoever takes the publish out of Router.open.
 	reply chan *ReplyError
@@ -45,6 +54,9 @@ type sent struct {
 
 // Publish implements Publisher.
 func (r *Router) Publish(ctx context.Context, n *Notification) error {
+	if n.IsPush2() {
+		return r.publishMessages(ctx, n)
+	}
 	s, _ := r.free.Get().(*sent)
 	if s == nil {
 		s = &sent{reply: make(chan *ReplyError, 1)}
@@ -55,7 +67,7 @@ func (r *Router) Publish(ctx context.Context, n *Notification) error {
 	if !r.add(id, s) {
 		return ErrTooManyOpen
 	}
-	s.iq = n.AppendIQ(s.iq[:0], r.Host, id)
+	s.iq = n.AppendStanza(s.iq[:0], r.Host, id)
 	if err := r.Send(ctx, n.Service, s.iq); err != nil {
 		if r.take(id, n.Service) == nil {
 			<-s.reply
@@ -71,6 +83,39 @@ func (r *Router) Publish(ctx context.Context, n *Notification) error {
 		}
 		return fmt.Errorf("%w: %w", errNoReply, context.Cause(ctx))
 	}
+}
+
+// publishMessages sends the messages of one notification, one for each stanza that it carries, and waits for an error to any of them.
+func (r *Router) publishMessages(ctx context.Context, n *Notification) error {
+	parts := n.Split()
+	replies := make(chan *ReplyError, len(parts)) // room for one from each
+	ids := make([]string, 0, len(parts))
+	defer func() {
+		for _, id := range ids {
+			r.take(id, n.Service)
+		}
+	}()
+	var stanza []byte
+	for i := range parts {
+		id := rand.Text()
+		if !r.add(id, &sent{service: n.Service, message: true, reply: replies}) {
+			return ErrTooManyOpen
+		}
+		ids = append(ids, id)
+		stanza = parts[i].AppendStanza(stanza[:0], r.Host, id)
+		if err := r.Send(ctx, n.Service, stanza); err != nil {
+			return fmt.Errorf("push: publish not sent: %w", err)
+		}
+	}
+	settled := time.NewTimer(orDefault(r.Settle, 2*time.Second))
+	defer settled.Stop()
+	select {
+	case re := <-replies:
+		return asError(re)
+	case <-settled.C:
+	case <-ctx.Done(): // it is out, and nothing was said against it
+	}
+	return nil
 }
 
 func asError(re *ReplyError) error {
@@ -105,16 +150,17 @@ func (r *Router) take(id, service string) *sent {
 	return s
 }
 
-// waits tells whether a reply with this ID and from is one of ours, and returns from in prepared form.
-func (r *Router) waits(from, id string) (string, bool) {
+// waits tells whether a reply with this ID and from is one of ours, and returns from in prepared form. message says what the reply is, and ok that it
+// is no error.
+func (r *Router) waits(from, id string, message, ok bool) (string, bool) {
 	r.mu.Lock()
 	s := r.open[id]
 	var service string
-	if s != nil {
+	if s != nil && s.message == message && !(message && ok) {
 		service = s.service
 	}
 	r.mu.Unlock()
-	if s == nil {
+	if service == "" {
 		return "", false
 	}
 	if from == service {
@@ -124,10 +170,14 @@ func (r *Router) waits(from, id string) (string, bool) {
 	return service, err == nil && p == service
 }
 
-// Reply ends the publish with that ID to that service: e is nil for a result, else the error. It returns false if none waits; the
+// Reply ends the publish with that ID to that service: e is nil for the result of an IQ, else the error. It returns false if none waits; the
 // stanza then is not ours. It is for servers that have parsed the stanza already.
 func (r *Router) Reply(from, id string, e *ReplyError) bool {
-	service, ok := r.waits(from, id)
+	return r.reply(from, id, e, false) || r.reply(from, id, e, true)
+}
+
+func (r *Router) reply(from, id string, e *ReplyError, message bool) bool {
+	service, ok := r.waits(from, id, message, e == nil)
 	if !ok {
 		return false
 	}
@@ -163,11 +213,12 @@ func (r *Router) readReply(e *element) (bool, error) {
 		return false, err
 	}
 	typ := attribute(start, "type")
-	if kindOf(start.Name.Space, start.Name.Local) != KindIQ || typ != "result" && typ != "error" {
+	kind := kindOf(start.Name.Space, start.Name.Local)
+	if !isReply(kind, typ) {
 		return false, nil
 	}
-	from, id := attribute(start, "from"), attribute(start, "id")
-	if _, ok := r.waits(from, id); !ok {
+	from, id, message := attribute(start, "from"), attribute(start, "id"), kind == KindMessage
+	if _, ok := r.waits(from, id, message, typ == "result"); !ok {
 		return false, nil
 	}
 	var re *ReplyError
@@ -176,5 +227,5 @@ func (r *Router) readReply(e *element) (bool, error) {
 			return false, err
 		}
 	}
-	return r.Reply(from, id, re), nil
+	return r.reply(from, id, re, message), nil
 }

@@ -289,7 +289,7 @@ func TestMelliumPublisher(t *testing.T) {
 		require.NoError(t, p.Publish(t.Context(), full()))
 		m := regexp.MustCompile(` id="([A-Z2-7]{26})"`).FindStringSubmatch(got)
 		require.NotNil(t, m, got)
-		assert.Equal(t, canonical(t, []byte(strings.Replace(string(full().AppendIQ(nil, "example.com", m[1])), "<iq", "<iq xmlns='jabber:server'", 1))), canonical(t, []byte(got)))
+		assert.Equal(t, canonical(t, []byte(strings.Replace(string(full().AppendStanza(nil, "example.com", m[1])), "<iq", "<iq xmlns='jabber:server'", 1))), canonical(t, []byte(got)))
 
 		for _, tt := range errorReplies {
 			reply = `<iq type='error' from='Push.example.net' to='example.com' id='%s'>` + tt.payload + `</iq>`

@@ -15,8 +15,8 @@ type question struct {
 	event trigger
 	// mine: the event is about a session, and that session is bound to the registration.
 	mine bool
-	// unbound: the event is about a session that is bound to no registration.
-	unbound bool
+	// unbound: the event is about a session that is bound to no registration; newer: because a newer session of the device has this one.
+	unbound, newer bool
 	// named: the event names the registration, or names none and so means all.
 	named bool
 	// own: the stanza in the archive was sent by the account, not to it.
@@ -131,6 +131,8 @@ func ofSession(q *question, reason Reason) Reason {
 	switch {
 	case q.mine:
 		return reason
+	case q.newer:
+		return ReasonNewerSession
 	case q.unbound:
 		return ReasonUnbound
 	}

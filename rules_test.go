@@ -36,12 +36,13 @@ var update = flag.Bool("update", false, "write what the scenarios of testdata/ru
 //	show replies                    Successful replies too, and what the store is told.
 //	0s   open s1 client=c           Events, by time. A registration is NODE or NODE@SERVICE; user=romeo is another account than juliet.
 //	0s   enable s1 n1 secret=x      close, disable, delayed, hibernate, queued, resume, archived, offline, groupchat, ping, revoked, removed
-//	10s  hibernate s1 msg1 state1
+//	10s  hibernate s1 msg1 state1   restored s1 n1 client=c hibernated=1 extended=1 superseded=1; acknowledged s1 msg1
 //	20s  later                      Nothing but time passes.
 //
 // The host and the world: answers [SERVICE] REPLY is how publishes are answered from now on, answer n1 REPLY answers the one in flight. REPLY
 // is ok, none (not in time), lost (not sent), TYPE/CONDITION, or veto:TEXT. veto n1|msg1 TEXT and elsewhere n1 … hold from now on.
-// operator n1 enables without a session; remove, reload, flush, abandon and prune call the Account's methods.
+// operator n1 enables without a session; remove, reload, flush, abandon and prune call the Account's methods. Juliet's
+// registrations, if "unread" says so, are read by load.
 //
 // Events are numbered from 1; publishes and drops name those that they came from.
 func TestRules(t *testing.T) {
@@ -85,12 +86,8 @@ func compare(t *testing.T, want, got []string) {
 
 // notInStories are the rules and reasons that no event of the pure core answers with.
 var notInStories = map[string]string{
-	ReasonNone.Sentence():  "the zero Reason is no answer",
-	ReasonStore.Sentence():    "an Account has no store; see the Engine's tests",
-	ReasonDeferred.Sentence(): "an Account has no store; see the Engine's tests",
-	ReasonWake.Sentence():  "the wake-up before the end of the resumption time is no answer to an event",
-	RuleBind.String():      "R1 says who has which registration, and answers nothing",
-	RuleClient.String():    "R14 says who has which registration, and answers nothing",
+	ReasonNone.Sentence():     "the zero Reason is no answer",
+	ReasonDeferred.Sentence(): "an Account decides at once; see the Engine's tests",
 }
 
 // occurs checks that every reason and every rule is in some scenario's output.
@@ -125,6 +122,7 @@ type story struct {
 	vetoes  map[string]string
 	away    []Key
 	replies bool
+	unread  bool // juliet's registrations
 }
 
 // play tells a scenario and returns it with what came of it.
@@ -174,6 +172,9 @@ func (s *story) line(line, shown string) error {
 	case "show":
 		s.replies = true
 		return nil
+	case "unread":
+		s.unread = true
+		return nil
 	}
 	after, err := time.ParseDuration(words[0])
 	if err != nil {
@@ -192,6 +193,9 @@ func (s *story) line(line, shown string) error {
 		s.sim.replied = s.replied
 		for user, rs := range s.stored {
 			s.sim.account(user, rs...)
+		}
+		if s.unread {
+			s.sim.account("juliet@example.com").Account = OpenAccount("juliet@example.com", &s.policy)
 		}
 		slices.SortFunc(s.sim.accounts, func(a, b *simAccount) int { return cmp.Compare(a.name, b.name) })
 	}
@@ -216,6 +220,16 @@ func (s *story) happen(verb string, args []string) error {
 	case "open":
 		s.users[args[0]] = user
 		s.sim.event(SessionOpen{Session: session(), JID: user + "/" + args[0], Client: opts["client"]})
+	case "restored":
+		s.users[args[0]] = user
+		e := SessionRestored{
+			Session: session(), JID: user + "/" + args[0], Client: opts["client"], Superseded: opts["superseded"] != "", Hibernated: opts["hibernated"] != "",
+			Extended: opts["extended"] != "",
+		}
+		if e.IsBound = len(args) > 1; e.IsBound {
+			e.Bound = key(args[1])
+		}
+		s.sim.event(e)
 	case "close":
 		s.sim.event(SessionClose{session()})
 	case "enable":
@@ -227,6 +241,8 @@ func (s *story) happen(verb string, args []string) error {
 	case "delayed":
 		id := session()
 		s.sim.event(AckDelayed{id, s.parse(id.Account, args[1:])})
+	case "acknowledged":
+		s.sim.event(Acknowledged{session(), args[1:]})
 	case "hibernate":
 		id := session()
 		s.sim.event(HibernationStart{id, s.parse(id.Account, args[1:])})
@@ -274,6 +290,11 @@ func (s *story) happen(verb string, args []string) error {
 		if !found {
 			s.print(user, "there is none")
 		}
+	case "load":
+		a := s.sim.account(user)
+		a.Load(s.stored[user], s.sim.now, &e)
+		s.effects(a, &e)
+		s.sim.settle(a)
 	case "reload":
 		a := s.sim.account(user)
 		var rs []Registration
@@ -289,7 +310,7 @@ func (s *story) happen(verb string, args []string) error {
 			}
 			rs = append(rs, r)
 		}
-		a.Reload(rs, &e)
+		a.Load(rs, s.sim.now, &e)
 		s.effects(a, &e)
 	case "flush":
 		s.sim.account(user).Flush(s.sim.now)
@@ -517,7 +538,7 @@ func (s *story) decided(a *simAccount, _ Event, d *Decision) {
 
 func (s *story) effects(a *simAccount, e *Effects) {
 	for _, c := range e.Changes {
-		s.print(a.name, "%s %s | %v%s", label(c.Key), c.Kind, c.Reason.Sentence(), why(c.Detail))
+		s.print(a.name, "%s %s%s | %s%v%s", label(c.Key), c.Kind, whose(c), ofRule(c.Rule), c.Reason.Sentence(), why(c.Detail))
 	}
 	for _, d := range e.Drops {
 		s.print(a.name, "%s dropped %v %d of %s | %v%s", label(d.Key), d.Class, d.Count, events(d.Events), d.Reason.Sentence(), why(d.Detail))
@@ -530,6 +551,30 @@ func (s *story) effects(a *simAccount, e *Effects) {
 		}
 		s.print(a.name, "%s resumable for %s | %v", ad.Session.ID, timeout, ad.Reason.Sentence())
 	}
+}
+
+// whose says which session got a registration, or did not.
+func whose(c Change) string {
+	preposition := " for "
+	switch {
+	case c.Kind == ChangeBound:
+		preposition = " to "
+	case c.Kind == ChangeUnbound && c.Session == "":
+		return " to any session"
+	case c.Kind == ChangeUnbound:
+		preposition = " from "
+	}
+	if c.Session == "" {
+		return ""
+	}
+	return preposition + c.Session
+}
+
+func ofRule(r Rule) string {
+	if r == RuleNone {
+		return ""
+	}
+	return r.String() + ": "
 }
 
 func events(list []uint64) string {

@@ -9,14 +9,21 @@ import (
 type session struct {
 	id     string
 	client string
-	// bound is the registration that the session enabled last (rule R1), or nil.
+	// bound is the registration that the session has (rule R1), or nil.
 	bound *registration
-	// hibernated: the connection is gone and the session can be resumed (XEP-0198).
-	hibernated bool
-	// extended: the host was advised to keep it resumable for longer than its normal time.
-	extended bool
+	// claim is the key of the registration that is the session's: the one that it enabled last, was restored with, or that remembers its client
+	// ID. It is that of bound unless a newer session of the same device has the registration, or the registrations have not been read
+	// yet. nil: there is none.
+	claim *Key
 	// wakeAt is when a wake-up goes out because the resumption time is about to end. Zero: not.
 	wakeAt instant
+	// since orders the claims of the account's sessions: the newest decides.
+	since uint32
+	// hibernated: the connection is gone and the session can be resumed (XEP-0198).
+	hibernated bool
+	// extended: the host was advised to keep it resumable for longer than its normal time. unadvised: it may have to be, but hibernated before
+	// the registrations were read.
+	extended, unadvised bool
 }
 
 func (a *Account) session(id string) *session {
@@ -28,39 +35,197 @@ func (a *Account) session(id string) *session {
 	return nil
 }
 
+// known returns the session of that ID, which it adds if need be.
+func (a *Account) known(id string) *session {
+	s := a.session(id)
+	if s == nil {
+		s = &session{id: id}
+		a.sessions = append(a.sessions, s)
+	}
+	return s
+}
+
 // open adds a session, and binds it by its client ID if a registration remembers that one (rule R14): a client that does not
 // enable again on every connect has to count as online while it is.
 func (a *Account) open(e SessionOpen, d *Decision) {
-	s := a.session(e.Session.ID)
-	if s == nil {
-		s = &session{id: e.Session.ID}
-		a.sessions = append(a.sessions, s)
-	}
+	s := a.known(e.Session.ID)
 	s.client = e.Client
-	if s.client == "" {
-		return
-	}
-	var found *registration
-	for _, r := range a.regs {
-		if r.Client == s.client && r.Health.Disabled.IsZero() && (found == nil || r.Registration.Enabled.After(found.Registration.Enabled)) {
-			found = r
-		}
-	}
-	if found != nil {
-		s.bind(found)
-		d.change(found.Key, ChangeBound, ReasonClientID, "")
+	a.claims++
+	s.since = a.claims
+	if r := a.ofClient(s.client); r != nil {
+		r.caughtUp()
+		a.give(s, r, &d.Effects)
+		d.bound(r.Key, s, RuleClient, ReasonClientID)
 	}
 }
 
-// bind ties the session to the registration (rule R1). Its device is in touch with the server, so what it missed is counted anew.
-func (s *session) bind(r *registration) {
-	s.bound = r
-	r.unread = 0
+// ofClient returns the enabled registration that remembers a client ID, the one that was enabled last if there are several.
+func (a *Account) ofClient(client string) (found *registration) {
+	if client == "" {
+		return nil
+	}
+	for _, r := range a.regs {
+		if r.Client == client && r.Health.Disabled.IsZero() && (found == nil || r.Registration.Enabled.After(found.Registration.Enabled)) {
+			found = r
+		}
+	}
+	return found
+}
+
+// restore adds a session that began before this process, with its binding.
+func (a *Account) restore(e SessionRestored, now time.Time, d *Decision) {
+	s := a.known(e.Session.ID)
+	had := s.bound
+	s.client, s.bound, s.claim = e.Client, nil, nil
+	s.hibernated, s.extended, s.unadvised, s.wakeAt = e.Hibernated, e.Hibernated && e.Extended, false, 0
+	if s.since = 0; a.loaded || !s.hibernated && !e.Superseded {
+		a.claims++
+		s.since = a.claims
+	}
+	r, rule, reason := a.ofClient(s.client), RuleClient, ReasonClientID
+	if e.IsBound {
+		r, rule, reason = a.find(e.Bound), RuleBind, ReasonRestored
+	} else if e.Superseded {
+		r = nil
+	}
+	switch {
+	case r == nil && !e.IsBound:
+	case r == nil && !a.loaded:
+		key := e.Bound
+		s.claim = &key
+	case r == nil:
+		d.unbound(e.Bound, s, ReasonRemoved)
+	case !r.Health.Disabled.IsZero():
+		d.unbound(r.Key, s, ReasonDisabled)
+	case e.Superseded || s.hibernated && a.connected(r):
+		s.claim = &r.Key
+		d.unbound(r.Key, s, ReasonNewerSession)
+	default:
+		if !s.hibernated {
+			r.caughtUp()
+		}
+		a.give(s, r, &d.Effects)
+		d.bound(r.Key, s, rule, reason)
+	}
+	if had != nil && had != s.bound {
+		a.pass(had, &d.Effects)
+	}
+	if s.bound == nil {
+		if s.extended && a.loaded {
+			s.extended = false
+			d.advise(a.name, s, 0, ReasonUnbound)
+		}
+		return
+	}
+	if s.extended && a.policy.WakeBefore > 0 { // how much of the time is over is not known
+		s.wakeAt = toInstant(now.Add(a.policy.MaxResume - a.policy.WakeBefore))
+	}
+}
+
+// connected tells whether a session that is bound to the registration is connected.
+func (a *Account) connected(r *registration) bool {
+	live, _ := a.standing(r)
+	return live
+}
+
+// give binds the session to the registration (rule R1). If an earlier session has it, that one loses it: the device is in the new one, and its
+// old one must not wake it. The one that the session had goes back to a session that had it before.
+func (a *Account) give(s *session, r *registration, e *Effects) {
+	had := s.bound
+	a.claims++
+	s.bound, s.claim, s.since = r, &r.Key, a.claims
+	for _, o := range a.sessions {
+		if o == s || o.bound != r {
+			continue
+		}
+		o.bound = nil
+		e.unbound(r.Key, o, ReasonNewerSession)
+		if o.extended {
+			o.extended, o.wakeAt = false, 0
+			e.advise(a.name, o, 0, ReasonNewerSession)
+		}
+		r.drop(r.pace.takeSession(o, ReasonNewerSession), ReasonNewerSession, "", e)
+	}
+	if had != nil && had != r {
+		a.pass(had, e)
+	}
+}
+
+// pass gives a registration that its session has left to the newest connected session that had it before.
+func (a *Account) pass(r *registration, e *Effects) {
+	var heir *session
+	for _, s := range a.sessions {
+		if s.bound == r {
+			return
+		}
+		if s.bound == nil && s.claim != nil && *s.claim == r.Key && !s.hibernated && (heir == nil || s.since > heir.since) {
+			heir = s
+		}
+	}
+	if heir != nil {
+		heir.bound = r
+		e.bound(r.Key, heir, RuleBind, ReasonNewerEnded)
+	}
+}
+
+// resolve binds the sessions that were there before the registrations were read.
+func (a *Account) resolve(now time.Time, e *Effects) {
+	for _, s := range a.sessions {
+		if s.bound != nil {
+			continue
+		}
+		if s.claim == nil {
+			if r := a.ofClient(s.client); r != nil {
+				s.claim = &r.Key
+			}
+			continue
+		}
+		switch r := a.find(*s.claim); {
+		case r == nil:
+			e.unbound(*s.claim, s, ReasonRemoved)
+			s.claim = nil
+		case !r.Health.Disabled.IsZero():
+			e.unbound(r.Key, s, ReasonDisabled)
+			s.claim = nil
+		default:
+			s.claim = &r.Key
+		}
+	}
+	for _, r := range a.regs {
+		var newest *session
+		for _, s := range a.sessions {
+			if s.bound == r {
+				newest = nil
+				break
+			}
+			if s.bound == nil && s.claim == &r.Key && (newest == nil || s.since >= newest.since) {
+				newest = s
+			}
+		}
+		if newest == nil {
+			continue
+		}
+		newest.bound = r
+		if newest.client != "" && newest.client == r.Client {
+			e.bound(r.Key, newest, RuleClient, ReasonClientID)
+		} else {
+			e.bound(r.Key, newest, RuleBind, ReasonRestored)
+		}
+	}
+	for _, s := range a.sessions {
+		if s.unadvised {
+			s.unadvised = false
+			a.extend(s, now, e)
+		} else if s.extended && s.bound == nil {
+			s.extended, s.wakeAt = false, 0
+			e.advise(a.name, s, 0, ReasonUnbound)
+		}
+	}
 }
 
 // close ends a session, if there is one. What waits because of it still goes out: its device has not come back. What was notified is
 // remembered for a while longer, because the session's stanzas go to offline storage now.
-func (a *Account) close(id string, now time.Time) bool {
+func (a *Account) close(id string, now time.Time, e *Effects) bool {
 	i := slices.IndexFunc(a.sessions, func(s *session) bool { return s.id == id })
 	if i < 0 {
 		return false
@@ -74,15 +239,22 @@ func (a *Account) close(id string, now time.Time) bool {
 	for _, r := range a.regs {
 		r.pace.orphan(s, a.policy)
 	}
+	if s.bound != nil {
+		a.pass(s.bound, e)
+	}
 	return true
 }
 
-// hibernate marks the session and advises the host. A phone that is asleep does not come back by itself: it is woken by a notification that
-// its user sees, and until one was sent the session should live on. (mod_cloud_notify, ejabberd's mod_push_keepalive)
+// hibernate marks the session and advises the host.
 func (a *Account) hibernate(s *session, now time.Time, d *Decision) {
-	s.hibernated = true
-	s.extended = false
-	s.wakeAt = 0
+	s.hibernated, s.extended, s.wakeAt = true, false, 0
+	s.unadvised = !a.loaded && s.bound == nil
+	a.extend(s, now, &d.Effects)
+}
+
+// extend advises the host to keep a hibernated session. A phone that is asleep does not come back by itself: it is woken by a notification that
+// its user sees, and until one was sent the session should live on. (mod_cloud_notify, ejabberd's mod_push_keepalive)
+func (a *Account) extend(s *session, now time.Time, e *Effects) {
 	if s.bound == nil || !s.bound.Health.Disabled.IsZero() || a.policy.MaxResume <= 0 {
 		return
 	}
@@ -90,7 +262,7 @@ func (a *Account) hibernate(s *session, now time.Time, d *Decision) {
 	if a.policy.WakeBefore > 0 {
 		s.wakeAt = toInstant(now.Add(a.policy.MaxResume - a.policy.WakeBefore))
 	}
-	d.advise(a.name, s, a.policy.MaxResume, ReasonAsleep)
+	e.advise(a.name, s, a.policy.MaxResume, ReasonAsleep)
 }
 
 // alerted takes the advice back at once if what the session's user should see was sent before the connection was lost, because it was not
@@ -107,16 +279,20 @@ func (a *Account) alerted(id string, d *Decision) {
 	}
 }
 
-// resume drops what waits because of this session: it gets its stanzas itself now (rule R5).
+// resume drops what waits because of this session: it gets its stanzas itself now (rule R5). The device is in it, whatever newer session it had.
 func (a *Account) resume(s *session, d *Decision) {
-	s.hibernated = false
-	s.extended = false
-	s.wakeAt = 0
+	s.hibernated, s.extended, s.unadvised, s.wakeAt = false, false, false, 0
+	if s.bound == nil && s.claim != nil {
+		if r := a.find(*s.claim); r != nil {
+			a.give(s, r, &d.Effects)
+			d.bound(r.Key, s, RuleBind, ReasonResumed)
+		}
+	}
 	if s.bound != nil {
-		s.bound.unread = 0
+		s.bound.caughtUp()
 	}
 	for _, r := range a.regs {
-		r.drop(r.pace.takeSession(s), ReasonResumed, "", &d.Effects)
+		r.drop(r.pace.takeSession(s, ReasonResumed), ReasonResumed, "", &d.Effects)
 	}
 }
 
@@ -138,6 +314,9 @@ func (a *Account) unbind(r *registration, reason Reason, e *Effects) {
 		if s.bound == r {
 			s.bound = nil
 		}
+		if s.claim != nil && *s.claim == r.Key {
+			s.claim = nil
+		}
 	}
 }
 
@@ -153,7 +332,15 @@ func (a *Account) standing(r *registration) (live, hibernated bool) {
 }
 
 func (e *Effects) change(k Key, kind ChangeKind, reason Reason, detail string) {
-	e.Changes = append(e.Changes, Change{k, kind, reason, detail})
+	e.Changes = append(e.Changes, Change{Key: k, Kind: kind, Reason: reason, Detail: detail})
+}
+
+func (e *Effects) bound(k Key, s *session, rule Rule, reason Reason) {
+	e.Changes = append(e.Changes, Change{Key: k, Kind: ChangeBound, Session: s.id, Rule: rule, Reason: reason})
+}
+
+func (e *Effects) unbound(k Key, s *session, reason Reason) {
+	e.Changes = append(e.Changes, Change{Key: k, Kind: ChangeUnbound, Session: s.id, Rule: RuleBind, Reason: reason})
 }
 
 func (e *Effects) advise(account string, s *session, timeout time.Duration, reason Reason) {

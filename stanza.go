@@ -37,6 +37,10 @@ type Stanza struct {
 	From, To string
 	// Body is the text that may go into the summary form if the policy includes bodies. It is never logged.
 	Body string
+	// XML is the stanza itself, one element. It is needed only where a client may have it, encrypted for a key of its own (Push 2.0); a host that
+	// does not offer that, or leaves it empty, has such clients told what the other fields say. It is never logged, recorded, or kept beyond the
+	// notification.
+	XML string
 	// MessageID is the element's id attribute, by which corrections, retractions, markers and reactions name a message. Empty if there is
 	// none or it is longer than 256 bytes.
 	MessageID string

@@ -7,6 +7,8 @@ type AccountStatus struct {
 	Account       string
 	Registrations []RegistrationStatus
 	Sessions      []SessionStatus
+	// Deferred is how many events wait for the Store to say what it has of the account.
+	Deferred int
 }
 
 // RegistrationStatus is a registration with its pacing.
@@ -22,9 +24,11 @@ type RegistrationStatus struct {
 // SessionStatus is a session.
 type SessionStatus struct {
 	ID, Client string
-	// Bound is the registration that it is bound to, if IsBound.
+	// Bound is the registration that it is bound to, if IsBound. If Superseded, it is the one that it would be bound to: a newer session of the same
+	// device has it, or the registrations have not been read.
 	Bound      Key
 	IsBound    bool
+	Superseded bool
 	Hibernated bool
 	// Extended: the host was advised to keep it resumable for longer than its normal time.
 	Extended bool
@@ -37,4 +41,6 @@ type ServiceStatus struct {
 	InFlight, Waiting int
 	// Broken: it does not answer, and is probed with one publish at a time.
 	Broken bool
+	// Hanging is how many calls of the Publisher have not returned in time, and were left to themselves.
+	Hanging int
 }

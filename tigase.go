@@ -2,11 +2,16 @@ package push
 
 import (
 	"cmp"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/xml"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"mellium.im/xmpp/stanza"
 )
@@ -183,4 +188,137 @@ func lastOfEach[T any](list []T, name func(T) string) []T {
 	list = slices.CompactFunc(list, func(a, b T) bool { return name(a) == name(b) })
 	slices.Reverse(list)
 	return list
+}
+
+// encrypts tells whether the payload is encrypted instead of the summary form, of which nothing is left then.
+func (n *Notification) encrypts() bool { return n.Wishes != nil && n.Wishes.Encryption != nil }
+
+// priority is how urgent the notification is for tigase:push:priority:0: high is what the user is to be alerted of.
+func (n *Notification) priority() string {
+	if n.Class >= ClassImportant {
+		return "high"
+	}
+	return "low"
+}
+
+// tigasePayload is what is encrypted (https://xeps.tigase.net/docs/push-notifications/encrypt/, §4.4).
+type tigasePayload struct {
+	Unread   int      `json:"unread"`
+	Sender   string   `json:"sender,omitempty"`
+	Type     string   `json:"type,omitempty"`
+	Nickname string   `json:"nickname,omitempty"`
+	Message  string   `json:"message,omitempty"`
+	SID      string   `json:"sid,omitempty"`
+	Media    []string `json:"media,omitempty"`
+}
+
+// payload is what the client is told. Of a stanza that only its session can make sense of, it is told the sender and no text.
+func (n *Notification) payload() (p tigasePayload, call bool) {
+	p.Unread = n.Unread
+	if len(n.Carried) == 0 {
+		return p, false
+	}
+	st := &n.Carried[len(n.Carried)-1].Stanza
+	p.Type, p.Sender = "chat", bare(st.From)
+	switch {
+	case st.Content == ContentCall:
+		p.Type, p.Sender = "call", st.From
+		if st.Details != nil && st.Details.Call != nil {
+			p.SID, p.Media = st.Details.Call.ID, st.Details.Call.Media
+		}
+		return p, true
+	case st.Content == ContentSubscription:
+		p.Type = "subscribe"
+		return p, false
+	case st.Type == MessageGroupchat:
+		p.Type = "groupchat"
+		if len(p.Sender) < len(st.From) {
+			p.Nickname = st.From[len(p.Sender)+1:]
+		}
+	}
+	if st.Content != ContentEncrypted { // its body says at most that one cannot read it
+		p.Message = st.Body
+	}
+	return p, false
+}
+
+const (
+	// defaultPayload is how large a payload may be for a client that does not say (tigase-server has it so), payloadHead what is taken of it for
+	// what is around it.
+	defaultPayload, payloadHead = 3000, 64
+	ivBytes, gcmTagBytes        = 12, 16
+)
+
+// sealed returns the payload for the client's key, as the attributes iv and type and the text of the element. An error cannot come of a valid
+// Encryption.
+func (n *Notification) sealed() (iv, typ, text string, err error) {
+	e := n.Wishes.Encryption
+	limit := cmp.Or(e.MaxSize, defaultPayload) - payloadHead // of base64
+	plain, call, err := n.fitting(limit/4*3 - gcmTagBytes)
+	if err != nil {
+		return "", "", "", err
+	}
+	block, err := aes.NewCipher([]byte(e.Key.Reveal()))
+	if err != nil {
+		return "", "", "", err
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		return "", "", "", err
+	}
+	var nonce [ivBytes]byte
+	if _, err := rand.Read(nonce[:]); err != nil {
+		return "", "", "", err
+	}
+	if call {
+		typ = "voip"
+	}
+	secret := aead.Seal(plain[:0], nonce[:], plain, nil)
+	return base64.StdEncoding.EncodeToString(nonce[:]), typ, base64.StdEncoding.EncodeToString(secret), nil
+}
+
+// fitting returns the payload in at most limit bytes: of a longer text the end is cut off, and if that is not enough the rest goes too.
+func (n *Notification) fitting(limit int) (plain []byte, call bool, err error) {
+	p, call := n.payload()
+	for {
+		if plain, err = json.Marshal(p); err != nil {
+			return nil, call, err
+		}
+		over := len(plain) - limit
+		switch {
+		case over <= 0:
+			return plain, call, nil
+		case p.Message != "":
+			end := max(len(p.Message)-over, 0) // each of its bytes is one in the payload at least
+			for end > 0 && !utf8.RuneStart(p.Message[end]) {
+				end--
+			}
+			p.Message = p.Message[:end]
+		case p.Nickname != "":
+			p.Nickname = ""
+		case p.Sender != "" || p.SID != "":
+			p = tigasePayload{Unread: p.Unread, Type: p.Type}
+		default:
+			return plain, call, nil
+		}
+	}
+}
+
+func (n *Notification) appendEncrypted(dst []byte) []byte {
+	iv, typ, text, err := n.sealed()
+	if err != nil {
+		return dst // nothing is said rather than in the clear
+	}
+	dst = append(dst, `<encrypted xmlns="`+nsEncrypt+`" iv="`...)
+	dst = append(append(dst, iv...), '"')
+	if typ != "" {
+		dst = append(append(append(dst, ` type="`...), typ...), '"')
+	}
+	return append(append(append(dst, '>'), text...), `</encrypted>`...)
+}
+
+func (n *Notification) writeEncrypted(w *tokenList) {
+	if iv, typ, text, err := n.sealed(); err == nil {
+		w.element(nsEncrypt, "encrypted", text, "iv", iv, "type", typ)
+	}
 }

@@ -33,8 +33,7 @@ type shard struct {
 type entry struct {
 	deadline.Item
 	*Account
-	// blind: its registrations have not been read.
-	blind bool
+	keep keepState
 	// busy: somebody has the turn; waiters want it next, and publishing wants it back.
 	busy       bool
 	waiters    []chan struct{}
@@ -47,7 +46,7 @@ type entry struct {
 // open keeps an account of which nothing is known yet. The shard is locked.
 func (s *shard) open(e *Engine, name string) *entry {
 	name = strings.Clone(name) // the caller's may be part of a whole stanza
-	en := &entry{Account: NewAccount(name, e.policy, nil), blind: true}
+	en := &entry{Account: OpenAccount(name, e.policy)}
 	s.accounts[name] = en
 	s.kept.add(hashID(name))
 	return en
@@ -55,13 +54,13 @@ func (s *shard) open(e *Engine, name string) *entry {
 
 // canDecide tells whether the event can be decided now: in its order, and with what it needs.
 func (en *entry) canDecide(ev Event) bool {
-	return (!en.blind || !needsRegistrations(ev)) && (en.lane == nil || len(en.lane.deferred) == 0)
+	return (en.Loaded() || !needsRegistrations(ev)) && (en.lane == nil || len(en.lane.deferred) == 0)
 }
 
 // needsRegistrations tells whether an event cannot be decided before the account's registrations are known.
 func needsRegistrations(ev Event) bool {
 	switch ev.(type) {
-	case SessionOpen, SessionClose, HibernationEnd:
+	case SessionOpen, SessionRestored, SessionClose, HibernationEnd, Acknowledged:
 		return false
 	default:
 		return true
@@ -133,8 +132,11 @@ func (s *shard) settle(e *Engine, en *entry, now time.Time) {
 	if en.mail != nil && en.mail.hook != nil {
 		earlier(en.mail.since.Add(e.cfg.HookTimeout))
 	}
+	if e.keeper != nil {
+		e.settleKeep(en, now)
+		earlier(en.keep.at.time())
+	}
 	if en.lane != nil {
-		en.lane.settle(e, en, now)
 		earlier(en.lane.next())
 	}
 	if en.Idle(now) && en.quiet() {
@@ -158,7 +160,7 @@ func (s *shard) settle(e *Engine, en *entry, now time.Time) {
 
 // quiet tells whether nothing is to be told or stored of the account any more.
 func (en *entry) quiet() bool {
-	return (en.mail == nil || !en.mail.running && len(en.mail.later) == 0) && (en.lane == nil || en.lane.quiet())
+	return (en.mail == nil || !en.mail.running && len(en.mail.later) == 0) && (en.lane == nil || en.lane.quiet()) && en.keep.quiet()
 }
 
 // wakeBy sees to it that the account is looked at by then. The shard is locked.
@@ -202,6 +204,9 @@ func (e *Engine) tick(s *shard) {
 		e.overheard(s, en, now)
 		if en.lane != nil {
 			e.laneDue(s, en, now)
+		}
+		if e.keeper != nil {
+			e.keepDue(s, en, now)
 		}
 		if en.busy {
 			continue // its release comes back to it

@@ -326,7 +326,7 @@ func TestIndependentParser(t *testing.T) {
 
 	var in bytes.Buffer
 	encode := func(n *push.Notification) {
-		iq := n.AppendIQ(nil, "example.com", "i1")
+		iq := n.AppendStanza(nil, "example.com", "i1")
 		require.NoError(t, json.NewEncoder(&in).Encode(strings.Replace(string(iq), "<iq", `<iq xmlns="jabber:client"`, 1)))
 		tokens, err := xml.Marshal(push.PublishIQ{IQ: stanza.IQ{ID: "i1", From: jid.MustParse("example.com"), To: jid.MustParse(n.Service), XMLName: xml.Name{Space: stanza.NSClient, Local: "iq"}}, Notification: n})
 		require.NoError(t, err)

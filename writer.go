@@ -169,7 +169,9 @@ func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 			e.lanes.away.Store(false)
 			keys = e.decide(s, en, ev, Facts{}, &d)
 			if _, all := ev.(AccountRemoved); all { // nothing is left to be read
-				en.blind = false
+				if !en.Loaded() {
+					en.Load(nil, e.now(), &Effects{})
+				}
 				l.stale, l.readAt = false, time.Time{}
 				keys = append(keys, e.catchUp(s, en)...)
 			}
@@ -191,8 +193,15 @@ func (en *entry) deferredClient(session string) (client string) {
 		return ""
 	}
 	for _, p := range en.lane.deferred {
-		if o, ok := p.ev.(SessionOpen); ok && o.Session.ID == session {
-			client = o.Client
+		switch o := p.ev.(type) {
+		case SessionOpen:
+			if o.Session.ID == session {
+				client = o.Client
+			}
+		case SessionRestored:
+			if o.Session.ID == session {
+				client = o.Client
+			}
 		}
 	}
 	return client

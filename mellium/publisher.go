@@ -1,6 +1,7 @@
 package mellium
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/xml"
@@ -33,6 +34,8 @@ type Publisher struct {
 	Session *xmpp.Session
 	// Host is the domain that publishes come from. Empty means the session's own address, without a resource.
 	Host string
+	// Settle is how long an error is waited for after a publish of Push 2.0, as in push.Router. Default 2 s.
+	Settle time.Duration
 }
 
 // Publish implements Publisher.
@@ -52,12 +55,48 @@ func (p Publisher) Publish(ctx context.Context, n *push.Notification) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("%w: %w", errNoReply, ctx.Err())
 	}
+	if !n.IsPush2() {
+		return p.publish(ctx, n, from, to, own)
+	}
+	// A message is answered only if something is wrong.
+	settle := cmp.Or(p.Settle, 2*time.Second)
+	parts := n.Split()
+	errs := make(chan error, len(parts))
+	for i := range parts {
+		go func() {
+			short, cancel := context.WithTimeout(ctx, settle)
+			defer cancel()
+			err := p.publish(short, &parts[i], from, to, own)
+			if errors.Is(err, errUnanswered) {
+				err = nil
+			}
+			errs <- err
+		}()
+	}
+	var first error
+	for range parts {
+		if err := <-errs; first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// errUnanswered: what was sent is out, and there was no reply.
+var errUnanswered = errors.New("no answer")
+
+// publish sends one stanza and waits for the reply.
+func (p Publisher) publish(ctx context.Context, n *push.Notification, from, to, own jid.JID) error {
 	// mellium takes whatever has the same ID for the reply, so the ID must not be guessable, and from is looked at here.
-	iq := push.PublishIQ{IQ: stanza.IQ{ID: rand.Text(), From: from, To: to}, Notification: n}
+	id := rand.Text()
+	send, tokens := p.Session.SendIQ, push.PublishIQ{IQ: stanza.IQ{ID: id, From: from, To: to}, Notification: n}.TokenReader()
+	if n.IsPush2() {
+		send, tokens = p.Session.SendMessage, push.PublishMessage{Message: stanza.Message{ID: id, From: from, To: to}, Notification: n}.TokenReader()
+	}
 	// And it stops writing, in the middle of a stanza or of another publish's, when the context of SendIQ ends; after that the stream is useless to
 	// everybody. So SendIQ has a context of its own, which ends when the stanza is out and there is no reply to wait for.
 	sending := until{context.WithoutCancel(ctx), make(chan struct{})}
-	out := outgoing{TokenReader: iq.TokenReader(), read: make(chan struct{})}
+	out := outgoing{TokenReader: tokens, read: make(chan struct{})}
 	type answer struct {
 		reply *push.ReplyError
 		err   error
@@ -66,7 +105,7 @@ func (p Publisher) Publish(ctx context.Context, n *push.Notification) error {
 	over := make(chan struct{})
 	go func() { // for a reply can stop in its middle, and ctx does not end the reading
 		defer close(over)
-		r, err := p.Session.SendIQ(sending, &out)
+		r, err := send(sending, &out)
 		if err != nil {
 			c <- answer{nil, fmt.Errorf("mellium: publish not sent: %w", err)}
 			return
@@ -88,6 +127,12 @@ func (p Publisher) Publish(ctx context.Context, n *push.Notification) error {
 		}
 		return nil // and not an error that holds a nil pointer
 	case <-ctx.Done():
+		err := ctx.Err()
+		select {
+		case <-out.read:
+			err = fmt.Errorf("%w: %w", errUnanswered, err)
+		default:
+		}
 		go func() {
 			defer close(sending.done)
 			select {
@@ -97,7 +142,7 @@ func (p Publisher) Publish(ctx context.Context, n *push.Notification) error {
 			case <-over:
 			}
 		}()
-		return fmt.Errorf("%w: %w", errNoReply, ctx.Err())
+		return fmt.Errorf("%w: %w", errNoReply, err)
 	}
 }
 

@@ -1,6 +1,8 @@
 package pushhttp
 
 import (
+	"cmp"
+	"io"
 	"net/http"
 	"slices"
 	"time"
@@ -33,31 +35,112 @@ func (p *Handler) trace(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/jsonl; charset=utf-8")
 	w.Header().Set("Content-Disposition", `attachment; filename="account-`+time.Now().UTC().Format("20060102T150405")+`.jsonl"`)
-	tw := trace.NewWriter(false, false)
-	w.Write(tw.Config(p.cfg.Host, p.cfg.Policy))
-	w.Write(tw.Account(lines[0].at(), before(lines, &st)))
-	// Replies come when they came, which is later than their publishes.
+	tw := trace.NewWriter(false)
+	first := true
+	for _, part := range p.cfg.History.byRun(lines) {
+		w.Write(tw.Config(part.started, part.host, part.policy))
+		if first {
+			w.Write(tw.Account(part.lines[0].at(), before(part.lines, &st)))
+			first = false
+		}
+		p.traceRun(w, tw, name, part.lines)
+	}
+}
+
+// runLines are lines of one Engine.
+type runLines struct {
+	run
+	lines []line
+}
+
+// byRun divides lines by the Engine that they are of.
+func (h *History) byRun(lines []line) (parts []runLines) {
+	h.mu.RLock()
+	runs := slices.Clone(h.runs)
+	h.mu.RUnlock()
+	if len(runs) == 0 {
+		runs = []run{{}}
+	}
+	for i, r := range runs {
+		end := len(lines)
+		if i+1 < len(runs) {
+			end, _ = slices.BinarySearchFunc(lines, runs[i+1].seq+1, func(l line, seq uint64) int { return cmp.Compare(l.seq, seq) })
+		}
+		if end > 0 {
+			parts = append(parts, runLines{r, lines[:end]})
+		}
+		lines = lines[end:]
+	}
+	return parts
+}
+
+// traceRun writes what happened with one Engine, in the order in which it did: replies come when they came, which is later than their publishes.
+func (p *Handler) traceRun(w io.Writer, tw *trace.Writer, name string, lines []line) {
 	type timed struct {
-		at time.Time
-		l  *line
+		at    time.Time
+		l     *line
+		reply bool
+		of    []line // the verdicts of an event
 	}
 	var all []timed
 	for i := range lines {
 		switch l := &lines[i]; {
 		case l.kind == isEvent:
-			all = append(all, timed{l.at(), l})
-		case l.kind == isPublish && l.done, l.kind == isReply:
-			all = append(all, timed{l.at().Add(l.took), l})
+			end := i + 1
+			for end < len(lines) && lines[end].kind == isVerdict && lines[end].number == l.number {
+				end++
+			}
+			all = append(all, timed{l.at(), l, false, lines[i+1 : end]})
+		case l.kind == isPublish || l.kind == isReply:
+			if l.kind == isPublish {
+				all = append(all, timed{l.at(), l, false, nil})
+			}
+			if l.done {
+				all = append(all, timed{l.at().Add(l.took), l, true, nil})
+			}
+		case l.kind == isDrop && l.number == 0 && l.reason == push.ReasonTooOld:
+			all = append(all, timed{l.at(), l, false, nil})
 		}
 	}
 	slices.SortStableFunc(all, func(a, b timed) int { return a.at.Compare(b.at) })
 	for _, t := range all {
-		if t.l.kind == isEvent {
-			w.Write(tw.Event(t.at, t.l.event))
-			continue
+		l := t.l
+		switch {
+		case t.reply:
+			w.Write(tw.Reply(t.at, name, l.key, replyOf(l), l.outcome.String()))
+		case l.kind == isPublish:
+			w.Write(tw.Sent(t.at, &trace.Sent{User: name, Key: l.key, Class: l.class.String(), Count: int(l.count), Try: int(l.try), Events: l.events}))
+		case l.kind == isDrop:
+			w.Write(tw.Dropped(t.at, &trace.Dropped{User: name, Key: l.key, Class: l.class.String(), Count: int(l.count), Events: l.events}))
+		default:
+			w.Write(tw.Event(t.at, l.number, l.event, recorded(l, t.of)))
 		}
-		w.Write(tw.Reply(t.at, name, t.l.key, replyOf(t.l)))
 	}
+}
+
+// recorded is what was decided of an event.
+func recorded(event *line, verdicts []line) *trace.Recorded {
+	d := &trace.Recorded{}
+	if event.answers != nil {
+		d.Answers = *event.answers
+	}
+	if event.reason != push.ReasonNone {
+		d.Verdicts = append(d.Verdicts, trace.RecordedVerdict{Reason: event.reason.String()})
+	}
+	queue := stanzas(event.event)
+	for i := range verdicts {
+		v := &verdicts[i]
+		r := trace.RecordedVerdict{
+			Key: v.key, Notify: v.notify, Class: v.class.String(), Rule: v.rule.String(), Reason: v.reason.String(), Detail: v.text, Count: int(v.count),
+		}
+		for j := range queue[:min(len(queue), 64)] {
+			if v.mask&(1<<j) != 0 {
+				r.Stanzas = append(r.Stanzas, queue[j].ID)
+			}
+		}
+		d.Verdicts = append(d.Verdicts, r)
+	}
+	return d
 }
 
 func replyOf(l *line) push.Reply {

@@ -26,7 +26,7 @@ func FuzzPages(f *testing.F) {
 		h := NewHistory(HistoryConfig{Lines: 64, PerAccount: 32})
 		e, err := push.New(push.Config{Host: "example.com", Publisher: push.PublisherFunc(func(context.Context, *push.Notification) error { return nil })})
 		require.NoError(t, err)
-		p, err := New(Config{Engine: e, History: h, Authorize: anybody, Pseudonyms: len(id)%2 == 1, Host: "example.com"})
+		p, err := New(Config{Engine: e, History: h, Authorize: anybody, Pseudonyms: len(id)%2 == 1})
 		require.NoError(t, err)
 		o, now, k := h.Observer(), time.Unix(1e9, 0), push.Key{Service: text, Node: id}
 		st := push.Stanza{ID: id, From: text, To: account}

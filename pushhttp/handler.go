@@ -44,9 +44,6 @@ type Config struct {
 	Logger *slog.Logger
 	// Pseudonyms shows JIDs of users as stable pseudonyms, as long as the Handler lives. An operator who knows a JID can look it up.
 	Pseudonyms bool
-	// Host and Policy are those of the Engine. They go into traces that are downloaded, so that a replay decides as the Engine did.
-	Host   string
-	Policy push.Policy
 }
 
 // Handler serves the pages, under any prefix that ends with a slash. It can be used at once by many.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/trace"
 )
 
 // HistoryConfig bounds a History.
@@ -31,6 +32,21 @@ type History struct {
 	seq      uint64
 	tally    tally
 	watchers map[*watcher]struct{}
+	mask     *trace.Mask
+
+	// runs are the Engines that this was the history of, one after another; base is what is added to the numbers of the present one's events,
+	// so that no two events have the same.
+	runs    []run
+	base    uint64
+	highest uint64
+}
+
+// run is the time of one Engine.
+type run struct {
+	started time.Time
+	seq     uint64 // of the last line before it
+	host    string
+	policy  push.Policy
 }
 
 // line is one thing that happened. Which fields mean something depends on its kind.
@@ -41,8 +57,9 @@ type line struct {
 	account *account
 	event   push.Event // of an event line, without bodies and values of options
 	key     push.Key
-	text    string // the reason's detail, the error condition, the operator
-	extra   string // the error type, the session of an advice, the action
+	answers *push.Answers // of an event: the host's
+	text    string        // the reason's detail, the error condition, the operator
+	extra   string        // the error type, the session of an advice, the action
 	events  []uint64
 	mask    uint64        // of a verdict: which stanzas of the event it notifies of
 	took    time.Duration // until the reply; an advice's timeout
@@ -101,22 +118,43 @@ type account struct {
 func NewHistory(cfg HistoryConfig) *History {
 	cfg.Lines = max(cmp.Or(cfg.Lines, 100_000), 16)
 	cfg.PerAccount = max(cmp.Or(cfg.PerAccount, 10_000), 16)
-	return &History{cfg: cfg, accounts: make(map[string]*account), watchers: make(map[*watcher]struct{})}
+	return &History{cfg: cfg, accounts: make(map[string]*account), watchers: make(map[*watcher]struct{}), mask: trace.NewMask()}
 }
 
 // Observer returns what has to be told of the Engine's doings.
 func (h *History) Observer() *push.Observer {
-	return &push.Observer{Decided: h.decided, Affected: h.affected, Sent: h.sent, Replied: h.replied}
+	return &push.Observer{Started: h.start, Decided: h.decided, Affected: h.affected, Sent: h.sent, Replied: h.replied}
+}
+
+// maxRuns bounds how many Engines are remembered.
+const maxRuns = 64
+
+// start takes note of a new Engine. What an earlier one knew of sessions is over.
+func (h *History) start(at time.Time, host string, p push.Policy) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.runs) > 0 {
+		h.base = h.highest
+	}
+	if len(h.runs) == maxRuns {
+		h.runs = slices.Delete(h.runs, 0, 1)
+	}
+	h.runs = append(h.runs, run{at, h.seq, host, p})
 }
 
 func (h *History) decided(number uint64, at time.Time, ev push.Event, d *push.Decision, _ time.Duration) {
-	kept := withoutText(ev)
+	kept := h.withoutText(ev)
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	number += h.base
+	h.highest = max(h.highest, number)
 	h.tally.decided(at, d)
 	a := h.account(d.Account)
 	l := h.add(a, isEvent, at)
 	l.number, l.event, l.reason = number, kept, d.Reason
+	if !d.Answers.None() {
+		l.answers = &push.Answers{Elsewhere: slices.Clone(d.Answers.Elsewhere), Vetoes: slices.Clone(d.Answers.Vetoes)}
+	}
 	queue := stanzas(kept)
 	for i := range d.Verdicts {
 		v := &d.Verdicts[i]
@@ -148,7 +186,7 @@ func (h *History) effects(a *account, at time.Time, number uint64, e *push.Effec
 		d := &e.Drops[i]
 		l := h.add(a, isDrop, at)
 		l.number, l.key, l.reason, l.text, l.class, l.count = number, d.Key, d.Reason, cut(d.Detail), d.Class, int32(d.Count)
-		l.events = slices.Clone(d.Events)
+		l.events = h.numbers(d.Events)
 		h.tally.dropped(at, a.name, d)
 	}
 	for i := range e.Advice {
@@ -164,7 +202,7 @@ func (h *History) sent(at time.Time, n *push.Notification) {
 	h.tally.sent(at, n)
 	a := h.account(n.Account)
 	l := h.add(a, isPublish, at)
-	l.key, l.class, l.count, l.try, l.events = n.Key, n.Class, int32(n.Count), int32(n.Try), slices.Clone(n.Events)
+	l.key, l.class, l.count, l.try, l.events = n.Key, n.Class, int32(n.Count), int32(n.Try), h.numbers(n.Events)
 	h.tell(a)
 }
 
@@ -218,6 +256,15 @@ func (h *History) unanswered(a *account, k push.Key) *line {
 		i = l.inAccount.before
 	}
 	return nil
+}
+
+// numbers are those of events, as they are here.
+func (h *History) numbers(events []uint64) []uint64 {
+	out := slices.Clone(events)
+	for i := range out {
+		out[i] += h.base
+	}
+	return out
 }
 
 func (h *History) account(name string) *account {
@@ -373,24 +420,7 @@ func cut(s string) string {
 }
 
 // stanzas returns those of an event.
-func stanzas(ev push.Event) []push.Stanza {
-	switch e := ev.(type) {
-	case push.AckDelayed:
-		return e.Stanzas
-	case push.HibernationStart:
-		return e.Stanzas
-	case push.StanzaQueued:
-		return []push.Stanza{e.Stanza}
-	case push.ArchiveAdded:
-		return []push.Stanza{e.Stanza}
-	case push.Offline:
-		return []push.Stanza{e.Stanza}
-	case push.Groupchat:
-		return []push.Stanza{e.Stanza}
-	case push.SessionOpen, push.SessionClose, push.PushEnable, push.PushDisable, push.HibernationEnd, push.Ping, push.AffiliationNone, push.AccountRemoved:
-	}
-	return nil
-}
+func stanzas(ev push.Event) []push.Stanza { return trace.Stanzas(ev) }
 
 // maskOf says which of the first 64 stanzas are among ids, which are in the same order.
 func maskOf(queue []push.Stanza, ids []string) (mask uint64) {
@@ -409,8 +439,8 @@ func maskOf(queue []push.Stanza, ids []string) (mask uint64) {
 // maxQueue bounds how many stanzas of one event are kept.
 const maxQueue = 256
 
-// withoutText returns a copy of an event without bodies, of which only about the length is left, and without the values of options.
-func withoutText(ev push.Event) push.Event {
+// withoutText returns a copy of an event without bodies, of which only about the length is left, and with stand-ins for the values of options.
+func (h *History) withoutText(ev push.Event) push.Event {
 	switch e := ev.(type) {
 	case push.AckDelayed:
 		e.Stanzas = queueWithoutText(e.Stanzas)
@@ -434,11 +464,11 @@ func withoutText(ev push.Event) push.Event {
 		e.Registrations = slices.Clone(e.Registrations)
 		return e
 	case push.PushEnable:
-		var names []push.Field
-		for _, f := range e.Options[:min(len(e.Options), 32)] {
-			names = append(names, push.Field{Var: cut(f.Var), Values: make([]string, min(len(f.Values), 8))})
+		e.Options = h.mask.Fields(e.Options[:min(len(e.Options), 32)])
+		for i := range e.Options {
+			f := &e.Options[i]
+			f.Var, f.Values = cut(f.Var), f.Values[:min(len(f.Values), 8)]
 		}
-		e.Options = names
 		return e
 	case push.SessionOpen, push.SessionClose, push.PushDisable, push.HibernationEnd, push.AffiliationNone, push.AccountRemoved: // no text in them
 	}

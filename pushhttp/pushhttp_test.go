@@ -48,7 +48,7 @@ func newScene(t *testing.T, cfg Config, publish push.PublisherFunc) *scene {
 	}
 	e, err := push.New(push.Config{Host: "example.com", Publisher: publish, Observer: h.Observer()})
 	require.NoError(t, err)
-	cfg.Engine, cfg.History, cfg.Host = e, h, "example.com"
+	cfg.Engine, cfg.History = e, h
 	if cfg.Authorize == nil && !cfg.LoopbackDevelopment {
 		cfg.Authorize = anybody
 	}

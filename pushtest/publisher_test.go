@@ -93,7 +93,7 @@ func (p *publisher) Publish(ctx context.Context, n *push.Notification) error {
 	case "the node is cut":
 		copied.Node = copied.Node[:min(len(copied.Node), 100)]
 	}
-	iq := copied.AppendIQ(nil, Host, id)
+	iq := copied.AppendStanza(nil, Host, id)
 	switch p.mistake {
 	case "nothing is escaped":
 		iq = []byte(strings.NewReplacer("&lt;", "<", "&amp;", "&").Replace(string(iq)))

@@ -35,11 +35,11 @@ func Store(t *testing.T, open func(t *testing.T) push.Store) {
 		{"an unknown account has no registrations", unknownAccount},
 		{"enable stores the registration whole", enableStores},
 		{"options are kept verbatim", optionsVerbatim},
+		{"wishes are kept whole", wishesWhole},
 		{"names are kept verbatim", namesVerbatim},
-		{"enable replaces, and remembers that it has worked", enableReplaces},
-		{"enabling the same again changes nothing within RenewAfter", enableAgain},
-		{"enable returns what was before", enableReturnsBefore},
-		{"remove takes what the key names", removeMatches},
+		{"enable stores what Enroll says", enableEnrolls},
+		{"enables in turn at the limit are told apart", enableInTurn},
+		{"enable says what was there before", enableTells},
 		{"services and nodes are told apart", keysApart},
 		{"accounts are told apart", accountsApart},
 		{"the limit evicts the one enabled longest ago", limitEvictsOldest},
@@ -50,7 +50,8 @@ func Store(t *testing.T, open func(t *testing.T) push.Store) {
 		{"update adds to the counters", updateAdds},
 		{"update makes a tombstone", updateDisables},
 		{"success resets and revives", updateSucceeds},
-		{"update removes one registration", updateRemoves},
+		{"remove takes one, a service or the account", removes},
+		{"remove of what is not there is no error", removeUnknown},
 		{"update of what is not there says so", updateUnknown},
 		{"update leaves the rest alone", updateLeavesRest},
 		{"any sequence of calls does what the contract says", randomCalls},
@@ -59,6 +60,7 @@ func Store(t *testing.T, open func(t *testing.T) push.Store) {
 		{"a call whose context is done does all or nothing", contextDone},
 		{"simultaneous updates add up", concurrentUpdates},
 		{"simultaneous enables keep the limit and lose none", concurrentEnables},
+		{"simultaneous enables and removes leave nothing behind", concurrentRemoves},
 		{"simultaneous calls on many accounts", concurrentAccounts},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -93,14 +95,37 @@ func (t *storeTest) registration(account, service, node string, after time.Durat
 	}
 }
 
-func (t *storeTest) enable(r push.Registration, limit int) []push.Key {
+// enable enables r, with nobody else at the account, and returns the keys of the registrations that had to go for it, in their order.
+func (t *storeTest) enable(r push.Registration, limit int) (evicted []push.Key) {
 	t.Helper()
+	was := t.listed(r.Account)
 	before, err := t.Enable(context.Background(), r, limit)
 	if err != nil {
 		t.Fatalf("Enable(%q, %v, limit %d): %v", r.Account, r.Key, limit, err)
 	}
-	_, _, evicted := push.Enroll(before, r, limit)
+	byKey(before)
+	if !slices.EqualFunc(before, was, same) {
+		t.Fatalf("Enable(%q, %v, limit %d) says that before it there were %s\n but there were %s", r.Account, r.Key, limit, describe(before), describe(was))
+	}
+	now := t.listed(r.Account)
+	for _, o := range append(was, r) {
+		if !slices.ContainsFunc(now, func(n push.Registration) bool { return n.Key == o.Key }) && !slices.Contains(evicted, o.Key) {
+			evicted = append(evicted, o.Key)
+		}
+	}
+	slices.SortFunc(evicted, push.Key.Compare)
 	return evicted
+}
+
+// remove removes what k names.
+func (t *storeTest) remove(account string, k push.Key) (removed []push.Key) {
+	t.Helper()
+	removed, err := t.Remove(context.Background(), account, k)
+	if err != nil {
+		t.Fatalf("Remove(%q, %v): %v", account, k, err)
+	}
+	slices.SortFunc(removed, push.Key.Compare)
+	return removed
 }
 
 func (t *storeTest) update(r push.Registration, u push.Update) {
@@ -110,31 +135,26 @@ func (t *storeTest) update(r push.Registration, u push.Update) {
 	}
 }
 
-func (t *storeTest) remove(r push.Registration) {
+// listed returns what an account has, in the order of the keys.
+func (t *storeTest) listed(account string) []push.Registration {
 	t.Helper()
-	removed, err := t.Remove(context.Background(), r.Account, r.Key)
+	rs, err := t.List(context.Background(), account)
 	if err != nil {
-		t.Fatalf("Remove(%q, %v): %v", r.Account, r.Key, err)
+		t.Fatalf("List(%q): %v", account, err)
 	}
-	t.wantKeys("removed", removed, r.Key)
+	byKey(rs)
+	return rs
 }
 
-func (t *storeTest) list(account string) []push.Registration {
-	t.Helper()
-	rs, err := t.List(context.Background(), t.account(account))
-	if err != nil {
-		t.Fatalf("List(%q): %v", t.account(account), err)
-	}
-	return rs
+func byKey(rs []push.Registration) {
+	slices.SortFunc(rs, func(a, b push.Registration) int { return a.Key.Compare(b.Key) })
 }
 
 // want says what an account must have, in any order.
 func (t *storeTest) want(account string, want ...push.Registration) {
 	t.Helper()
-	got := t.list(account)
-	for _, rs := range [][]push.Registration{got, want} {
-		slices.SortFunc(rs, func(a, b push.Registration) int { return a.Key.Compare(b.Key) })
-	}
+	got := t.listed(t.account(account))
+	byKey(want)
 	if !slices.EqualFunc(got, want, same) {
 		t.Fatalf("account %q\n has   %s\n wants %s", account, describe(got), describe(want))
 	}
@@ -142,6 +162,7 @@ func (t *storeTest) want(account string, want ...push.Registration) {
 
 func (t *storeTest) wantKeys(what string, got []push.Key, want ...push.Key) {
 	t.Helper()
+	slices.SortFunc(want, push.Key.Compare)
 	if !slices.Equal(got, want) {
 		t.Fatalf("%s: got %v, want %v", what, got, want)
 	}
@@ -149,7 +170,7 @@ func (t *storeTest) wantKeys(what string, got []push.Key, want ...push.Key) {
 
 func same(a, b push.Registration) bool {
 	return a.Account == b.Account && a.Key == b.Key && a.Client == b.Client && a.Enabled.Equal(b.Enabled) &&
-		sameOptions(a.Options, b.Options) && sameHealth(a.Health, b.Health)
+		sameOptions(a.Options, b.Options) && a.Wishes.Equal(b.Wishes) && sameHealth(a.Health, b.Health)
 }
 
 func sameHealth(a, b push.Health) bool {
@@ -230,105 +251,136 @@ func optionsVerbatim(t *storeTest) {
 	t.want("romeo", all...)
 }
 
+func wishesWhole(t *storeTest) {
+	var all []push.Registration
+	for i, w := range wishes() {
+		r := t.registration("romeo", "push.example.net", fmt.Sprint("n", i), time.Duration(i)*time.Second)
+		r.Wishes = w
+		if i%3 == 0 {
+			r.Options = nil
+		}
+		t.enable(r, 0)
+		all = append(all, r)
+	}
+	t.want("romeo", slices.Clone(all)...)
+	for i, w := range wishes() { // others, and none, in their place
+		r := all[(i+1)%len(all)]
+		r.Wishes = w
+		t.enable(r, 0)
+		all[(i+1)%len(all)] = r
+	}
+	t.want("romeo", slices.Clone(all)...)
+}
+
+// wishes returns some of each kind.
+func wishes() []*push.Wishes {
+	return []*push.Wishes{
+		nil,
+		{},
+		{IgnoreUnknown: true, Muted: []string{"a@example.com", "b@example.com"}, Groupchat: true, Away: true, Priority: true, Jingle: true, Name: "Julia’s phone",
+			Rooms:      []push.RoomWish{{Room: "r@rooms.example", Allow: push.RoomMentioned, Nick: "Ünï"}, {Room: "s@rooms.example", Allow: push.RoomAlways}},
+			Encryption: &push.Encryption{Algorithm: push.AES128GCM, Key: push.NewSecret("\x00\xff a 16 byte key"), MaxSize: 3000}},
+		{Push2: &push.Push2{Client: push.NewSecret("opaque"), Matches: []push.Match{{Grace: time.Minute}}}},
+	}
+}
+
 func namesVerbatim(t *storeTest) {
-	for _, name := range []string{"UPPER", "o'brien", "a b", `back\slash`, "per%cent_", "ünï", "юзер", "用户", "👩", "e\u0301"} {
+	for _, name := range []string{"UPPER", "o'brien", "a b", `back\slash`, "per%cent_", "ünï", "юзер", "用户", "👩", "e\u0301", "xn--bcher-kva", "bücher"} {
 		r := t.registration(name, "push."+name+".example", name, 0)
 		r.Client = name
 		t.enable(r, 5)
 		t.update(r, push.Update{Disabled: start, Cause: name})
 		r.Health.Disabled, r.Health.Cause = start, name
 		t.want(name, r)
-		t.remove(r)
+		t.wantKeys("removed", t.remove(r.Account, r.Key), r.Key)
 		t.want(name)
 	}
 }
 
-func enableReplaces(t *storeTest) {
-	old := t.registration("romeo", "push.example.net", "n1", 0)
-	t.enable(old, 5)
-	t.update(old, push.Update{Succeeded: start})
-	t.update(old, push.Update{Errors: 3, Refusals: 2, Disabled: start.Add(time.Minute), Cause: "gone"})
-	r := push.Registration{Account: old.Account, Key: old.Key, Enabled: start.Add(time.Hour)}
-	t.wantKeys("evicted", t.enable(r, 5))
-	r.Health.Succeeded = start // that it has worked once is not forgotten
-	t.want("romeo", r)
-}
-
-func enableAgain(t *storeTest) {
-	r := t.registration("romeo", "push.example.net", "n1", 0)
-	t.enable(r, 5)
-	t.update(r, push.Update{Succeeded: start})
-	t.update(r, push.Update{Errors: 2, Refusals: 1})
-	want := r
-	want.Health = push.Health{Succeeded: start, Errors: 2, Refusals: 1}
-	again := r
-	again.Enabled = start.Add(push.RenewAfter - time.Microsecond)
-	before, err := t.Enable(context.Background(), again, 5)
-	if err != nil || len(before) != 1 || !same(before[0], want) {
-		t.Errorf("Enable returned %v and %s, want what was stored before", err, describe(before))
+func enableEnrolls(t *storeTest) {
+	later := func(r *push.Registration) { r.Enabled = r.Enabled.Add(push.RenewAfter - time.Microsecond) }
+	muchLater := func(r *push.Registration) { r.Enabled = r.Enabled.Add(push.RenewAfter) }
+	worked := push.Update{Succeeded: start.Add(time.Second)}
+	failed := push.Update{Errors: 3, Refusals: 2}
+	gone := push.Update{Errors: 1, Disabled: start.Add(time.Minute), Cause: "gone"}
+	for name, c := range map[string]struct {
+		updates []push.Update
+		again   func(*push.Registration)
+	}{
+		"the same":                              {nil, func(*push.Registration) {}},
+		"the same a little later":               {nil, later},
+		"the same a day later":                  {nil, muchLater},
+		"the same by a clock that went back":    {nil, func(r *push.Registration) { r.Enabled = r.Enabled.Add(-time.Hour) }},
+		"the same, having worked":               {[]push.Update{worked}, later},
+		"the same after errors":                 {[]push.Update{worked, failed}, later},
+		"the same after errors a day later":     {[]push.Update{worked, failed}, muchLater},
+		"other options":                         {[]push.Update{worked, failed}, func(r *push.Registration) { r.Options[1].Values[0] = "new" }},
+		"one field more":                        {nil, func(r *push.Registration) { r.Options = append(r.Options, push.Field{Var: "x"}) }},
+		"another type of field":                 {nil, func(r *push.Registration) { r.Options[1].Type = "text-private" }},
+		"no options":                            {[]push.Update{failed}, func(r *push.Registration) { r.Options = nil }},
+		"empty options":                         {[]push.Update{failed}, func(r *push.Registration) { r.Options = []push.Field{} }},
+		"another client":                        {[]push.Update{worked, failed}, func(r *push.Registration) { r.Client = "other" }},
+		"disabled":                              {[]push.Update{worked, gone}, later},
+		"disabled, never worked":                {[]push.Update{gone}, later},
+		"a health of its own, from a migration": {[]push.Update{worked, failed}, func(r *push.Registration) { r.Health.Refusals = 7 }},
+	} {
+		old := t.registration("romeo", "push.example.net", name, 0)
+		t.enable(old, 0)
+		for _, u := range c.updates {
+			t.update(old, u)
+			old.Health = u.Apply(old.Health)
+		}
+		r := t.registration("romeo", "push.example.net", name, 0)
+		c.again(&r)
+		stored, _, _ := push.Enroll([]push.Registration{old}, r, 0)
+		t.enable(r, 0)
+		rs := t.listed(r.Account)
+		i := slices.IndexFunc(rs, func(o push.Registration) bool { return o.Key == r.Key })
+		if i < 0 || !same(rs[i], stored) {
+			t.Errorf("%s: stored are %s\n want %s", name, describe(rs), describe([]push.Registration{stored}))
+		}
 	}
-	t.want("romeo", want)
-	again.Enabled = start.Add(push.RenewAfter)
-	t.enable(again, 5)
-	want.Enabled = again.Enabled
-	t.want("romeo", want)
-	again.Client = "another"
-	t.enable(again, 5)
-	want.Client = again.Client
-	t.want("romeo", want)
-
-	// At the limit it matters which one was enabled last.
-	more := t.registration("romeo", "push.example.net", "n2", 72*time.Hour)
-	t.enable(more, 2)
-	want.Enabled = start.Add(73 * time.Hour)
-	again.Enabled = want.Enabled
-	t.enable(again, 2)
-	t.want("romeo", want, more)
 }
 
-func enableReturnsBefore(t *storeTest) {
+// enableInTurn: at the limit the order of the enables matters, however little time there was between them.
+func enableInTurn(t *storeTest) {
 	a := t.registration("romeo", "push.example.net", "n1", 0)
 	b := t.registration("romeo", "push.example.net", "n2", time.Hour)
-	if before, err := t.Enable(context.Background(), a, 1); err != nil || len(before) != 0 {
-		t.Errorf("the first Enable returned %v and %s, want nothing", err, describe(before))
-	}
-	before, err := t.Enable(context.Background(), b, 1)
-	if err != nil || len(before) != 1 || !same(before[0], a) {
-		t.Errorf("Enable returned %v and %s, want the one that it evicted", err, describe(before))
-	}
-	t.want("romeo", b)
+	t.enable(a, 2)
+	t.enable(b, 2)
+	a.Enabled = start.Add(2 * time.Hour)
+	t.enable(a, 2)
+	t.want("romeo", a, b)
+	c := t.registration("romeo", "push.example.net", "n3", 3*time.Hour)
+	t.wantKeys("evicted", t.enable(c, 2), b.Key)
 }
 
-func removeMatches(t *storeTest) {
-	a := t.registration("romeo", "a.example", "n1", 0)
-	b := t.registration("romeo", "a.example", "n2", 0)
-	c := t.registration("romeo", "a.example", "", 0)
-	d := t.registration("romeo", "b.example", "n1", 0)
-	e := t.registration("juliet", "a.example", "n1", 0)
-	for _, r := range []push.Registration{a, b, c, d, e} {
-		t.enable(r, 0)
-	}
-	remove := func(k push.Key, want ...push.Key) {
-		t.Helper()
-		got, err := t.Remove(context.Background(), a.Account, k)
-		if err != nil {
-			t.Fatalf("Remove(%v): %v", k, err)
+func enableTells(t *storeTest) {
+	a := t.registration("romeo", "push.example.net", "n1", 0)
+	b := t.registration("romeo", "push.example.net", "n2", time.Hour)
+	for i, c := range []struct {
+		r     push.Registration
+		limit int
+		want  []push.Registration
+	}{
+		{a, 5, nil},
+		{a, 5, []push.Registration{a}},
+		{b, 1, []push.Registration{a}},
+		{b, 1, []push.Registration{b}},
+		{a, 1, []push.Registration{b}}, // a goes, being the older one
+		{b, 5, []push.Registration{b}},
+	} {
+		before, err := t.Enable(context.Background(), c.r, c.limit)
+		if err != nil || !slices.EqualFunc(before, c.want, same) {
+			t.Fatalf("enable %d says that before it there were %s, %v\n want %s", i+1, describe(before), err, describe(c.want))
 		}
-		slices.SortFunc(got, push.Key.Compare)
-		t.wantKeys(fmt.Sprintf("removed of %v", k), got, want...)
 	}
-	remove(push.Key{Service: "c.example"})
-	remove(push.Key{Service: "a.example", Node: "n3"})
-	remove(push.Key{Service: "b.example", Node: "n2"})
-	remove(b.Key, b.Key)
-	t.want("romeo", a, c, d)
-	remove(push.Key{Service: "a.example"}, c.Key, a.Key)
-	t.want("romeo", d)
-	t.enable(a, 0)
-	remove(push.Key{}, a.Key, d.Key)
-	remove(push.Key{})
-	t.want("romeo")
-	t.want("juliet", e)
+	t.update(b, push.Update{Errors: 2})
+	b.Health.Errors = 2
+	before, err := t.Enable(context.Background(), a, 5)
+	if err != nil || len(before) != 1 || !same(before[0], b) {
+		t.Fatalf("enable says that before it there were %s, %v\n want %s", describe(before), err, describe([]push.Registration{b}))
+	}
 }
 
 func keysApart(t *storeTest) {
@@ -358,7 +410,7 @@ func accountsApart(t *storeTest) {
 	t.want("romeo", romeo)
 	t.want("Romeo", upper)
 	t.want("juliet", juliet)
-	t.remove(romeo)
+	t.remove(romeo.Account, push.Key{})
 	t.want("romeo")
 	t.want("Romeo", upper)
 	t.want("juliet", juliet)
@@ -426,10 +478,10 @@ func replacementNeedsNoRoom(t *storeTest) {
 	b := t.registration("romeo", "b.example", "", 2*time.Hour)
 	t.enable(a, 2)
 	t.enable(b, 2)
-	a.Enabled = start.Add(30 * time.Hour)
+	a.Enabled, a.Client = start.Add(3*time.Hour), "another client"
 	t.wantKeys("evicted", t.enable(a, 2))
 	t.want("romeo", a, b)
-	c := t.registration("romeo", "c.example", "", 40*time.Hour)
+	c := t.registration("romeo", "c.example", "", 4*time.Hour)
 	t.wantKeys("evicted", t.enable(c, 2), b.Key)
 }
 
@@ -485,17 +537,53 @@ func updateSucceeds(t *storeTest) {
 	}
 }
 
-func updateRemoves(t *storeTest) {
-	a := t.registration("romeo", "push.example.net", "n1", 0)
-	b := t.registration("romeo", "push.example.net", "n2", 0)
-	t.enable(a, 5)
-	t.enable(b, 5)
-	t.remove(a)
-	t.want("romeo", b)
-	t.remove(b)
+func removes(t *storeTest) {
+	var all []push.Registration
+	var keys []push.Key
+	push2 := push.Key{Service: "push.example.net", Node: push.Push2Node + "device"}
+	refill := func() {
+		all, keys = nil, nil
+		for i, k := range []push.Key{{Service: "push.example.net", Node: "n1"}, {Service: "push.example.net", Node: "n2"}, {Service: "push.example.net"},
+			{Service: "push.example", Node: "n1"}, {Service: "Push.example.net", Node: "n1"}, {Service: "push_example.net", Node: "n1"}, push2} {
+			r := t.registration("romeo", k.Service, k.Node, time.Duration(i)*time.Second)
+			t.enable(r, 0)
+			all, keys = append(all, r), append(keys, k)
+		}
+		t.want("romeo", slices.Clone(all)...)
+	}
+	juliet := t.registration("juliet", "push.example.net", "n1", 0)
+	t.enable(juliet, 0)
+
+	refill()
+	t.update(all[0], push.Update{Disabled: start, Cause: "gone"}) // tombstones as well
+	t.wantKeys("removed one", t.remove(all[0].Account, keys[0]), keys[0])
+	t.want("romeo", slices.Clone(all[1:])...)
+	refill()
+	t.update(all[1], push.Update{Disabled: start, Cause: "gone"})
+	t.wantKeys("removed of the service", t.remove(all[0].Account, push.Key{Service: "push.example.net"}), keys[:3]...)
+	t.want("romeo", slices.Clone(all[3:])...)
+	refill()
+	t.wantKeys("removed of the account", t.remove(all[0].Account, push.Key{}), keys...)
 	t.want("romeo")
-	t.enable(a, 5)
-	t.want("romeo", a)
+	t.want("juliet", juliet)
+
+	t.enable(all[0], 5)
+	t.want("romeo", all[0])
+	t.wantKeys("removed of the account", t.remove(all[0].Account, push.Key{Node: "no node without a service"}), all[0].Key)
+}
+
+func removeUnknown(t *storeTest) {
+	r := t.registration("romeo", "push.example.net", "n1", 0)
+	t.enable(r, 5)
+	for _, k := range []push.Key{{Service: r.Service, Node: "n2"}, {Service: "other.example", Node: r.Node}, {Service: "other.example"}} {
+		t.wantKeys(fmt.Sprint("removed of ", k), t.remove(r.Account, k))
+	}
+	for _, k := range []push.Key{r.Key, {Service: r.Service}, {}} {
+		t.wantKeys("removed of an unknown account", t.remove(t.account("nobody"), k))
+	}
+	t.want("romeo", r)
+	t.remove(r.Account, r.Key)
+	t.wantKeys("removed twice", t.remove(r.Account, r.Key))
 }
 
 func updateUnknown(t *storeTest) {
@@ -517,9 +605,9 @@ func updateUnknown(t *storeTest) {
 	}
 	t.want("romeo", r)
 	t.want("nobody")
-	t.remove(r)
-	if removed, err := t.Remove(context.Background(), r.Account, r.Key); err != nil || len(removed) > 0 {
-		t.Errorf("removing it twice: got %v and %v, want nothing", removed, err)
+	t.remove(r.Account, r.Key)
+	if err := t.Update(context.Background(), r.Account, r.Key, push.Update{Errors: 1}); !errors.Is(err, push.ErrNotRegistered) {
+		t.Errorf("Update of what was removed: got %v, want ErrNotRegistered", err)
 	}
 }
 
@@ -551,11 +639,11 @@ func (m model) enable(r push.Registration, limit int) []push.Key {
 
 func (m model) remove(account string, k push.Key) (removed []push.Key) {
 	m[account] = slices.DeleteFunc(m[account], func(r push.Registration) bool {
-		gone := k.Names(r.Key)
-		if gone {
-			removed = append(removed, r.Key)
+		if !k.Names(r.Key) {
+			return false
 		}
-		return gone
+		removed = append(removed, r.Key)
+		return true
 	})
 	return removed
 }
@@ -577,8 +665,8 @@ func randomCalls(t *storeTest) {
 	accounts := []string{"romeo", "juliet", "nurse"}
 	for i := range 400 {
 		account := accounts[rng.IntN(len(accounts))]
-		r := t.registration(account, "push.example.net", fmt.Sprint("n", rng.IntN(5)), time.Duration(rng.IntN(1000))*time.Microsecond)
-		r.Client = fmt.Sprint("call ", i)
+		r := t.registration(account, fmt.Sprint("push", rng.IntN(2)), fmt.Sprint("n", rng.IntN(4)), time.Duration(rng.IntN(1000))*time.Microsecond)
+		r.Client = fmt.Sprint("client ", rng.IntN(2))
 		at := start.Add(time.Duration(i) * time.Second)
 		var u push.Update
 		switch rng.IntN(8) {
@@ -588,15 +676,8 @@ func randomCalls(t *storeTest) {
 			t.wantKeys(fmt.Sprintf("call %d: evicted at limit %d", i, limit), t.enable(r, limit), want...)
 			continue
 		case 3:
-			of := []push.Key{r.Key, r.Key, r.Key, {Service: r.Service}, {}}[rng.IntN(5)]
-			want := m.remove(r.Account, of)
-			got, err := t.Remove(context.Background(), r.Account, of)
-			if err != nil {
-				t.Fatalf("call %d: Remove(%v): %v", i, of, err)
-			}
-			slices.SortFunc(got, push.Key.Compare)
-			slices.SortFunc(want, push.Key.Compare)
-			t.wantKeys(fmt.Sprintf("call %d: removed of %v", i, of), got, want...)
+			k := [...]push.Key{r.Key, r.Key, {Service: r.Service}, {}}[rng.IntN(4)]
+			t.wantKeys(fmt.Sprintf("call %d: removed", i), t.remove(r.Account, k), m.remove(r.Account, k)...)
 			continue
 		case 4:
 			u.Errors = 1 + rng.IntN(2)
@@ -645,25 +726,27 @@ func returnedIsCallers(t *storeTest) {
 	t.enable(a, 5)
 	t.enable(b, 5)
 	for range 3 { // a cache may fill on the first, and answer on the second
-		rs := t.list("romeo")
+		rs := t.listed(t.account("romeo"))
 		spoil(rs...)
 		_ = append(rs, push.Registration{Client: "spoiled"})
 		t.want("romeo", a, b)
 	}
 	// Parts of one answer do not share room either.
-	rs := t.list("romeo")
+	rs := t.listed(t.account("romeo"))
 	slices.SortFunc(rs, func(a, b push.Registration) int { return a.Key.Compare(b.Key) })
 	rs[0].Options = append(rs[0].Options, push.Field{Var: "more"})
 	rs[0].Options[0].Values = append(rs[0].Options[0].Values, "more")
 	if !same(rs[1], b) || rs[0].Options[1].Values[0] != a.Options[1].Values[0] {
 		t.Errorf("appending to one registration's options changed another's: %s", describe(rs))
 	}
-	got, err := t.Enable(context.Background(), t.registration("romeo", "push.example.net", "n3", time.Hour), 2)
-	if err != nil {
-		t.Fatal(err)
+	for range 2 { // changed, and unchanged
+		before, err := t.Enable(context.Background(), t.registration("romeo", "push.example.net", "n3", time.Hour), 5)
+		if err != nil {
+			t.Fatal(err)
+		}
+		spoil(before...)
+		t.want("romeo", a, b, t.registration("romeo", "push.example.net", "n3", time.Hour))
 	}
-	spoil(got...)
-	t.want("romeo", b, t.registration("romeo", "push.example.net", "n3", time.Hour))
 }
 
 func contextDone(t *storeTest) {
@@ -693,6 +776,16 @@ func contextDone(t *storeTest) {
 		want[0].Health.Errors = 1
 	} else if !errors.Is(err, context.Canceled) {
 		t.Errorf("Update: %v does not wrap context.Canceled", err)
+	}
+	t.want("romeo", slices.Clone(want)...)
+
+	if removed, err := t.Remove(done, old.Account, push.Key{}); err == nil || len(removed) > 0 {
+		if len(removed) != len(want) {
+			t.Errorf("Remove returned %v, %v of %d registrations", removed, err, len(want))
+		}
+		want = nil
+	} else if !errors.Is(err, context.Canceled) {
+		t.Errorf("Remove: %v does not wrap context.Canceled", err)
 	}
 	t.want("romeo", slices.Clone(want)...)
 }
@@ -730,7 +823,7 @@ func concurrentEnables(t *storeTest) {
 	const goroutines, each, limit = 8, 10, 3
 	var (
 		mu      sync.Mutex
-		evicted = map[push.Key]int{}
+		befores [][]push.Registration
 		all     []push.Registration
 	)
 	atOnce(goroutines, func(g int) {
@@ -741,33 +834,82 @@ func concurrentEnables(t *storeTest) {
 				t.Errorf("Enable: %v", err)
 				return
 			}
-			_, _, keys := push.Enroll(before, r, limit)
 			rs, err := t.List(context.Background(), r.Account)
 			if err != nil || len(rs) > limit {
 				t.Errorf("List: %v, and %d registrations at a limit of %d", err, len(rs), limit)
 			}
 			mu.Lock()
 			all = append(all, r)
-			for _, k := range keys {
-				evicted[k]++
-			}
+			befores = append(befores, before)
 			mu.Unlock()
 		}
 	})
-	left := t.list("romeo")
+	// Each enable's before is the after of the one before it, and the last one's after is what is left: so none was lost, and none saw another's half.
+	count := map[string]int{}
+	state := func(rs []push.Registration) string {
+		byKey(rs)
+		var keys []push.Key
+		for _, r := range rs {
+			keys = append(keys, r.Key)
+		}
+		return fmt.Sprint(keys)
+	}
+	for i, before := range befores {
+		count[state(before)]--
+		m := model{t.account("romeo"): before}
+		m.enable(all[i], limit)
+		count[state(m[t.account("romeo")])]++
+	}
+	left := t.listed(t.account("romeo"))
 	if len(left) != limit {
 		t.Errorf("%d registrations are left, want %d", len(left), limit)
 	}
-	for _, r := range left {
-		evicted[r.Key] += 100
+	count[state(nil)]++
+	count[state(left)]--
+	for s, n := range count {
+		if n != 0 {
+			t.Errorf("the account had %s, by what the enables said was before them, %d times more often than it came to that", s, -n)
+		}
 	}
-	for _, r := range all {
-		switch n := evicted[r.Key]; n {
-		case 1, 100:
-		case 0:
-			t.Errorf("%v was lost: it is neither stored nor was it reported as evicted", r.Key)
-		default:
-			t.Errorf("%v was evicted %d times, and is stored %d times", r.Key, n%100, n/100)
+}
+
+// concurrentRemoves has enables and removes of everything at once: what a remove did not remove was enabled after it.
+func concurrentRemoves(t *storeTest) {
+	const goroutines, each = 4, 20
+	var (
+		mu      sync.Mutex
+		removed = map[push.Key]int{}
+	)
+	remove := func() {
+		keys, err := t.Remove(context.Background(), t.account("romeo"), push.Key{})
+		if err != nil {
+			t.Errorf("Remove: %v", err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for _, k := range keys {
+			removed[k]++
+		}
+	}
+	atOnce(goroutines, func(g int) {
+		for i := range each {
+			r := t.registration("romeo", "push.example.net", fmt.Sprint(g, "-", i), 0)
+			if _, err := t.Enable(context.Background(), r, 0); err != nil {
+				t.Errorf("Enable: %v", err)
+			}
+			if i%3 == g%3 {
+				remove()
+			}
+		}
+	})
+	remove()
+	t.want("romeo")
+	for g := range goroutines {
+		for i := range each {
+			k := push.Key{Service: "push.example.net", Node: fmt.Sprint(g, "-", i)}
+			if removed[k] != 1 {
+				t.Errorf("%v was enabled once and removed %d times", k, removed[k])
+			}
 		}
 	}
 }
@@ -780,7 +922,7 @@ func concurrentAccounts(t *storeTest) {
 		for i := range rounds {
 			r := t.registration(account, "push.example.net", fmt.Sprint("n", i), time.Duration(i)*time.Second)
 			if before, err := t.Enable(ctx, r, 2); err != nil || len(before) != min(i, 2) {
-				t.Errorf("Enable %d: %v, before %s", i, err, describe(before))
+				t.Errorf("Enable %d: %v, before it %s", i, err, describe(before))
 			}
 			if err := t.Update(ctx, r.Account, r.Key, push.Update{Errors: i + 1}); err != nil {
 				t.Errorf("Update: %v", err)

@@ -18,34 +18,45 @@ import (
 
 // faults are mistakes that a store can make, and the subtest that has to find each.
 var faults = map[string]string{
-	"":                       "",
-	"unknown is an error":    "an unknown account has no registrations",
-	"client is dropped":      "enable stores the registration whole",
-	"no form is empty":       "options are kept verbatim",
-	"empty values are lost":  "options are kept verbatim",
-	"fields are sorted":      "options are kept verbatim",
-	"health is kept":         "enable replaces, and remembers that it has worked",
-	"forgets that it worked": "enable replaces, and remembers that it has worked",
-	"always writes":          "enabling the same again changes nothing within RenewAfter",
-	"returns what is after":  "enable returns what was before",
-	"removed is not told":    "remove takes what the key names",
-	"no node is a node":      "remove takes what the key names",
-	"node is ignored":        "services and nodes are told apart",
-	"names are folded":       "accounts are told apart",
-	"seconds only":           "the limit evicts the one enabled longest ago",
-	"limit is one too many":  "the limit evicts the one enabled longest ago",
-	"tombstones stay":        "the limit evicts tombstones first",
-	"the new one stays":      "the limit can evict several, and the new one",
-	"zero is a limit":        "a limit below 1 is none",
-	"counters are set":       "update adds to the counters",
-	"success keeps errors":   "success resets and revives",
-	"removes the service":    "update removes one registration",
-	"unknown is no error":    "update of what is not there says so",
-	"keeps what is given":    "what is given stays the caller's",
-	"gives what is kept":     "what is returned is the caller's",
-	"changes, then fails":    "a call whose context is done does all or nothing",
-	"reads, then writes":     "simultaneous updates add up",
-	"evicts outside":         "simultaneous enables keep the limit and lose none",
+	"":                           "",
+	"unknown is an error":        "an unknown account has no registrations",
+	"client is dropped":          "enable stores the registration whole",
+	"no form is empty":           "options are kept verbatim",
+	"empty values are lost":      "options are kept verbatim",
+	"fields are sorted":          "options are kept verbatim",
+	"health is kept":             "enable stores what Enroll says",
+	"health is lost":             "enable stores what Enroll says",
+	"the time is always new":     "enable stores what Enroll says",
+	"all is always new":          "enable stores what Enroll says",
+	"turns are not told apart":   "enables in turn at the limit are told apart",
+	"tells what is after":        "enable says what was there before",
+	"tells nothing if unchanged": "enable says what was there before",
+	"wishes are dropped":         "wishes are kept whole",
+	"no node is any node":        "remove takes one, a service or the account",
+	"node is ignored":            "services and nodes are told apart",
+	"names are folded":           "accounts are told apart",
+	"seconds only":               "the limit evicts the one enabled longest ago",
+	"limit is one too many":      "the limit evicts the one enabled longest ago",
+	"tombstones stay":            "the limit evicts tombstones first",
+	"the new one stays":          "the limit can evict several, and the new one",
+	"zero is a limit":            "a limit below 1 is none",
+	"counters are set":           "update adds to the counters",
+	"success keeps errors":       "success resets and revives",
+	"removes the service":        "remove takes one, a service or the account",
+	"removes what looks like it": "remove takes one, a service or the account",
+	"no node is a node":          "remove takes one, a service or the account",
+	"no service is none":         "remove takes one, a service or the account",
+	"tombstones are not removed": "remove takes one, a service or the account",
+	"removed is not told":        "remove takes one, a service or the account",
+	"unknown is not removed":     "remove of what is not there is no error",
+	"lists, then removes":        "simultaneous enables and removes leave nothing behind",
+	"unknown is no error":        "update of what is not there says so",
+	"keeps what is given":        "what is given stays the caller's",
+	"tells with what is kept":    "what is returned is the caller's",
+	"gives what is kept":         "what is returned is the caller's",
+	"changes, then fails":        "a call whose context is done does all or nothing",
+	"reads, then writes":         "simultaneous updates add up",
+	"evicts outside":             "simultaneous enables keep the limit and lose none",
 }
 
 func TestStoreFindsFaults(t *testing.T) {
@@ -139,19 +150,27 @@ func (s *faulty) Enable(ctx context.Context, r push.Registration, limit int) ([]
 	r = s.spoiled(r)
 	before := clone(s.accounts[s.name(r.Account)])
 	rs := clone(before)
-	stored, _, _ := push.Enroll(before, r, 0)
-	switch {
-	case s.is("health is kept") && len(before) > 0:
-		stored.Health = before[0].Health
-	case s.is("forgets that it worked"):
-		stored = r
-	case s.is("always writes"):
-		stored.Enabled = r.Enabled
-	}
+	unchanged := false
 	if i := s.index(rs, r.Key); i >= 0 {
-		rs[i] = stored
+		old := rs[i]
+		var write bool
+		rs[i], write, _ = push.Enroll(before, r, limit)
+		unchanged = !write
+		if s.is("turns are not told apart") {
+			rs[i], _, _ = push.Enroll([]push.Registration{old}, r, 0)
+		}
+		switch {
+		case s.is("health is kept"):
+			rs[i].Health = old.Health
+		case s.is("health is lost"):
+			rs[i].Health = r.Health
+		case s.is("the time is always new"):
+			rs[i].Enabled = r.Enabled
+		case s.is("all is always new"):
+			rs[i] = r
+		}
 	} else {
-		rs = append(rs, stored)
+		rs = append(rs, r)
 	}
 	s.accounts[s.name(r.Account)] = rs
 	if s.is("evicts outside") {
@@ -166,29 +185,53 @@ func (s *faulty) Enable(ctx context.Context, r push.Registration, limit int) ([]
 		s.pause()
 	}
 	s.accounts[s.name(r.Account)] = slices.DeleteFunc(rs, func(o push.Registration) bool { return slices.Contains(evicted, o.Key) })
-	if s.is("returns what is after") {
+	switch {
+	case s.is("tells nothing if unchanged") && unchanged:
+		return nil, nil
+	case s.is("tells what is after"):
 		return clone(s.accounts[s.name(r.Account)]), nil
-	}
-	if s.is("changes, then fails") && ctx.Err() != nil {
+	case s.is("changes, then fails") && ctx.Err() != nil:
 		return nil, ctx.Err()
 	}
-	return before, nil
+	if s.is("tells with what is kept") {
+		return before, nil
+	}
+	return clone(before), nil
 }
 
 func (s *faulty) Remove(_ context.Context, account string, k push.Key) (removed []push.Key, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	account = s.name(account)
-	s.accounts[account] = slices.DeleteFunc(clone(s.accounts[account]), func(r push.Registration) bool {
-		gone := k.Names(r.Key) || s.is("removes the service") && r.Service == k.Service
-		if s.is("no node is a node") && k.Service != "" {
-			gone = r.Key == k
+	rs := clone(s.accounts[account])
+	if s.is("lists, then removes") {
+		s.pause()
+	}
+	left := slices.DeleteFunc(clone(rs), func(r push.Registration) bool {
+		named := k.Names(r.Key)
+		switch {
+		case s.is("no node is any node"):
+			named = k.Service == "" || r.Service == k.Service && (k.Node == "" || r.Node == k.Node)
+		case s.is("no node is a node"):
+			named = k.Service == "" || r.Key == k
+		case s.is("no service is none"):
+			named = named && k.Service != ""
+		case s.is("removes the service"):
+			named = k.Service == "" || r.Service == k.Service
+		case s.is("removes what looks like it"):
+			named = k.Service == "" || strings.EqualFold(r.Service, k.Service) && (k.Node == "" || r.Node == k.Node)
+		case s.is("tombstones are not removed"):
+			named = named && r.Health.Disabled.IsZero()
 		}
-		if gone {
+		if named {
 			removed = append(removed, r.Key)
 		}
-		return gone
+		return named
 	})
+	s.accounts[account] = left
+	if s.is("unknown is not removed") && len(removed) == 0 {
+		return nil, push.ErrNotRegistered
+	}
 	if s.is("removed is not told") {
 		return nil, nil
 	}
@@ -203,6 +246,8 @@ func (s *faulty) spoiled(r push.Registration) push.Registration {
 	switch s.fault {
 	case "client is dropped":
 		r.Client = ""
+	case "wishes are dropped":
+		r.Wishes = nil
 	case "no form is empty":
 		r.Options = append([]push.Field{}, r.Options...)
 	case "empty values are lost":

@@ -7,6 +7,8 @@
 //	{"type":"config","host":"example.com","replies":"ok","policy":{…}}            optional, first line
 //	{"at":t,"type":"session-open","session":"s1","jid":"juliet@example.com/phone","client":"…"}
 //	{"at":t,"type":"push-enable","session":"s1","service":"push.example.net","node":"n1","options":{"secret":"…"}}
+//	{"at":t,"type":"session-restored","session":"s1","jid":…,"client":…,"service":…,"node":…,"superseded":true,"hibernated":true,"extended":true}
+//	{"at":t,"type":"acknowledged","session":"s1","ids":["m1","m2"]}
 //	{"at":t,"type":"ack-delayed","session":"s1","queue":[{"id":"m1","xml":"<message …"}]}
 //	{"at":t,"type":"archive-added","user":"juliet@example.com","stanza":{"id":"m1","held":true}}
 //	{"at":t,"type":"publish-error","user":…,"service":…,"node":…,"error_type":"cancel","condition":"gone"}
@@ -18,7 +20,7 @@
 //
 //	{"at":t,"type":"account","user":"juliet@example.com",
 //	 "registrations":[{"service":…,"node":…,"client":…,"enabled":t,"errors":0,"refusals":0,"succeeded":t,"disabled":t,"cause":…}],
-//	 "sessions":[{"session":"s1","client":…,"service":…,"node":…,"hibernated":true}]}
+//	 "sessions":[{"session":"s1","client":…,"service":…,"node":…,"superseded":true,"hibernated":true,"extended":true}]}
 //
 // A [Recorder] writes traces of a live Engine.
 package trace

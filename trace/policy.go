@@ -1,87 +1,113 @@
 package trace
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/xmpp-push/push"
 )
 
-// Policy is the part of a push.Policy that a trace can set in its config line. Times are in milliseconds; what is left out is the default.
-type Policy struct {
-	SkipPlain         bool  `json:"skip_plain,omitempty"`
-	Delay             int64 `json:"delay_ms,omitempty"`
-	MinInterval       int64 `json:"min_interval_ms,omitempty"`
-	Expire            int64 `json:"expire_ms,omitempty"`
-	ExpireUrgent      int64 `json:"expire_urgent_ms,omitempty"`
-	RetryMin          int64 `json:"retry_min_ms,omitempty"`
-	RetryMax          int64 `json:"retry_max_ms,omitempty"`
-	ReplyTimeout      int64 `json:"reply_timeout_ms,omitempty"`
-	Remember          int   `json:"remember,omitempty"`
-	RememberFor       int64 `json:"remember_for_ms,omitempty"`
-	MaxResume         int64 `json:"max_resume_ms,omitempty"`
-	WakeBefore        int64 `json:"wake_before_ms,omitempty"`
-	MaxRegistrations  int   `json:"max_registrations,omitempty"`
-	MaxErrors         int   `json:"max_errors,omitempty"`
-	MaxErrorsUnproven int   `json:"max_errors_unproven,omitempty"`
-	MaxRefusals       int   `json:"max_refusals,omitempty"`
-	RetryDisabled     int64 `json:"retry_disabled_ms,omitempty"`
-	ServiceInFlight   int   `json:"service_in_flight,omitempty"`
-	BreakAfter        int   `json:"break_after,omitempty"`
-	ProbeEvery        int64 `json:"probe_every_ms,omitempty"`
-	Causes            int   `json:"causes,omitempty"`
+// Policy is a push.Policy as a config line has it: an object with a key for each field that is not its zero value, the field's name in small letters
+// with underscores, such as max_errors. Durations are in milliseconds, and their keys end in _ms. A key that is not known is an error: a replay
+// under another policy than the one that was meant would decide otherwise, and say nothing of it.
+type Policy push.Policy
+
+// policyFields are the fields of push.Policy by their keys.
+var policyFields = func() map[string]int {
+	fields := make(map[string]int)
+	t := reflect.TypeFor[push.Policy]()
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if !f.IsExported() {
+			continue
+		}
+		key := snake(f.Name)
+		if f.Type == reflect.TypeFor[time.Duration]() {
+			key += "_ms"
+		}
+		fields[key] = i
+	}
+	return fields
+}()
+
+func snake(name string) string {
+	var b strings.Builder
+	for i, r := range name {
+		if unicode.IsUpper(r) && i > 0 {
+			b.WriteByte('_')
+		}
+		b.WriteRune(unicode.ToLower(r))
+	}
+	return b.String()
 }
 
-// Push returns p as the library's Policy.
-func (p Policy) Push() push.Policy {
-	ms := func(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
-	return push.Policy{
-		SkipPlain:         p.SkipPlain,
-		Delay:             ms(p.Delay),
-		MinInterval:       ms(p.MinInterval),
-		Expire:            ms(p.Expire),
-		ExpireUrgent:      ms(p.ExpireUrgent),
-		RetryMin:          ms(p.RetryMin),
-		RetryMax:          ms(p.RetryMax),
-		ReplyTimeout:      ms(p.ReplyTimeout),
-		Remember:          p.Remember,
-		RememberFor:       ms(p.RememberFor),
-		MaxResume:         ms(p.MaxResume),
-		WakeBefore:        ms(p.WakeBefore),
-		MaxRegistrations:  p.MaxRegistrations,
-		MaxErrors:         p.MaxErrors,
-		MaxErrorsUnproven: p.MaxErrorsUnproven,
-		MaxRefusals:       p.MaxRefusals,
-		RetryDisabled:     ms(p.RetryDisabled),
-		ServiceInFlight:   p.ServiceInFlight,
-		BreakAfter:        p.BreakAfter,
-		ProbeEvery:        ms(p.ProbeEvery),
-		Causes:            p.Causes,
+// MarshalJSON writes the object, its keys in order.
+func (p Policy) MarshalJSON() ([]byte, error) {
+	v := reflect.ValueOf(push.Policy(p))
+	out := make(map[string]any)
+	for key, i := range policyFields {
+		f := v.Field(i)
+		if f.IsZero() {
+			continue
+		}
+		if d, ok := f.Interface().(time.Duration); ok {
+			out[key] = inMillis(d)
+		} else {
+			out[key] = f.Interface()
+		}
+	}
+	return json.Marshal(out)
+}
+
+// inMillis makes a duration that milliseconds cannot tell from zero, which means the default, the shortest that they can.
+func inMillis(d time.Duration) int64 {
+	switch ms := d.Milliseconds(); {
+	case ms == 0 && d > 0:
+		return 1
+	case ms == 0 && d < 0:
+		return -1
+	default:
+		return ms
 	}
 }
 
-// FromPolicy returns what a config line has to say for a replay under the same policy.
-func FromPolicy(p push.Policy) Policy {
-	return Policy{
-		SkipPlain:         p.SkipPlain,
-		Delay:             p.Delay.Milliseconds(),
-		MinInterval:       p.MinInterval.Milliseconds(),
-		Expire:            p.Expire.Milliseconds(),
-		ExpireUrgent:      p.ExpireUrgent.Milliseconds(),
-		RetryMin:          p.RetryMin.Milliseconds(),
-		RetryMax:          p.RetryMax.Milliseconds(),
-		ReplyTimeout:      p.ReplyTimeout.Milliseconds(),
-		Remember:          p.Remember,
-		RememberFor:       p.RememberFor.Milliseconds(),
-		MaxResume:         p.MaxResume.Milliseconds(),
-		WakeBefore:        p.WakeBefore.Milliseconds(),
-		MaxRegistrations:  p.MaxRegistrations,
-		MaxErrors:         p.MaxErrors,
-		MaxErrorsUnproven: p.MaxErrorsUnproven,
-		MaxRefusals:       p.MaxRefusals,
-		RetryDisabled:     p.RetryDisabled.Milliseconds(),
-		ServiceInFlight:   p.ServiceInFlight,
-		BreakAfter:        p.BreakAfter,
-		ProbeEvery:        p.ProbeEvery.Milliseconds(),
-		Causes:            p.Causes,
+// UnmarshalJSON reads the object. It reports every key that is not known.
+func (p *Policy) UnmarshalJSON(data []byte) error {
+	var in map[string]json.RawMessage
+	if err := json.Unmarshal(data, &in); err != nil {
+		return fmt.Errorf("policy is not an object: %w", err)
 	}
+	var out push.Policy
+	v := reflect.ValueOf(&out).Elem()
+	var errs []error
+	for key, raw := range in {
+		i, ok := policyFields[key]
+		if !ok {
+			errs = append(errs, fmt.Errorf("policy has no %q", cut(key)))
+			continue
+		}
+		f := v.Field(i)
+		if f.Type() == reflect.TypeFor[time.Duration]() {
+			var ms int64
+			if err := json.Unmarshal(raw, &ms); err != nil || ms > maxAt || ms < -maxAt {
+				errs = append(errs, fmt.Errorf("policy: %s is not a number of milliseconds", key))
+				continue
+			}
+			f.SetInt(ms * int64(time.Millisecond))
+		} else if err := json.Unmarshal(raw, f.Addr().Interface()); err != nil {
+			errs = append(errs, fmt.Errorf("policy: %s: %w", key, err))
+		}
+	}
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	*p = Policy(out)
+	return nil
 }

@@ -3,6 +3,8 @@ package trace
 import (
 	"bufio"
 	"bytes"
+	"cmp"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -35,29 +37,40 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Record is one line of a trace.
 type Record struct {
-	// Line is its number, from 1; Number is that of its event, from 1, and 0 for a line that is not an event.
-	Line, Number int
+	// Line is its number, from 1.
+	Line int
+	// Number is that of its event: the one that the line has, as the recorded server and its inspector count, else they are counted from 1. It is
+	// 0 for a line that is not an event.
+	Number uint64
 	// At is the line's time in milliseconds.
 	At int64
 	// Type is the line's type as written.
 	Type string
+	// Nanos is the rest of the time below a millisecond, which recordings have.
+	Nanos int64
 	// Exactly one of these is set.
 	Config   *Config
 	Event    push.Event
 	Reply    *Reply
 	Observed *Observed
 	Account  *push.AccountStatus
+	Sent     *Sent
+	Dropped  *Dropped
+	// Decided is, with an Event, what the recorded server decided. Nil: the trace does not say.
+	Decided *Recorded
 }
 
-// Time returns At as a time.
-func (r *Record) Time() time.Time { return time.UnixMilli(r.At) }
+// Time returns the time of the line.
+func (r *Record) Time() time.Time { return time.UnixMilli(r.At).Add(time.Duration(r.Nanos)) }
 
-// Config is a trace's first line, if it has one.
+// Config is a config line: a trace may begin with one, and so does each file of a recording.
 type Config struct {
 	Host string `json:"host"`
-	// Replies is "ok" (the default) or "trace".
+	// Replies is "ok" (the default), "trace" or "recorded".
 	Replies string `json:"replies"`
 	Policy  Policy `json:"policy"`
+	// Started is when the recorded Engine was started, in milliseconds. A later line with another one says that the server was started again.
+	Started int64 `json:"started"`
 }
 
 // Reply is a publish-result or publish-error line: the push service's answer to the newest publish to that service and node
@@ -66,6 +79,8 @@ type Reply struct {
 	User string
 	push.Key
 	push.Reply
+	// Outcome is the token of what it meant to the recorded server; empty: the trace does not say.
+	Outcome string
 }
 
 // Observed is what the recorded server pushed.
@@ -78,10 +93,14 @@ type Observed struct {
 
 // Reader reads a trace line by line. Its memory does not grow with the length of the trace. Not safe for simultaneous use.
 type Reader struct {
-	r        *bufio.Reader
+	in       io.Reader
+	r        *bufio.Reader // nil until the first line is read
 	line     int
-	number   int
-	last     int64
+	number   uint64
+	last     instant
+	begun    bool
+	torn     int
+	started  int64
 	sessions map[string]string // ID to account
 	seen     map[seenID]push.Stanza
 	latest   map[string]string // ID to the account that it was seen for last
@@ -92,10 +111,15 @@ type Reader struct {
 // seenID is a stanza: its ID is unique in the account only.
 type seenID struct{ account, id string }
 
-// NewReader returns a Reader of r.
+// instant is the time of a line: milliseconds, and nanoseconds below.
+type instant struct{ ms, ns int64 }
+
+func (i instant) before(o instant) bool { return i.ms < o.ms || i.ms == o.ms && i.ns < o.ns }
+
+// NewReader returns a Reader of r, which may be compressed with gzip.
 func NewReader(r io.Reader) *Reader {
 	return &Reader{
-		r: bufio.NewReaderSize(r, 64<<10), last: -1 << 62,
+		in: r, last: instant{-1 << 62, 0},
 		sessions: make(map[string]string), seen: make(map[seenID]push.Stanza), latest: make(map[string]string),
 	}
 }
@@ -118,6 +142,21 @@ type line struct {
 	ErrorType string          `json:"error_type"`
 	Condition string          `json:"condition"`
 	Important bool            `json:"important"`
+	Nanos     int64           `json:"ns"`
+	Number    uint64          `json:"number"`
+	Decided   *[]verdict      `json:"decided"`
+	Answers   *answers        `json:"answers"`
+	Class     string          `json:"class"`
+	Count     int             `json:"count"`
+	Unread    int             `json:"unread"`
+	Try       int             `json:"try"`
+	Events    []uint64        `json:"events"`
+	Missing   bool            `json:"missing"`
+	Vetoed    string          `json:"vetoed"`
+	Outcome   string          `json:"outcome"`
+	Wishes    *push.Wishes    `json:"wishes"`
+	IDs       []string        `json:"ids"`
+	sessionFlags
 	Config
 }
 
@@ -134,7 +173,11 @@ type stanza struct {
 	Held bool    `json:"held"`
 }
 
-// Next returns the next line that is not empty, or io.EOF. Any other error is an *Error, or one of the underlying reader.
+// Torn is how many lines were left out because they end in the middle: the last one of a file whose writer was killed, or whose disk was full.
+func (r *Reader) Torn() int { return r.torn }
+
+// Next returns the next line that is not empty, or io.EOF. Any other error is an *Error, or one of the underlying reader. A line that ends in
+// the middle, as the last one of each file may, is left out; see Torn.
 func (r *Reader) Next() (*Record, error) {
 	for {
 		data, err := r.readLine()
@@ -144,6 +187,22 @@ func (r *Reader) Next() (*Record, error) {
 		if len(bytes.TrimSpace(data)) == 0 {
 			continue
 		}
+		if !json.Valid(data) {
+			if whole := bytes.LastIndexByte(data, '\n') == len(data)-1; !whole && r.begun {
+				r.torn++
+				continue
+			}
+			data = bytes.Clone(data)
+			// The next file follows after the torn line of the one before, or right after its last byte.
+			if next, _ := r.r.Peek(len(configBegins)); r.begun && string(next) == configBegins {
+				r.torn++
+				continue
+			}
+			if i := bytes.LastIndex(data, []byte(configBegins)); i > 0 && json.Valid(data[i:]) {
+				r.torn++
+				data = data[i:]
+			}
+		}
 		rec, err := r.parse(data)
 		if err != nil {
 			return nil, &Error{r.line, err}
@@ -152,7 +211,40 @@ func (r *Reader) Next() (*Record, error) {
 	}
 }
 
+// configBegins is how a Recorder's config lines begin.
+const configBegins = `{"type":"config"`
+
+// unzip looks whether a trace is compressed, and reads it as it was before.
+func unzip(in io.Reader) (*bufio.Reader, error) {
+	r := bufio.NewReaderSize(in, 64<<10)
+	if magic, _ := r.Peek(2); len(magic) < 2 || magic[0] != 0x1f || magic[1] != 0x8b {
+		return r, nil
+	}
+	z, err := gzip.NewReader(r)
+	if err != nil {
+		return nil, fmt.Errorf("trace: gzip: %w", err)
+	}
+	return bufio.NewReaderSize(&untilTorn{z}, 64<<10), nil
+}
+
+// untilTorn ends where a compressed file ends, even in the middle.
+type untilTorn struct{ r io.Reader }
+
+func (u *untilTorn) Read(p []byte) (int, error) {
+	n, err := u.r.Read(p)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = io.EOF
+	}
+	return n, err
+}
+
 func (r *Reader) readLine() ([]byte, error) {
+	if r.r == nil {
+		var err error
+		if r.r, err = unzip(r.in); err != nil {
+			return nil, err
+		}
+	}
 	r.line++
 	data, err := r.r.ReadSlice('\n')
 	if err == nil || err == io.EOF && len(data) > 0 {
@@ -181,15 +273,7 @@ func (r *Reader) parse(data []byte) (*Record, error) {
 	}
 	rec := &Record{Line: r.line, Type: l.Type}
 	if l.Type == "config" {
-		if r.last != -1<<62 {
-			return nil, errors.New("config has to be the first line")
-		}
-		if l.Replies != "" && l.Replies != "ok" && l.Replies != "trace" {
-			return nil, fmt.Errorf("replies is %q; it can be ok or trace", l.Replies)
-		}
-		r.last++
-		rec.Config = &l.Config
-		return rec, nil
+		return rec, r.config(rec, &l)
 	}
 	if l.Type == "" {
 		return nil, errors.New("type is missing")
@@ -197,13 +281,17 @@ func (r *Reader) parse(data []byte) (*Record, error) {
 	if l.At == nil {
 		return nil, errors.New("at is missing")
 	}
-	if *l.At < r.last {
-		return nil, fmt.Errorf("at is %d, earlier than the line before (%d)", *l.At, r.last)
+	at := instant{*l.At, l.Nanos}
+	if at.ns < 0 || at.ns >= int64(time.Millisecond) {
+		return nil, fmt.Errorf("ns is %d, not within a millisecond", at.ns)
+	}
+	if at.before(r.last) {
+		return nil, fmt.Errorf("at is %d, earlier than the line before (%d)", *l.At, r.last.ms)
 	}
 	if *l.At > maxAt || *l.At < -maxAt {
 		return nil, fmt.Errorf("at is %d, out of range for milliseconds", *l.At)
 	}
-	rec.At = *l.At
+	rec.At, rec.Nanos = at.ms, at.ns
 	var err error
 	switch l.Type {
 	case "publish-result", "publish-error":
@@ -212,16 +300,53 @@ func (r *Reader) parse(data []byte) (*Record, error) {
 		rec.Observed, err = r.observed(&l)
 	case "account":
 		rec.Account, err = r.account(&l)
+	case "publish", "drop":
+		err = r.happened(rec, &l)
 	default:
-		rec.Event, err = r.event(&l)
+		if rec.Event, err = r.event(&l); err == nil {
+			rec.Decided, err = recorded(&l)
+		}
 		r.number++
-		rec.Number = r.number
+		rec.Number = cmp.Or(l.Number, r.number)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", cut(l.Type), err)
 	}
-	r.last = *l.At
+	r.last, r.begun = at, true
 	return rec, nil
+}
+
+// config reads a config line. One that says that the server was started again begins a new time.
+func (r *Reader) config(rec *Record, l *line) error {
+	if r.begun && l.Started == 0 {
+		return errors.New("config has to be the first line, but in recordings, which say when the server was started")
+	}
+	if l.Replies != "" && l.Replies != "ok" && l.Replies != "trace" && l.Replies != "recorded" {
+		return fmt.Errorf("replies is %q; it can be ok, trace or recorded", cut(l.Replies))
+	}
+	if r.begun && l.Started != r.started {
+		r.last = instant{-1 << 62, 0}
+	}
+	rec.Config, r.started, r.begun = &l.Config, l.Started, true
+	return nil
+}
+
+// happened reads what the recorded server sent or gave up.
+func (r *Reader) happened(rec *Record, l *line) error {
+	user, err := bareJID("user", l.User)
+	if err != nil {
+		return err
+	}
+	k, err := key(l)
+	if err != nil {
+		return err
+	}
+	if l.Type == "publish" {
+		rec.Sent = &Sent{user, k, l.Class, l.Count, max(l.Try, 1), l.Unread, l.Events}
+	} else {
+		rec.Dropped = &Dropped{user, k, l.Class, l.Count, l.Events}
+	}
+	return nil
 }
 
 func (r *Reader) reply(l *line) (*Reply, error) {
@@ -233,8 +358,13 @@ func (r *Reader) reply(l *line) (*Reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	rep := &Reply{User: user, Key: k}
-	if l.Type == "publish-error" {
+	rep := &Reply{User: user, Key: k, Outcome: l.Outcome}
+	switch {
+	case l.Type == "publish-result":
+		rep.Vetoed = l.Vetoed
+	case l.Missing:
+		rep.Missing = true
+	default:
 		rep.Condition, rep.Type = l.Condition, l.ErrorType
 		if rep.OK() {
 			return nil, errors.New("error_type and condition are missing")
@@ -267,7 +397,19 @@ func (r *Reader) event(l *line) (push.Event, error) {
 		r.sessions[l.Session] = id.Account
 		return push.SessionOpen{Session: id, JID: j.String(), Client: l.Client}, nil
 
-	case "session-close", "push-enable", "push-disable", "ack-delayed", "hibernation-start", "stanza-queued", "hibernation-end":
+	case "session-restored":
+		open, err := r.event(&line{Type: "session-open", Session: l.Session, JID: l.JID, Client: l.Client})
+		if err != nil {
+			return nil, err
+		}
+		o := open.(push.SessionOpen)
+		e := push.SessionRestored{Session: o.Session, JID: o.JID, Client: o.Client, Superseded: l.Superseded, Hibernated: l.Hibernated, Extended: l.Extended}
+		if e.IsBound = l.Service != ""; e.IsBound {
+			e.Bound, err = key(l)
+		}
+		return e, err
+
+	case "session-close", "push-enable", "push-disable", "ack-delayed", "acknowledged", "hibernation-start", "stanza-queued", "hibernation-end":
 		return r.sessionEvent(l)
 
 	case "archive-added", "offline", "groupchat", "ping", "affiliation-none", "account-removed":
@@ -301,13 +443,15 @@ func (r *Reader) sessionEvent(l *line) (push.Event, error) {
 		if err != nil {
 			return nil, fmt.Errorf("options: %w", err)
 		}
-		return push.PushEnable{Session: s, Key: k, Options: fields}, nil
+		return push.PushEnable{Session: s, Key: k, Options: fields, Wishes: l.Wishes}, nil
 	case "push-disable":
 		k, err := key(l)
 		if err != nil {
 			return nil, err
 		}
 		return push.PushDisable{Session: s, Key: k}, nil
+	case "acknowledged":
+		return push.Acknowledged{Session: s, IDs: l.IDs}, nil
 	case "ack-delayed", "hibernation-start":
 		sts, err := r.queue(s.Account, l.Queue)
 		if err != nil {

@@ -1,7 +1,9 @@
 package trace
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -14,22 +16,31 @@ import (
 
 // registrationState is what an account line says of a registration besides its key. Times are in milliseconds; no time is null.
 type registrationState struct {
-	Client    string `json:"client,omitempty"`
-	Enabled   *int64 `json:"enabled,omitempty"`
-	Errors    int    `json:"errors,omitempty"`
-	Refusals  int    `json:"refusals,omitempty"`
-	Succeeded *int64 `json:"succeeded,omitempty"`
-	Disabled  *int64 `json:"disabled,omitempty"`
-	Cause     string `json:"cause,omitempty"`
+	Client    string          `json:"client,omitempty"`
+	Enabled   *int64          `json:"enabled,omitempty"`
+	Errors    int             `json:"errors,omitempty"`
+	Refusals  int             `json:"refusals,omitempty"`
+	Succeeded *int64          `json:"succeeded,omitempty"`
+	Disabled  *int64          `json:"disabled,omitempty"`
+	Cause     string          `json:"cause,omitempty"`
+	Options   json.RawMessage `json:"options,omitempty"`
+	Wishes    *push.Wishes    `json:"wishes,omitempty"`
 }
 
 // sessionState is what it says of a session. Service and node are of the registration that it is bound to.
 type sessionState struct {
-	Session    string  `json:"session"`
-	Client     string  `json:"client,omitempty"`
-	Service    string  `json:"service,omitempty"`
-	Node       *string `json:"node,omitempty"`
-	Hibernated bool    `json:"hibernated,omitempty"`
+	Session string  `json:"session"`
+	Client  string  `json:"client,omitempty"`
+	Service string  `json:"service,omitempty"`
+	Node    *string `json:"node,omitempty"`
+	sessionFlags
+}
+
+// sessionFlags are those of a session in an account line, and of a session-restored line.
+type sessionFlags struct {
+	Superseded bool `json:"superseded,omitempty"`
+	Hibernated bool `json:"hibernated,omitempty"`
+	Extended   bool `json:"extended,omitempty"`
 }
 
 func millis(t time.Time) *int64 {
@@ -59,8 +70,12 @@ func (r *Reader) account(l *line) (*push.AccountStatus, error) {
 		if err != nil {
 			return nil, err
 		}
+		fields, err := options(t.Options)
+		if err != nil {
+			return nil, fmt.Errorf("options: %w", err)
+		}
 		st.Registrations = append(st.Registrations, push.RegistrationStatus{Registration: push.Registration{
-			Account: user, Key: k, Client: t.Client, Enabled: fromMillis(t.Enabled),
+			Account: user, Key: k, Options: fields, Client: t.Client, Wishes: t.Wishes, Enabled: fromMillis(t.Enabled),
 			Health: push.Health{
 				Errors: t.Errors, Refusals: t.Refusals, Succeeded: fromMillis(t.Succeeded), Disabled: fromMillis(t.Disabled), Cause: t.Cause,
 			},
@@ -71,7 +86,7 @@ func (r *Reader) account(l *line) (*push.AccountStatus, error) {
 		if s.Session == "" {
 			return nil, errors.New("a session without its ID")
 		}
-		ss := push.SessionStatus{ID: s.Session, Client: s.Client, Hibernated: s.Hibernated}
+		ss := push.SessionStatus{ID: s.Session, Client: s.Client, Hibernated: s.Hibernated, Extended: s.Extended}
 		if s.Service != "" {
 			k := line{Service: s.Service}
 			if s.Node != nil {
@@ -80,7 +95,8 @@ func (r *Reader) account(l *line) (*push.AccountStatus, error) {
 			if ss.Bound, err = key(&k); err != nil {
 				return nil, err
 			}
-			ss.IsBound = true
+			ss.Superseded = s.Superseded
+			ss.IsBound = !s.Superseded
 		}
 		r.sessions[s.Session] = user
 		st.Sessions = append(st.Sessions, ss)
@@ -99,6 +115,10 @@ func (r *Replay) known(st *push.AccountStatus, now time.Time) {
 	}
 	a := r.account(st.Account)
 	a.Account = restore(st, r.policy, now)
+	a.partial = true
+	if r.obs.Read != nil {
+		r.obs.Read(a.name, now, a.Registrations())
+	}
 	r.settle(a, now)
 }
 
@@ -115,26 +135,18 @@ func (r *Replay) forget(a *account, now time.Time) {
 
 // restore makes an account in the given state.
 func restore(st *push.AccountStatus, p *push.Policy, now time.Time) *push.Account {
-	a := push.NewAccount(st.Account, p, nil)
-	var d push.Decision
-	f := push.Facts{Now: now}
-	for _, s := range st.Sessions {
-		a.Handle(push.SessionOpen{Session: push.SessionID{Account: st.Account, ID: s.ID}, Client: s.Client}, f, &d)
-	}
-	for _, s := range st.Sessions {
-		id := push.SessionID{Account: st.Account, ID: s.ID}
-		if s.IsBound {
-			a.Handle(push.PushEnable{Session: id, Key: s.Bound}, f, &d)
-		}
-		if s.Hibernated {
-			a.Handle(push.HibernationStart{Session: id}, f, &d)
-		}
-	}
 	rs := make([]push.Registration, len(st.Registrations))
 	for i, reg := range st.Registrations {
 		rs[i] = reg.Registration
 	}
-	a.Reload(rs, &d.Effects)
+	a := push.NewAccount(st.Account, p, rs)
+	var d push.Decision
+	for _, s := range st.Sessions {
+		a.Handle(push.SessionRestored{
+			Session: push.SessionID{Account: st.Account, ID: s.ID}, Client: s.Client,
+			Bound: s.Bound, IsBound: s.IsBound || s.Superseded, Superseded: s.Superseded || !s.IsBound, Hibernated: s.Hibernated, Extended: s.Extended,
+		}, push.Facts{Now: now}, &d)
+	}
 	return a
 }
 
@@ -145,7 +157,7 @@ func sameState(a push.AccountStatus, b *push.AccountStatus) bool {
 		return x.Key == y.Key && x.Client == y.Client && h.Errors == g.Errors && h.Refusals == g.Refusals &&
 			h.Succeeded.IsZero() == g.Succeeded.IsZero() && h.Disabled.IsZero() == g.Disabled.IsZero() && h.Cause == g.Cause
 	}) && slices.Equal(byAge(a), byAge(*b)) && slices.EqualFunc(a.Sessions, b.Sessions, func(x, y push.SessionStatus) bool {
-		return x.ID == y.ID && x.Client == y.Client && x.IsBound == y.IsBound && x.Bound == y.Bound && x.Hibernated == y.Hibernated
+		return x == y
 	})
 }
 

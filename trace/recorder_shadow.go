@@ -15,6 +15,8 @@ type shadow struct {
 	// file is the number of the file that has an account line of it; touched is the time of its last event.
 	file    int
 	touched time.Time
+	mask    *Mask
+	limit   int // of registrations; below 1: none
 }
 
 func (s *shadow) empty() bool { return len(s.sessions) == 0 && len(s.regs) == 0 }
@@ -53,7 +55,7 @@ func (s *shadow) read(rs []push.Registration) bool {
 	})
 	s.regs = slices.Clone(rs)
 	for i := range s.regs {
-		s.regs[i].Options = nil
+		s.regs[i].Options = s.mask.Fields(s.regs[i].Options)
 		if !s.regs[i].Health.Disabled.IsZero() {
 			s.unbind(s.regs[i].Key)
 		}
@@ -64,7 +66,7 @@ func (s *shadow) read(rs []push.Registration) bool {
 func (s *shadow) unbind(k push.Key) {
 	for i := range s.sessions {
 		if s.sessions[i].Bound == k {
-			s.sessions[i].Bound, s.sessions[i].IsBound = push.Key{}, false
+			s.sessions[i].Bound, s.sessions[i].IsBound, s.sessions[i].Superseded = push.Key{}, false, false
 		}
 	}
 }
@@ -78,37 +80,40 @@ func (s *shadow) event(at time.Time, ev push.Event, d *push.Decision) {
 		} else {
 			s.sessions = append(s.sessions, push.SessionStatus{ID: e.Session.ID, Client: e.Client})
 		}
+	case push.SessionRestored:
+		o := s.session(e.Session.ID)
+		if o == nil {
+			s.sessions = append(s.sessions, push.SessionStatus{ID: e.Session.ID})
+			o = &s.sessions[len(s.sessions)-1]
+		}
+		*o = push.SessionStatus{ID: e.Session.ID, Client: e.Client, Superseded: e.IsBound, Hibernated: e.Hibernated, Extended: e.Hibernated && e.Extended}
+		if e.IsBound {
+			o.Bound = e.Bound
+		}
 	case push.SessionClose:
 		s.sessions = slices.DeleteFunc(s.sessions, func(o push.SessionStatus) bool { return o.ID == e.Session.ID })
 	case push.HibernationStart, push.HibernationEnd:
 		if o := s.session(ev.Subject().ID); o != nil {
 			_, o.Hibernated = ev.(push.HibernationStart)
+			o.Extended = false
 		}
 	case push.PushEnable:
-		r := push.Registration{Account: e.Session.Account, Key: e.Key, Enabled: at.Truncate(time.Millisecond)}
+		r := push.Registration{Account: e.Session.Account, Key: e.Key, Options: s.mask.Fields(e.Options), Wishes: e.Wishes, Enabled: at.Truncate(time.Millisecond)}
 		if o := s.session(e.Session.ID); o != nil {
 			r.Client = o.Client
-			o.Bound, o.IsBound = e.Key, true
 		}
 		i, found := slices.BinarySearchFunc(s.regs, e.Key, func(r push.Registration, k push.Key) int { return r.Key.Compare(k) })
 		if found {
-			s.regs[i], _, _ = push.Enroll(s.regs, r, 0)
+			s.regs[i], _, _ = push.Enroll(s.regs, r, s.limit)
 		} else {
 			s.regs = slices.Insert(s.regs, i, r)
 		}
 	case push.AccountRemoved:
 		s.sessions = nil
 	case push.PushDisable, push.AffiliationNone: // its effects tell what became of registrations
-	case push.AckDelayed, push.StanzaQueued, push.ArchiveAdded, push.Offline, push.Groupchat, push.Ping:
+	case push.AckDelayed, push.Acknowledged, push.StanzaQueued, push.ArchiveAdded, push.Offline, push.Groupchat, push.Ping:
 	}
 	s.effects(at, &d.Effects)
-	if e, ok := ev.(push.SessionOpen); ok {
-		for _, c := range d.Changes {
-			if o := s.session(e.Session.ID); c.Kind == push.ChangeBound && o != nil {
-				o.Bound, o.IsBound = c.Key, true
-			}
-		}
-	}
 }
 
 func (s *shadow) effects(at time.Time, e *push.Effects) {
@@ -123,6 +128,23 @@ func (s *shadow) effects(at time.Time, e *push.Effects) {
 			if r := s.reg(c.Key); r != nil && r.Health.Disabled.IsZero() {
 				r.Health.Disabled, r.Health.Cause = at, c.Detail
 			}
+		case push.ChangeUnbound:
+			if o := s.session(c.Session); o != nil {
+				if o.IsBound, o.Superseded = false, c.Reason == push.ReasonNewerSession; o.Superseded {
+					o.Bound = c.Key
+				} else {
+					o.Bound = push.Key{}
+				}
+			}
+		default:
+			if o := s.session(c.Session); o != nil {
+				o.Bound, o.IsBound, o.Superseded = c.Key, true, false
+			}
+		}
+	}
+	for i := range e.Advice {
+		if o := s.session(e.Advice[i].Session.ID); o != nil {
+			o.Extended = e.Advice[i].Timeout > 0
 		}
 	}
 }

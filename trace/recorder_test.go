@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"log/slog"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -227,8 +229,7 @@ func (f *flaky) Publish(ctx context.Context, n *push.Notification) error {
 
 // run drives an engine with a load and returns what was decided. It has to be called in a bubble.
 func run(t *testing.T, steps []step, well bool, cfg trace.RecorderConfig) (decided []string, stats trace.RecorderStats) {
-	cfg.Host = "example.com"
-	cfg.Policy = push.Policy{MinInterval: 2 * time.Second, RetryMin: time.Second}
+	policy := push.Policy{MinInterval: 2 * time.Second, RetryMin: time.Second}
 	rec, err := trace.NewRecorder(cfg)
 	require.NoError(t, err)
 	store := push.NewMemoryStore()
@@ -253,7 +254,7 @@ func run(t *testing.T, steps []step, well bool, cfg trace.RecorderConfig) (decid
 		}
 	}}
 	e, err := push.New(push.Config{
-		Host: "example.com", Store: store, Policy: cfg.Policy, Publisher: &flaky{count: map[string]int{}, well: well},
+		Host: "example.com", Store: store, Policy: policy, Publisher: &flaky{count: map[string]int{}, well: well},
 		Observer: push.Observers(rec.Observer(), watch),
 	})
 	require.NoError(t, err)
@@ -323,12 +324,15 @@ func record(t *testing.T, from, to *tape) {
 	})
 }
 
+// masked is a stand-in for a secret, which is another one in each recording.
+var masked = regexp.MustCompile(`~[0-9a-f]{16}`)
+
 // lines returns the lines of a recording. Replies that came at the same time are in no order of their own, so they are sorted.
 func lines(t *tape) []string {
-	all := strings.Split(t.String(), "\n")
+	all := strings.Split(masked.ReplaceAllString(t.String(), "~"), "\n")
 	time := func(l string) string {
-		at, what, _ := strings.Cut(l, ",")
-		if !strings.HasPrefix(what, `"type":"publish-`) {
+		at, what, _ := strings.Cut(l, `,"type":`)
+		if !strings.HasPrefix(what, `"publish`) {
 			return ""
 		}
 		return at
@@ -401,32 +405,228 @@ func TestRecorderDropsAndRecovers(t *testing.T) {
 		assert.NotZero(t, stats.Lines)
 		replayed(t, files.joined())
 	})
-	synctest.Test(t, func(t *testing.T) {
-		files := tape{fail: errors.New("disk full")}
-		rec, err := trace.NewRecorder(trace.RecorderConfig{Host: "example.com", Create: files.create})
-		require.NoError(t, err)
-		event := func() {
-			ev := push.Ping{Account: "juliet@example.com"}
-			rec.Observer().Decided(1, time.Now(), ev, &push.Decision{Account: ev.Account}, 0)
-			synctest.Wait()
-		}
-		event()
-		files.mu.Lock()
-		files.fail = nil
-		files.mu.Unlock()
-		event()
-		event()
-		assert.ErrorContains(t, rec.Close(), "disk full")
-		assert.Len(t, files.files, 2)
-		assert.Contains(t, files.files[1].String(), `"ping"`)
-	})
+}
+
+// disk holds files up to a number of bytes in all, as a full disk does: the write that does not fit is cut off.
+type disk struct {
+	mu          sync.Mutex
+	room        int
+	files       map[string]*diskFile
+	syncs, made int
+}
+
+type diskFile struct {
+	d    *disk
+	data []byte
+}
+
+func (d *disk) create(name string) (io.WriteCloser, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.made++
+	f := &diskFile{d: d}
+	d.files[name] = f
+	return f, nil
+}
+
+func (f *diskFile) Write(p []byte) (int, error) {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	n := min(len(p), f.d.room)
+	f.d.room -= n
+	f.data = append(f.data, p[:n]...)
+	if n < len(p) {
+		return n, errors.New("disk full")
+	}
+	return n, nil
+}
+
+func (f *diskFile) Truncate(n int64) error {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	f.d.room += len(f.data) - int(n)
+	f.data = f.data[:n]
+	return nil
+}
+
+func (f *diskFile) Sync() error {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	f.d.syncs++
+	return nil
+}
+
+func (f *diskFile) Close() error { return nil }
+
+// A disk that fills up loses nothing that was written, ends with a whole line, is told of once, and when there is room again the recording goes on.
+func TestRecorderOnAFullDisk(t *testing.T) {
+	for _, compress := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			d := &disk{room: 3000, files: make(map[string]*diskFile)}
+			var log bytes.Buffer
+			rec, err := trace.NewRecorder(trace.RecorderConfig{Create: d.create, Compress: compress, Sync: time.Second, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+			require.NoError(t, err)
+			o := rec.Observer()
+			o.Started(time.Now(), "example.com", push.Policy{})
+			rnd := rand.New(rand.NewPCG(1, 2))
+			told := 0
+			event := func() {
+				ev := push.ArchiveAdded{Account: "juliet@example.com", Stanza: push.Stanza{ID: fmt.Sprintf("%016x%016x", rnd.Uint64(), rnd.Uint64()), To: "juliet@example.com", Class: push.ClassImportant}}
+				told++
+				o.Decided(uint64(told), time.Now(), ev, &push.Decision{Account: ev.Account, Reason: push.ReasonNoRegistration}, 0)
+				synctest.Wait()
+				time.Sleep(1100 * time.Millisecond)
+				synctest.Wait()
+			}
+			for range 200 {
+				event()
+			}
+			st := rec.Stats()
+			assert.True(t, st.Failing)
+			assert.ErrorContains(t, st.Err, "disk full")
+			assert.NotZero(t, st.Dropped)
+			assert.Equal(t, 1, strings.Count(log.String(), "recording stopped"), log.String())
+			assert.Less(t, d.made, 14, "it does not try all the time")
+			d.mu.Lock()
+			d.room = 1 << 20
+			d.mu.Unlock()
+			for range 100 {
+				event()
+			}
+			require.NoError(t, err)
+			rec.Close()
+			st = rec.Stats()
+			assert.False(t, st.Failing)
+			assert.NotZero(t, d.syncs)
+			assert.Equal(t, 1, strings.Count(log.String(), "recording goes on"), log.String())
+			read := uint64(0)
+			for name, f := range d.files {
+				assert.Equal(t, compress, strings.HasSuffix(name, ".gz"))
+				if !compress && len(f.data) > 0 {
+					assert.True(t, bytes.HasSuffix(f.data, []byte("\n")), "%s ends with a whole line", name)
+				}
+				r := trace.NewReader(bytes.NewReader(f.data))
+				for {
+					rec, err := r.Next()
+					if err == io.EOF || len(f.data) == 0 {
+						break
+					}
+					require.NoError(t, err)
+					if rec.Event != nil {
+						read++
+					}
+				}
+			}
+			assert.Equal(t, st.Lines, read, "what is counted as written can be read")
+			assert.Equal(t, uint64(told), st.Lines+st.Dropped, "each line is there or counted as lost")
+		})
+	}
+}
+
+// A recording says itself what was sent and answered, and when: its replay decides and sends the same and makes nothing up, also where the
+// Engine was late, its services slow and the host said no.
+func TestReplayIsWhatHappened(t *testing.T) {
+	for seed := range uint64(40) {
+		synctest.Test(t, func(t *testing.T) {
+			files := tape{}
+			cfg := trace.RecorderConfig{Create: files.create}
+			if seed%2 == 1 {
+				cfg.MaxBytes = 16 << 10
+			}
+			var live []string
+			watch := told(&live)
+			rec, err := trace.NewRecorder(cfg)
+			require.NoError(t, err)
+			policy := push.Policy{Expire: 40 * time.Second, ExpireUrgent: 5 * time.Second, RetryMin: 2 * time.Second, ServiceInFlight: 2, BreakAfter: 2, ProbeEvery: 7 * time.Second}
+			e, err := push.New(push.Config{
+				Host: "example.com", Policy: policy, Publisher: &flaky{count: map[string]int{}}, Observer: push.Observers(rec.Observer(), watch),
+				Veto: moody{}, Liveness: moody{},
+			})
+			require.NoError(t, err)
+			start := time.Now()
+			for i, s := range randomLoad(seed, 300) {
+				time.Sleep(time.Until(start.Add(s.at + time.Duration(i))))
+				synctest.Wait()
+				_, err := e.Handle(t.Context(), s.ev)
+				require.NoError(t, err)
+				synctest.Wait()
+			}
+			time.Sleep(time.Hour)
+			require.NoError(t, e.Close(t.Context()))
+			require.NoError(t, rec.Close())
+			var again []string
+			r := trace.NewReplay(func(l *trace.Line) {
+				if l.Kind == "difference" {
+					t.Errorf("seed %d: %d %s %s", seed, l.At, l.User, l.Text)
+				}
+			})
+			r.Observe(told(&again))
+			require.ErrorIs(t, r.Run(trace.NewReader(files.joined())), io.EOF)
+			r.Finish()
+			sameLines(t, live, again, seed)
+		})
+	}
+}
+
+// told notes what an Engine or a replay does, as far as both tell of it at the same time.
+func told(to *[]string) *push.Observer {
+	var mu sync.Mutex
+	note := func(at time.Time, what ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		*to = append(*to, at.UTC().Format("15:04:05.000000000 ")+fmt.Sprint(what...))
+	}
+	return &push.Observer{
+		Decided: func(number uint64, at time.Time, ev push.Event, d *push.Decision, _ time.Duration) {
+			reason := d.Reason
+			if !mayNotify(ev.Name()) {
+				reason = push.ReasonNone
+			}
+			note(at, number, " ", ev.Name(), " ", d.Account, " ", reason, " ", d.Verdicts, d.Answers, d.Effects.Drops)
+		},
+		Sent: func(at time.Time, n *push.Notification) {
+			note(at, "sent ", n.Account, n.Key, n.Class, n.Count, n.Try, n.Events)
+		},
+		Replied: func(at time.Time, n *push.Notification, reply push.Reply, res push.Result, took time.Duration) {
+			note(at, "replied ", n.Account, n.Key, reply, res.Outcome, res.RetryAt.IsZero(), took)
+		},
+		Affected: func(account string, at time.Time, e *push.Effects) {
+			if len(e.Drops) > 0 {
+				note(at, "dropped ", account, e.Drops)
+			}
+		},
+	}
+}
+
+// moody says no to a stanza now and then, and has sessions elsewhere.
+type moody struct{}
+
+func (moody) VetoStanza(r *push.Registration, st push.Stanza) string {
+	if strings.HasSuffix(st.ID, "3") && r.Node == "n1" {
+		return "muted"
+	}
+	return ""
+}
+
+func (moody) VetoPublish(_ context.Context, n *push.Notification) string {
+	if n.Node == "n2" && n.Count == 1 && n.Class == push.ClassPlain {
+		return "not at night"
+	}
+	return ""
+}
+
+func (moody) Elsewhere(_ context.Context, account string) ([]push.Key, error) {
+	if strings.HasPrefix(account, "romeo") {
+		return []push.Key{{Service: "push.example.net", Node: "n0"}}, nil
+	}
+	return nil, nil
 }
 
 // Whatever a host hands to the engine as a JID, the recording stays readable.
 func TestRecorderKeepsItsFilesReadable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var files tape
-		rec, err := trace.NewRecorder(trace.RecorderConfig{Host: "example.com", Create: files.create, Bodies: true, Options: true})
+		rec, err := trace.NewRecorder(trace.RecorderConfig{Create: files.create, Bodies: true, Options: true})
 		require.NoError(t, err)
 		o := rec.Observer()
 		n := 0
@@ -456,7 +656,7 @@ func TestRecorderKeepsItsFilesReadable(t *testing.T) {
 
 func TestRecorderFiles(t *testing.T) {
 	dir := t.TempDir()
-	rec, err := trace.NewRecorder(trace.RecorderConfig{Host: "example.com", Dir: dir + "/traces"})
+	rec, err := trace.NewRecorder(trace.RecorderConfig{Dir: dir + "/traces"})
 	require.NoError(t, err)
 	ev := push.Ping{Account: "juliet@example.com"}
 	rec.Observer().Decided(1, time.Now(), ev, &push.Decision{Account: ev.Account}, 0)
@@ -468,7 +668,7 @@ func TestRecorderFiles(t *testing.T) {
 
 // What a Recorder costs the Engine: the hook of one event, with the writer keeping up or dropping.
 func BenchmarkRecorder(b *testing.B) {
-	rec, err := trace.NewRecorder(trace.RecorderConfig{Host: "example.com", Create: func(string) (io.WriteCloser, error) { return nowhere{}, nil }})
+	rec, err := trace.NewRecorder(trace.RecorderConfig{Create: func(string) (io.WriteCloser, error) { return nowhere{}, nil }})
 	require.NoError(b, err)
 	o := rec.Observer()
 	ev := push.ArchiveAdded{Account: "juliet@example.com", Stanza: push.Stanza{ID: "m1", From: "romeo@example.net/x", To: "juliet@example.com", Class: push.ClassImportant}}
@@ -493,7 +693,7 @@ func (nowhere) Close() error                { return nil }
 func TestRecorderOfManyAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var files tape
-		rec, err := trace.NewRecorder(trace.RecorderConfig{Host: "example.com", Create: files.create, MaxBytes: 32 << 10})
+		rec, err := trace.NewRecorder(trace.RecorderConfig{Create: files.create, MaxBytes: 32 << 10})
 		require.NoError(t, err)
 		var mu sync.Mutex
 		live := make(map[string][]string)

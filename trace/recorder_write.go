@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/xml"
+	"fmt"
+	"hash/maphash"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +20,7 @@ import (
 // written is a line to be written, all types in one.
 type written struct {
 	At        int64            `json:"at"`
+	Nanos     int64            `json:"ns,omitempty"`
 	Type      string           `json:"type"`
 	User      string           `json:"user,omitempty"`
 	Session   string           `json:"session,omitempty"`
@@ -31,6 +35,20 @@ type written struct {
 	Sessions  []sessionState   `json:"sessions,omitempty"`
 	ErrorType string           `json:"error_type,omitempty"`
 	Condition string           `json:"condition,omitempty"`
+	Missing   bool             `json:"missing,omitempty"`
+	Vetoed    string           `json:"vetoed,omitempty"`
+	Outcome   string           `json:"outcome,omitempty"`
+	Class     string           `json:"class,omitempty"`
+	Count     int              `json:"count,omitempty"`
+	Unread    int              `json:"unread,omitempty"`
+	Try       int              `json:"try,omitempty"`
+	Events    []uint64         `json:"events,omitempty"`
+	Number    uint64           `json:"number,omitempty"`
+	Wishes    *push.Wishes     `json:"wishes,omitempty"`
+	Decided   *[]verdict       `json:"decided,omitempty"`
+	Answers   *answers         `json:"answers,omitempty"`
+	IDs       []string         `json:"ids,omitempty"`
+	sessionFlags
 }
 
 type writtenStanza struct {
@@ -42,15 +60,15 @@ type writtenStanza struct {
 // Writer makes the lines of a trace. A line is valid until the next one is made; it is nil if a Reader could not read it, because an address in
 // it is none. Times must not fall. Not safe for simultaneous use.
 type Writer struct {
-	bodies, options bool
-	buf             bytes.Buffer
-	enc             *json.Encoder
+	bodies bool
+	buf    bytes.Buffer
+	enc    *json.Encoder
 }
 
-// NewWriter returns a Writer. Without bodies, the text of messages is replaced by other text of about the same length; without options,
-// publish options lose their values and keep the names of their fields.
-func NewWriter(bodies, options bool) *Writer {
-	w := &Writer{bodies: bodies, options: options}
+// NewWriter returns a Writer. Without bodies, the text of messages is replaced by other text of about the same length. Publish options are written
+// as they are: give it masked ones.
+func NewWriter(bodies bool) *Writer {
+	w := &Writer{bodies: bodies}
 	w.enc = json.NewEncoder(&w.buf)
 	w.enc.SetEscapeHTML(false)
 	return w
@@ -65,34 +83,21 @@ func (w *Writer) line(v any) []byte {
 	return w.buf.Bytes()
 }
 
-// Config makes the first line of a trace. Replies are taken from the trace.
-func (w *Writer) Config(host string, p push.Policy) []byte {
+// Config makes the first line of a recording, whose sends and replies are in it. started is when the Engine was started, as Observer.Started tells.
+func (w *Writer) Config(started time.Time, host string, p push.Policy) []byte {
 	return w.line(struct {
 		Type    string `json:"type"`
 		Host    string `json:"host"`
 		Replies string `json:"replies"`
+		Started int64  `json:"started"`
 		Policy  Policy `json:"policy"`
-	}{"config", host, "trace", FromPolicy(inMillis(p))})
+	}{"config", host, "recorded", max(started.UnixMilli(), 1), Policy(p)})
 }
 
-// inMillis makes durations that milliseconds cannot tell from zero, which means the default, the shortest that they can.
-func inMillis(p push.Policy) push.Policy {
-	for _, d := range []*time.Duration{
-		&p.Delay, &p.MinInterval, &p.Expire, &p.ExpireUrgent, &p.RetryMin, &p.RetryMax, &p.ReplyTimeout, &p.RememberFor, &p.MaxResume,
-		&p.WakeBefore, &p.RetryDisabled, &p.ProbeEvery,
-	} {
-		if 0 < *d && *d < time.Millisecond {
-			*d = time.Millisecond
-		} else if -time.Millisecond < *d && *d < 0 {
-			*d = -time.Millisecond
-		}
-	}
-	return p
-}
-
-// Event makes the line of an event.
-func (w *Writer) Event(at time.Time, ev push.Event) []byte {
-	l := written{At: at.UnixMilli(), Type: ev.Name()}
+// Event makes the line of an event, with its number and what was decided. d may be nil.
+func (w *Writer) Event(at time.Time, number uint64, ev push.Event, d *Recorded) []byte {
+	l := written{At: at.UnixMilli(), Nanos: sub(at), Type: ev.Name(), Number: number}
+	l.Decided, l.Answers = d.written()
 	s := ev.Subject()
 	if !readable(s.Account) || strings.Contains(s.Account, "/") {
 		return nil
@@ -101,16 +106,24 @@ func (w *Writer) Event(at time.Time, ev push.Event) []byte {
 	switch e := ev.(type) {
 	case push.SessionOpen:
 		l.User = ""
-		l.JID, l.Client = e.JID, e.Client
-		if account, _, _ := strings.Cut(e.JID, "/"); account != s.Account || !readable(e.JID) {
-			l.JID = s.Account
+		l.JID, l.Client = fullJID(e.JID, s.Account), e.Client
+	case push.SessionRestored:
+		l.User = ""
+		l.JID, l.Client = fullJID(e.JID, s.Account), e.Client
+		if e.IsBound {
+			l.Service, l.Node = e.Bound.Service, e.Bound.Node
 		}
+		l.sessionFlags = sessionFlags{e.Superseded, e.Hibernated, e.Extended}
 	case push.PushEnable:
-		l.Service, l.Node, l.Options = e.Service, e.Node, w.fields(e.Options)
+		l.Service, l.Node, l.Options, l.Wishes = e.Service, e.Node, fields(e.Options), e.Wishes
 	case push.PushDisable:
 		l.Service, l.Node = e.Service, e.Node
 	case push.AckDelayed:
 		l.Queue = w.queue(e.Stanzas)
+	case push.Acknowledged:
+		for _, id := range e.IDs {
+			l.IDs = append(l.IDs, strings.ToValidUTF8(id, "\uFFFD"))
+		}
 	case push.HibernationStart:
 		l.Queue = w.queue(e.Stanzas)
 	case push.StanzaQueued:
@@ -134,6 +147,10 @@ func (w *Writer) Event(at time.Time, ev push.Event) []byte {
 		if !readable(l.Service) {
 			return nil
 		}
+	case push.SessionRestored:
+		if l.Session == "" || l.Service != "" && !readable(l.Service) {
+			return nil
+		}
 	case push.Ping, push.ArchiveAdded, push.Offline, push.Groupchat, push.AccountRemoved:
 	default:
 		if l.Session == "" {
@@ -143,16 +160,46 @@ func (w *Writer) Event(at time.Time, ev push.Event) []byte {
 	return w.line(&l)
 }
 
-// Reply makes the line of a publish's end. A publish that nobody answered is written as the error that means the same.
-func (w *Writer) Reply(at time.Time, account string, k push.Key, r push.Reply) []byte {
+// fullJID returns a session's JID, or its account if that is of no use.
+func fullJID(j, account string) string {
+	if bare, _, _ := strings.Cut(j, "/"); bare != account || !readable(j) {
+		return account
+	}
+	return j
+}
+
+// Sent makes the line of a publish that goes out.
+func (w *Writer) Sent(at time.Time, s *Sent) []byte {
+	if !readable(s.User) || !readable(s.Service) {
+		return nil
+	}
+	l := written{At: at.UnixMilli(), Nanos: sub(at), Type: "publish", User: s.User, Service: s.Service, Node: s.Node, Class: s.Class, Count: s.Count, Unread: s.Unread, Events: s.Events}
+	if s.Try > 1 {
+		l.Try = s.Try
+	}
+	return w.line(&l)
+}
+
+// Dropped makes the line of what was given up because it was too old.
+func (w *Writer) Dropped(at time.Time, d *Dropped) []byte {
+	if !readable(d.User) || !readable(d.Service) {
+		return nil
+	}
+	return w.line(&written{At: at.UnixMilli(), Nanos: sub(at), Type: "drop", User: d.User, Service: d.Service, Node: d.Node, Class: d.Class, Count: d.Count, Events: d.Events})
+}
+
+// Reply makes the line of a publish's end, with the token of what it meant, if that is known.
+func (w *Writer) Reply(at time.Time, account string, k push.Key, r push.Reply, outcome string) []byte {
 	if !readable(account) || !readable(k.Service) {
 		return nil
 	}
-	l := written{At: at.UnixMilli(), Type: "publish-result", User: account, Service: k.Service, Node: k.Node}
+	l := written{At: at.UnixMilli(), Nanos: sub(at), Type: "publish-result", User: account, Service: k.Service, Node: k.Node, Outcome: outcome}
 	switch {
 	case r.Missing:
-		l.Type, l.ErrorType, l.Condition = "publish-error", "wait", "remote-server-timeout"
-	case r.Vetoed == "" && !r.OK():
+		l.Type, l.Missing = "publish-error", true
+	case r.Vetoed != "":
+		l.Vetoed = r.Vetoed
+	case !r.OK():
 		l.Type, l.ErrorType, l.Condition = "publish-error", r.Type, r.Condition
 	}
 	return w.line(&l)
@@ -163,7 +210,7 @@ func (w *Writer) Account(at time.Time, st *push.AccountStatus) []byte {
 	if !readable(st.Account) {
 		return nil
 	}
-	l := written{At: at.UnixMilli(), Type: "account", User: st.Account}
+	l := written{At: at.UnixMilli(), Nanos: sub(at), Type: "account", User: st.Account}
 	for i := range st.Registrations {
 		r := &st.Registrations[i]
 		if !readable(r.Service) {
@@ -172,7 +219,7 @@ func (w *Writer) Account(at time.Time, st *push.AccountStatus) []byte {
 		h := &r.Health
 		l.Targets = append(l.Targets, target{r.Service, r.Node, registrationState{
 			Client: r.Client, Enabled: millis(r.Enabled), Errors: h.Errors, Refusals: h.Refusals,
-			Succeeded: millis(h.Succeeded), Disabled: millis(h.Disabled), Cause: h.Cause,
+			Succeeded: millis(h.Succeeded), Disabled: millis(h.Disabled), Cause: h.Cause, Options: fields(r.Options), Wishes: r.Wishes,
 		}})
 	}
 	for i := range st.Sessions {
@@ -180,8 +227,8 @@ func (w *Writer) Account(at time.Time, st *push.AccountStatus) []byte {
 		if s.ID == "" {
 			continue
 		}
-		ss := sessionState{Session: s.ID, Client: s.Client, Hibernated: s.Hibernated}
-		if s.IsBound && readable(s.Bound.Service) {
+		ss := sessionState{Session: s.ID, Client: s.Client, sessionFlags: sessionFlags{s.Superseded, s.Hibernated, s.Extended}}
+		if (s.IsBound || s.Superseded) && readable(s.Bound.Service) {
 			ss.Service, ss.Node = s.Bound.Service, &s.Bound.Node
 		}
 		l.Sessions = append(l.Sessions, ss)
@@ -189,8 +236,8 @@ func (w *Writer) Account(at time.Time, st *push.AccountStatus) []byte {
 	return w.line(&l)
 }
 
-// fields makes the options object. Without leave it has the fields' names and how many values they have, and no value.
-func (w *Writer) fields(fs []push.Field) json.RawMessage {
+// fields makes the options object.
+func fields(fs []push.Field) json.RawMessage {
 	if fs == nil {
 		return nil
 	}
@@ -199,20 +246,37 @@ func (w *Writer) fields(fs []push.Field) json.RawMessage {
 		if i > 0 {
 			out = append(out, ',')
 		}
-		values := f.Values
-		if !w.options {
-			values = make([]string, len(f.Values))
-		}
 		name, _ := json.Marshal(f.Var)
 		var v []byte
-		if len(values) == 1 {
-			v, _ = json.Marshal(values[0])
+		if len(f.Values) == 1 {
+			v, _ = json.Marshal(f.Values[0])
 		} else {
-			v, _ = json.Marshal(append([]string{}, values...))
+			v, _ = json.Marshal(append([]string{}, f.Values...))
 		}
 		out = append(append(append(out, name...), ':'), v...)
 	}
 	return append(out, '}')
+}
+
+// Mask puts stand-ins in the place of the values of publish options, which are secrets: the same one for the same value, as long as the Mask lives,
+// and none that tells anything else of it. A nil Mask only copies. Safe for simultaneous use.
+type Mask struct{ seed maphash.Seed }
+
+// NewMask returns a Mask of its own.
+func NewMask() *Mask { return &Mask{maphash.MakeSeed()} }
+
+// Fields returns a copy of fs with its values masked.
+func (m *Mask) Fields(fs []push.Field) []push.Field {
+	out := slices.Clone(fs)
+	for i := range out {
+		out[i].Values = slices.Clone(out[i].Values)
+		for j, v := range out[i].Values {
+			if m != nil && v != "" {
+				out[i].Values[j] = fmt.Sprintf("~%016x", maphash.String(m.seed, v))
+			}
+		}
+	}
+	return out
 }
 
 func (w *Writer) queue(sts []push.Stanza) *[]writtenStanza {

@@ -107,6 +107,14 @@ func (v *textView) about(e push.Event) string {
 			who += " client " + safe(e.Client)
 		}
 		return who
+	case push.SessionRestored:
+		if e.IsBound {
+			who += " " + key(e.Bound.Service, e.Bound.Node)
+		}
+		if e.Hibernated {
+			who += " hibernated"
+		}
+		return who
 	case push.PushEnable:
 		return who + " " + key(e.Service, e.Node)
 	case push.PushDisable:
@@ -115,6 +123,8 @@ func (v *textView) about(e push.Event) string {
 		return who + " " + key(e.Service, e.Node)
 	case push.AckDelayed:
 		return who + v.stanzas(e.Stanzas)
+	case push.Acknowledged:
+		return who + " " + strconv.Itoa(len(e.IDs)) + " stanzas"
 	case push.HibernationStart:
 		return who + v.stanzas(e.Stanzas)
 	case push.StanzaQueued:
@@ -196,7 +206,11 @@ func (v *textView) line(l *trace.Line) {
 	case "reply":
 		v.printf("%s%s←  %s%s %s%s\n", indent, v.c.red, l.Reason, v.c.off, user(l), detail(l.Detail))
 	case "registration":
-		v.printf("%s%s⚙  %s%s %s: %s%s\n", indent, v.c.cyan, l.Change, v.c.off, user(l), l.Text, detail(l.Detail))
+		session := ""
+		if l.Session != "" {
+			session = " session " + safe(l.Session)
+		}
+		v.printf("%s%s⚙  %s%s %s%s: %s%s\n", indent, v.c.cyan, l.Change, v.c.off, user(l), session, l.Text, detail(l.Detail))
 	case "drop":
 		v.printf("%s%s⌫  dropped%s %s: %s, %s%s%s\n", indent, v.c.yellow, v.c.off, user(l), plural(*l.Count, "stanza"), l.Text, detail(l.Detail), v.dim("  of "+numbers(l.Events)))
 	case "resume-timeout":

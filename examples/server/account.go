@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"slices"
 	"sync"
 
@@ -17,19 +16,19 @@ type account struct {
 	jid      string // bare
 	password string
 
-	scram                sync.Once
-	salt, saltedPassword []byte
+	scram scram
 
 	mu       sync.Mutex
 	sessions []*session // the oldest first
 	roster   map[string]*contact
+	pep      map[string]*pepNode
 	prefs    archivePrefs
 	stored   int        // messages archived since the start
 	offline  []*message // the oldest first
 }
 
 func newAccount(s *Server, j jid.JID, password string) *account {
-	return &account{srv: s, jid: j.String(), password: password, roster: make(map[string]*contact)}
+	return &account{srv: s, jid: j.String(), password: password, roster: make(map[string]*contact), pep: make(map[string]*pepNode)}
 }
 
 // account returns the account that a JID of this server belongs to, or nil.
@@ -91,13 +90,11 @@ type outgoing struct {
 	seq int64
 }
 
-// bind makes a session for a client that asks for a resource, and answers it. A session that has the resource is replaced
-// (RFC 6120 §7.7.2.2).
-func (a *account) bind(t *stream, iq *element.Element) (*session, []*element.Element) {
-	resource := iq.Child(nsBind, "bind").Child(nsBind, "resource").Text()
-	j, err := jid.MustParse(a.jid).WithResource(cmp.Or(resource, newID()))
+// bind makes a session for a client that has the resource from now on. It returns nil if that is no resource. A session that had it is replaced
+// (RFC 6120 §7.7.2.2). The client is told by answer before anything else.
+func (a *account) bind(t *stream, resource, client string, answer func(*session)) (*session, []*element.Element) {
+	j, err := jid.MustParse(a.jid).WithResource(resource)
 	if err != nil {
-		t.send(element.Error(iq, "modify", "bad-request"))
 		return nil, nil
 	}
 	defer a.whole()()
@@ -105,11 +102,11 @@ func (a *account) bind(t *stream, iq *element.Element) (*session, []*element.Ele
 	if old := a.session(j.Resourcepart()); old != nil {
 		out = old.end("conflict")
 	}
-	x := &session{acct: a, id: push.SessionID{Account: a.jid, ID: newID()}, jid: j, stream: t}
+	x := &session{acct: a, id: push.SessionID{Account: a.jid, ID: newID()}, jid: j, stream: t, client: client}
 	x.resumption.save = x.saveUntil
 	a.sessions = append(a.sessions, x)
 	a.srv.push.opened(x)
-	t.send(element.Result(iq, element.New(nsBind, "bind").Add(element.New(nsBind, "jid").Add(j.String()))))
+	answer(x)
 	return x, out
 }
 

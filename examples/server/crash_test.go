@@ -269,6 +269,11 @@ func TestStopped(t *testing.T) {
 	_, err = romeo.Request(t.Context(), "set", "", element.New(nsMAM, "prefs", "default", "never").Add(
 		element.New(nsMAM, "always").Add(element.New(nsMAM, "jid").Add("nurse@localhost"))))
 	ok(err)
+	bookmark := element.New("urn:xmpp:bookmarks:1", "conference", "name", "Council")
+	_, err = romeo.Request(t.Context(), "set", "", element.New(nsPubsub, "pubsub").Add(
+		element.New(nsPubsub, "publish", "node", "urn:xmpp:bookmarks:1").Add(element.New(nsPubsub, "item", "id", "council@rooms.localhost").Add(bookmark)),
+		element.New(nsPubsub, "publish-options").Add(element.Form("submit", nsPubsubOpts, "pubsub#max_items", "max", "pubsub#access_model", "whitelist"))))
+	ok(err)
 	ok(romeo.Settle(t.Context()))
 	p.end(syscall.SIGTERM)
 
@@ -279,6 +284,11 @@ func TestStopped(t *testing.T) {
 	ok(err)
 	if got := prefs.First(); got.Get("default") != "never" || got.Child(nsMAM, "always").Child(nsMAM, "jid").Text() != "nurse@localhost" {
 		t.Errorf("preferences: %s", got)
+	}
+	items, err := romeo.Request(t.Context(), "get", "", element.New(nsPubsub, "pubsub").Add(element.New(nsPubsub, "items", "node", "urn:xmpp:bookmarks:1")))
+	ok(err)
+	if got := items.First().First().First(); got.Get("id") != "council@rooms.localhost" || got.Child("urn:xmpp:bookmarks:1", "conference").Get("name") != "Council" {
+		t.Errorf("bookmarks: %s", items)
 	}
 	juliet, err = peer.Connect(p.dial(), login("juliet", "laptop"))
 	ok(err)

@@ -39,6 +39,10 @@ func (x *session) iq(iq *element.Element) *element.Element {
 		return x.rosterIQ(iq)
 	case name.Space == nsMAM && own:
 		return x.archiveIQ(iq)
+	case own && (name.Space == nsPubsub || name.Space == nsPubsubOwner):
+		reply, out := x.pepIQ(iq)
+		s.route(out...)
+		return reply
 	case name.Space == nsCarbons && typ == "set" && (name.Local == "enable" || name.Local == "disable"):
 		x.acct.mu.Lock()
 		x.carbons = name.Local == "enable"
@@ -46,15 +50,20 @@ func (x *session) iq(iq *element.Element) *element.Element {
 		x.acct.mu.Unlock()
 		return element.Result(iq)
 	case name.Space == nsDiscoInfo && own && typ == "get":
-		return info(iq, [2]string{"account", "registered"}, nsDiscoInfo, push.NS, nsMAM, nsStanID)
+		return info(iq, [][2]string{{"account", "registered"}, {"pubsub", "pep"}}, nsDiscoInfo, push.NS, nsMAM, nsStanID,
+			nsPubsub+"#publish", nsPubsub+"#publish-options", nsPubsub+"#persistent-items", nsPubsub+"#multi-items", nsPubsub+"#auto-create",
+			nsPubsub+"#retrieve-items", nsPubsub+"#retract-items", nsPubsub+"#delete-nodes", nsPubsub+"#purge-nodes", nsPubsub+"#config-node-max")
 	case name.Space == nsLegacy && typ == "set":
 		return element.Result(iq)
 	}
 	return s.serve(iq)
 }
 
-// serveAccount answers a request that somebody else makes of an account.
-func (s *Server) serveAccount(_ *account, iq *element.Element) *element.Element {
+// serveAccount answers a request that somebody else makes of an account, whose lock is held.
+func (s *Server) serveAccount(a *account, iq *element.Element) *element.Element {
+	if p := iq.First(); p != nil && p.Name.Space == nsPubsub && iq.Get("type") == "get" {
+		return a.itemsFor(iq)
+	}
 	return element.Error(iq, "cancel", "service-unavailable")
 }
 
@@ -73,7 +82,7 @@ func (s *Server) serve(st *element.Element) *element.Element {
 	case typ == "get" && payload.Name.Space == nsPing:
 		return element.Result(st)
 	case typ == "get" && payload.Name.Space == nsDiscoInfo:
-		return info(st, [2]string{"server", "im"}, nsDiscoInfo, nsDiscoItems, nsPing, nsCarbons, nsRoster, nsMAM, push.NS, "msgoffline")
+		return info(st, [][2]string{{"server", "im"}}, nsDiscoInfo, nsDiscoItems, nsPing, nsCarbons, nsRoster, nsMAM, push.NS, "msgoffline")
 	case typ == "get" && payload.Name.Space == nsDiscoItems:
 		items := element.New(nsDiscoItems, "query")
 		if st.Get("to") == s.domain {
@@ -87,12 +96,14 @@ func (s *Server) serve(st *element.Element) *element.Element {
 }
 
 // info answers a disco#info request (XEP-0030).
-func info(iq *element.Element, identity [2]string, features ...string) *element.Element {
+func info(iq *element.Element, identities [][2]string, features ...string) *element.Element {
 	q := element.New(nsDiscoInfo, "query", "node", iq.First().Get("node"))
 	if q.Get("node") != "" {
 		return element.Error(iq, "cancel", "item-not-found")
 	}
-	q.Add(element.New(nsDiscoInfo, "identity", "category", identity[0], "type", identity[1]))
+	for _, i := range identities {
+		q.Add(element.New(nsDiscoInfo, "identity", "category", i[0], "type", i[1]))
+	}
 	sort.Strings(features)
 	for _, f := range features {
 		q.Add(element.New(nsDiscoInfo, "feature", "var", f))

@@ -10,40 +10,73 @@ import (
 	"os/exec"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/xmpp-push/push/examples/server/internal/peer"
 )
 
-// load measures this server, in a process of its own, and a real Prosody with mod_cloud_notify, one after the other on the same script: how many
-// publishes a second reach a push service, and how long it takes from a message being sent to the publish that tells of it. This server keeps its
-// messages in memory, Prosody in files, as it does by default; with its storage in memory it was slower.
-func load(ctx context.Context, w io.Writer, clients, messages int) error {
-	l := &loadScript{clients: clients, messages: messages}
-	fmt.Fprintf(w, "%d hibernated clients get a message each, all at once; both servers wait a second for more before they publish.\n", clients)
-	fmt.Fprintf(w, "%d offline clients get %d messages, %d at a time.\n\n", clients, messages, loadInFlight)
-	fmt.Fprintf(w, "%-9s %-11s %9s %10s %12s %10s %10s\n", "server", "clients are", "messages", "publishes", "publishes/s", "p50", "p99")
-	stop, err := l.startServer(ctx)
-	if err != nil {
-		return err
+// load measures this server and a real Prosody with mod_cloud_notify, each in a process of its own, one after the other on the same script: how
+// many publishes a second reach a push service, how long it takes from a message being sent to the publish that tells of it, at the ceiling and at a rate that
+// is far from it, and what processor time and memory that takes. Both are measured with storage that survives their being killed, too.
+func load(ctx context.Context, w io.Writer, o *options) error {
+	l := &loadScript{clients: o.clients, messages: o.messages, rate: o.rate, seconds: o.seconds, w: w}
+	fmt.Fprintf(w, "hibernated: %d clients get a message each, all at once; both servers wait a second for more before they publish.\n", l.clients)
+	fmt.Fprintf(w, "offline: %d clients get %d messages, %d at a time.\n", l.clients, l.messages, loadInFlight)
+	fmt.Fprintf(w, "at rate: they get %d messages a second for %d s, whatever the server does; latency counts from when each was due.\n", l.rate, l.seconds)
+	fmt.Fprintf(w, "CPU is the server's, for a publish; memory what it holds at the end.\n\n")
+	fmt.Fprintf(w, "%-28s %-10s %8s %9s %9s %9s %9s %9s %8s\n", "server", "phase", "messages", "publishes", "a second", "p50", "p99", "CPU", "memory")
+	ours := []struct {
+		name string
+		args func(dir string) []string
+	}{
+		{"ours, in memory", func(string) []string { return nil }},
+		{"ours, SQLite", func(dir string) []string { return []string{"-data", dir} }},
 	}
-	err = l.run(ctx, w, "ours")
-	stop()
-	if err != nil {
-		return err
+	if o.database != "" {
+		ours = append(ours, struct {
+			name string
+			args func(dir string) []string
+		}{"ours, SQLite and PostgreSQL", func(dir string) []string { return []string{"-data", dir, "-database", o.database} }})
 	}
-	p, err := peer.StartProsody(loadDomain, loadSecret, loadSecret, `limits = {}`, l.users()...)
-	if errors.Is(err, peer.ErrNoProsody) {
-		fmt.Fprintf(w, "prosody   missing: %v\n", err)
-		return nil
+	for _, v := range ours {
+		dir, err := os.MkdirTemp("", "load")
+		if err != nil {
+			return err
+		}
+		err = l.ours(ctx, v.name, v.args(dir)...)
+		os.RemoveAll(dir)
+		if err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return err
+	const sqlite = `
+default_storage = "sql"
+sql = { driver = "SQLite3", database = "prosody.sqlite" }
+`
+	for _, v := range []struct{ name, settings string }{
+		{"Prosody, files", ""},
+		{"Prosody, SQLite", sqlite},
+		{"Prosody, SQLite, gen. GC", sqlite + `gc = { mode = "generational" }`},
+	} {
+		p, err := peer.StartProsody(loadDomain, loadSecret, loadSecret, "limits = {}\n"+v.settings, l.users()...)
+		if errors.Is(err, peer.ErrNoProsody) {
+			fmt.Fprintf(w, "missing: %v\n", err)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		l.c2s, l.component, l.pid = p.Clients, p.Components, p.PID()
+		err = l.run(ctx, v.name)
+		log := p.Log()
+		p.Stop()
+		if err != nil {
+			return fmt.Errorf("%w\n%s", err, log)
+		}
 	}
-	defer p.Stop()
-	l.c2s, l.component = p.Clients, p.Components
-	return l.run(ctx, w, "prosody")
+	return nil
 }
 
 const (
@@ -55,8 +88,21 @@ const (
 )
 
 type loadScript struct {
+	w                 io.Writer
 	clients, messages int
+	rate, seconds     int
 	c2s, component    string
+	pid               int
+}
+
+// ours measures this program.
+func (l *loadScript) ours(ctx context.Context, name string, args ...string) error {
+	stop, err := l.startServer(ctx, args...)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	return l.run(ctx, name)
 }
 
 // users are the accounts: clients that will be hibernated, clients that will be offline, and senders.
@@ -72,7 +118,7 @@ func (l *loadScript) users() []string {
 }
 
 // startServer runs this program as a server.
-func (l *loadScript) startServer(ctx context.Context) (stop func(), err error) {
+func (l *loadScript) startServer(ctx context.Context, more ...string) (stop func(), err error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -85,7 +131,7 @@ func (l *loadScript) startServer(ctx context.Context) (stop func(), err error) {
 		*addr = free.Addr().String()
 		free.Close()
 	}
-	args := []string{"-c2s", l.c2s, "-component", l.component, "-component-secret", loadSecret}
+	args := append([]string{"-c2s", l.c2s, "-component", l.component, "-component-secret", loadSecret}, more...)
 	for _, u := range l.users() {
 		args = append(args, "-user", u+":"+loadSecret)
 	}
@@ -93,6 +139,7 @@ func (l *loadScript) startServer(ctx context.Context) (stop func(), err error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
+	l.pid = cmd.Process.Pid
 	stop = func() {
 		cmd.Process.Signal(os.Interrupt)
 		cmd.Wait()
@@ -117,7 +164,7 @@ func (l *loadScript) login(user string, resumable bool) (*peer.Client, error) {
 }
 
 // run measures the server at l.c2s.
-func (l *loadScript) run(ctx context.Context, w io.Writer, name string) error {
+func (l *loadScript) run(ctx context.Context, name string) error {
 	conn, err := net.Dial("tcp", l.component)
 	if err != nil {
 		return err
@@ -136,45 +183,90 @@ func (l *loadScript) run(ctx context.Context, w io.Writer, name string) error {
 		defer c.Drop()
 		senders = append(senders, c)
 	}
-	for _, phase := range []struct {
-		state, prefix      string
-		messages, inFlight int
-		leave              func(*peer.Client)
-	}{
-		{"hibernated", "h", l.clients, l.clients, (*peer.Client).Drop},
-		{"offline", "o", l.messages, min(loadInFlight, l.clients), (*peer.Client).Close},
+	if err := l.prepare(ctx, "h", (*peer.Client).Drop); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if err := l.prepare(ctx, "o", (*peer.Client).Close); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	time.Sleep(time.Second) // until their leaving was noticed
+	for _, p := range []phase{
+		{"hibernated", "h", l.clients, l.clients, 0},
+		{"offline", "o", l.messages, min(loadInFlight, l.clients), 0},
+		{"at rate", "o", l.rate * l.seconds, l.clients, l.rate},
 	} {
-		if err := l.prepare(ctx, phase.prefix, phase.leave); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+		if p.messages == 0 {
+			continue
 		}
-		time.Sleep(time.Second) // until their leaving was noticed
-		ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-		defer cancel()
-		m := newMeter(phase.prefix, l.clients, phase.inFlight)
-		service.Answer(m.published)
-		began := time.Now()
-		var sending sync.WaitGroup
-		for s, c := range senders {
-			sending.Go(func() {
-				for k := s; k < phase.messages; k += loadSenders {
-					user, err := m.next(ctx)
-					if err != nil {
-						return
-					}
-					c.Chat(user+"@localhost", "message "+strconv.Itoa(k))
-				}
-			})
-		}
-		sending.Wait()
-		err := m.finish(ctx)
-		latencies, publishes, last := m.result()
-		fmt.Fprintf(w, "%-9s %-11s %9d %10d %12.0f %10s %10s\n", name, phase.state, phase.messages, publishes,
-			float64(len(latencies))/last.Sub(began).Seconds(), percentile(latencies, 50), percentile(latencies, 99))
-		if err != nil {
-			return fmt.Errorf("%s: %d of %d messages were never notified", name, phase.messages-len(latencies), phase.messages)
+		if err := l.measure(ctx, name, p, service, senders); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// phase is a part of the run: messages to clients, so many at a time at most, and a second.
+type phase struct {
+	name, prefix             string
+	messages, inFlight, rate int
+}
+
+func (l *loadScript) measure(ctx context.Context, name string, p phase, service *peer.PushService, senders []*peer.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	m := newMeter(p.prefix, l.clients, p.inFlight)
+	service.Answer(m.published)
+	cpu, _ := usage(l.pid)
+	began := time.Now()
+	var sending sync.WaitGroup
+	for s, c := range senders {
+		sending.Go(func() {
+			for k := s; k < p.messages; k += loadSenders {
+				due := time.Now()
+				if p.rate > 0 {
+					due = began.Add(time.Second * time.Duration(k) / time.Duration(p.rate))
+					time.Sleep(time.Until(due))
+				}
+				user, err := m.next(ctx, due)
+				if err != nil {
+					return
+				}
+				c.Chat(user+"@localhost", "message "+strconv.Itoa(k))
+			}
+		})
+	}
+	sending.Wait()
+	err := m.finish(ctx)
+	latencies, publishes, last := m.result()
+	cpuAfter, memory := usage(l.pid)
+	spent := "-"
+	if len(latencies) > 0 && cpuAfter > 0 {
+		spent = ((cpuAfter - cpu) / time.Duration(len(latencies))).Round(10 * time.Microsecond).String()
+	}
+	fmt.Fprintf(l.w, "%-28s %-10s %8d %9d %9.0f %9s %9s %9s %8s\n", name, p.name, p.messages, publishes,
+		float64(len(latencies))/last.Sub(began).Seconds(), percentile(latencies, 50), percentile(latencies, 99), spent, memory)
+	if err != nil {
+		return fmt.Errorf("%s: %d of %d messages were never notified", name, p.messages-len(latencies), p.messages)
+	}
+	return nil
+}
+
+// usage returns the processor time that a process has taken, and the memory that it holds, where the operating system tells (Linux).
+func usage(pid int) (cpu time.Duration, memory string) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, "-"
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ") // the name may have spaces
+	f := strings.Fields(rest)
+	if len(f) < 22 {
+		return 0, "-"
+	}
+	user, _ := strconv.Atoi(f[11])
+	system, _ := strconv.Atoi(f[12])
+	pages, _ := strconv.Atoi(f[21])
+	// A tick is 10 ms on every Linux there is (man 5 proc).
+	return time.Duration(user+system) * 10 * time.Millisecond, fmt.Sprintf("%d MB", pages*os.Getpagesize()>>20)
 }
 
 // prepare connects the clients of a phase, enables push, and lets them leave.
@@ -222,8 +314,8 @@ func newMeter(prefix string, clients, inFlight int) *meter {
 	return m
 }
 
-// next waits until a message may be sent, and says to whom.
-func (m *meter) next(ctx context.Context) (string, error) {
+// next waits until a message may be sent, and says to whom. Its latency counts from the time given.
+func (m *meter) next(ctx context.Context, due time.Time) (string, error) {
 	select {
 	case m.slots <- struct{}{}:
 	case <-ctx.Done():
@@ -232,7 +324,7 @@ func (m *meter) next(ctx context.Context) (string, error) {
 	user := <-m.idle
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.waiting[user] = time.Now()
+	m.waiting[user] = due
 	return user, nil
 }
 

@@ -1,18 +1,13 @@
 package main
 
 import (
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
 	"time"
 
 	"github.com/xmpp-push/push/examples/server/internal/element"
-	"mellium.im/sasl"
-	"mellium.im/xmpp/jid"
 )
 
 // The streams are this server's own, for stream management has to see and keep everything that goes out, and to move a session from one
@@ -20,7 +15,6 @@ import (
 
 const (
 	nsTLS  = "urn:ietf:params:xml:ns:xmpp-tls"
-	nsSASL = "urn:ietf:params:xml:ns:xmpp-sasl"
 	nsBind = "urn:ietf:params:xml:ns:xmpp-bind"
 )
 
@@ -34,7 +28,7 @@ func (s *Server) ServeClient(conn net.Conn) {
 	defer s.dismiss(t)
 	defer close(t.served)
 	conn.SetDeadline(time.Now().Add(negotiateIn))
-	a, err := s.login(t)
+	in, err := s.login(t)
 	if err != nil {
 		s.log.Debug("login failed", "remote", conn.RemoteAddr(), "err", err)
 		t.closeFor(err)
@@ -43,9 +37,9 @@ func (s *Server) ServeClient(conn net.Conn) {
 		return
 	}
 	go t.pump()
-	x, err := s.enter(t, a)
+	x, err := s.enter(t, in)
 	if err != nil {
-		s.log.Debug("no session", "account", a.jid, "err", err)
+		s.log.Debug("no session", "account", in.acct.jid, "err", err)
 		t.closeFor(err)
 		<-t.pumped
 		return
@@ -60,8 +54,19 @@ func (s *Server) ServeClient(conn net.Conn) {
 	<-t.pumped
 }
 
+// login is a client that has logged in.
+type login struct {
+	acct *account
+	// v2: with XEP-0388, whose success is still to be told, with this data of the mechanism's; request is what the client wants done with it, and client
+	// the stable name that it gave itself.
+	v2      bool
+	data    []byte
+	request *element.Element
+	client  string
+}
+
 // login takes a client through STARTTLS and SASL.
-func (s *Server) login(t *stream) (*account, error) {
+func (s *Server) login(t *stream) (*login, error) {
 	secure := false
 	for {
 		if err := s.greet(t); err != nil {
@@ -77,9 +82,7 @@ func (s *Server) login(t *stream) (*account, error) {
 			features.Add(start)
 		}
 		if trusted {
-			features.Add(element.New(nsSASL, "mechanisms").Add(
-				element.New(nsSASL, "mechanism").Add(sasl.ScramSha256.Name),
-				element.New(nsSASL, "mechanism").Add(sasl.Plain.Name)))
+			features.Add(mechanisms(nsSASL, "mechanisms"), mechanisms(nsSASL2, "authentication").Add(inlineFeatures()))
 		}
 		t.sendBytes(streamElement(features))
 		if err := t.flush(); err != nil {
@@ -100,15 +103,18 @@ func (s *Server) login(t *stream) (*account, error) {
 					return nil, err
 				}
 				secure = true
-			case e.Is(nsSASL, "auth") && trusted && tries < 3:
-				a, err := s.authenticate(t, e)
+			case (e.Is(nsSASL, "auth") || e.Is(nsSASL2, "authenticate")) && trusted && tries < 3:
+				in, err := s.authenticate(t, e)
 				if err != nil {
 					return nil, err
 				}
-				if a == nil {
+				if in == nil {
 					continue
 				}
-				return a, s.greet(t)
+				if in.v2 {
+					return in, nil // the stream goes on
+				}
+				return in, s.greet(t)
 			default:
 				t.close("not-authorized")
 				return nil, fmt.Errorf("<%s/> before logging in", e.Name.Local)
@@ -147,99 +153,13 @@ func onThisMachine(c net.Conn) bool {
 	return !ok || a.IP.IsLoopback()
 }
 
-// authenticate carries out one SASL exchange. It returns no account if that failed and may be tried again.
-func (s *Server) authenticate(t *stream, auth *element.Element) (*account, error) {
-	var a *account
-	find := func(user, authz []byte) *account {
-		j, err := jid.New(string(user), s.domain, "")
-		if err != nil || len(authz) > 0 && string(authz) != j.String() {
-			return nil // acting for somebody else (RFC 4616 §2) is not for this server
-		}
-		return s.account(j)
-	}
-	var mechanism sasl.Mechanism
-	switch auth.Get("mechanism") {
-	case sasl.Plain.Name:
-		mechanism = sasl.Plain
-	case sasl.ScramSha256.Name:
-		mechanism = sasl.ScramSha256
-	default:
-		return nil, s.refuse(t, "invalid-mechanism")
-	}
-	n := sasl.NewServer(mechanism, func(n *sasl.Negotiator) bool {
-		user, password, authz := n.Credentials()
-		a = find(user, authz)
-		return a != nil && hmac.Equal(password, []byte(a.password))
-	}, sasl.SaltedCredentials(func(user, authz []byte, _ string) ([]byte, []byte, int64, error) {
-		if a = find(user, authz); a == nil {
-			return nil, nil, 0, sasl.ErrAuthn
-		}
-		salt, salted := a.salted()
-		return salt, salted, scramRounds, nil
-	}))
-	for e := auth; ; {
-		if e.Is(nsSASL, "abort") {
-			return nil, s.refuse(t, "aborted")
-		}
-		text := e.Text()
-		if text == "=" {
-			text = ""
-		}
-		in, err := base64.StdEncoding.DecodeString(text)
-		if err != nil {
-			return nil, s.refuse(t, "incorrect-encoding")
-		}
-		if len(in) == 0 && e == auth {
-			// The mechanisms here want a first response, which may come separately.
-			t.send(element.New(nsSASL, "challenge"))
-		} else {
-			more, out, err := n.Step(in)
-			if err != nil || !more && a == nil {
-				return nil, s.refuse(t, "not-authorized")
-			}
-			reply := base64.StdEncoding.EncodeToString(out)
-			if !more {
-				success := element.New(nsSASL, "success")
-				if reply != "" {
-					success.Add(reply)
-				}
-				t.send(success)
-				return a, t.flush()
-			}
-			t.send(element.New(nsSASL, "challenge").Add(reply))
-		}
-		if err := t.flush(); err != nil {
-			return nil, err
-		}
-		if e, err = t.in.Next(); err != nil {
-			return nil, err
-		}
-		if !e.Is(nsSASL, "response") && !e.Is(nsSASL, "abort") {
-			return nil, s.refuse(t, "malformed-request")
-		}
-	}
-}
-
-func (s *Server) refuse(t *stream, condition string) error {
-	t.send(element.New(nsSASL, "failure").Add(element.New(nsSASL, condition)))
-	return t.flush()
-}
-
-// scramRounds is the number of iterations of SCRAM (RFC 7677 §4).
-const scramRounds = 4096
-
-// salted returns what SCRAM needs of the account's password, which is worked out once.
-func (a *account) salted() (salt, salted []byte) {
-	a.scram.Do(func() {
-		a.salt = make([]byte, 16)
-		rand.Read(a.salt)
-		a.saltedPassword = sasl.SCRAMSaltPassword(sha256.New, []byte(a.password), a.salt, scramRounds)
-	})
-	return a.salt, a.saltedPassword
-}
-
 // enter takes a client that has logged in to a session, by binding a resource or by resuming (XEP-0198 §5).
-func (s *Server) enter(t *stream, a *account) (*session, error) {
+func (s *Server) enter(t *stream, in *login) (*session, error) {
+	if in.v2 {
+		if x, done, err := s.enterInline(t, in); done || err != nil {
+			return x, err
+		}
+	}
 	t.sendBytes(streamElement(element.New(element.NSStream, "features").Add(
 		element.New(nsBind, "bind"),
 		element.New(nsLegacy, "session").Add(element.New(nsLegacy, "optional")),
@@ -252,15 +172,21 @@ func (s *Server) enter(t *stream, a *account) (*session, error) {
 		}
 		switch {
 		case e.Is("", "iq") && e.Get("type") == "set" && e.Child(nsBind, "bind") != nil:
-			x, out := a.bind(t, e)
+			resource := e.Child(nsBind, "bind").Child(nsBind, "resource").Text()
+			x, out := in.acct.bind(t, cmp.Or(resource, newID()), in.client, func(x *session) {
+				t.send(element.Result(e, element.New(nsBind, "bind").Add(element.New(nsBind, "jid").Add(x.jid.String()))))
+			})
 			s.route(out...)
 			if x != nil {
 				return x, nil
 			}
+			t.send(element.Error(e, "modify", "bad-request"))
 		case e.Is(nsSM, "resume"):
-			if x := a.resume(t, e); x != nil {
+			x, answer := in.acct.resume(t, e, func(_ *session, resumed *element.Element) { t.send(resumed) })
+			if x != nil {
 				return x, nil
 			}
+			t.send(answer)
 		default:
 			t.close("not-authorized")
 			return nil, fmt.Errorf("<%s/> before binding", e.Name.Local)

@@ -78,6 +78,7 @@ type options struct {
 	demo, once        bool
 	load              bool
 	clients, messages int
+	rate, seconds     int
 }
 
 func parse(args []string, stderr io.Writer) (*options, error) {
@@ -99,9 +100,11 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.IntVar(&o.MaxErrors, "max-errors", 16, "after how many errors in a row of its push service a registration is disabled")
 	f.BoolVar(&o.demo, "demo", false, "show it all, with scripted clients and a push service, on free ports; then go on serving")
 	f.BoolVar(&o.once, "once", false, "with -demo: end after the story, with exit code 1 if it went otherwise than told")
-	f.BoolVar(&o.load, "load", false, "measure publishes a second and latencies, of this server and of a Prosody if there is one, and end")
+	f.BoolVar(&o.load, "load", false, "measure publishes a second, latencies, CPU and memory, of this server and of a Prosody if there is one, and end")
 	f.IntVar(&o.clients, "load-clients", 500, "with -load: the number of clients")
 	f.IntVar(&o.messages, "load-messages", 5000, "with -load: the number of messages to offline clients")
+	f.IntVar(&o.rate, "load-rate", 100, "with -load: messages a second of the phase with a fixed rate")
+	f.IntVar(&o.seconds, "load-seconds", 20, "with -load: how long that phase is")
 	f.BoolVar(&o.verbose, "v", false, "log more")
 	if err := f.Parse(args); err != nil {
 		return nil, err
@@ -150,7 +153,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	o.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
 	if o.load {
-		if err := load(ctx, stdout, o.clients, o.messages); err != nil {
+		if err := load(ctx, stdout, o); err != nil {
 			fmt.Fprintln(stderr, "server:", err)
 			return 1
 		}
@@ -195,8 +198,8 @@ func record(o *options) (*trace.Recorder, error) {
 		return nil, err
 	}
 	recorder, err := trace.NewRecorder(trace.RecorderConfig{
-		Host: o.Domain, Policy: o.pushPolicy(), MaxBytes: math.MaxInt64,
-		Create: func(string) (io.WriteCloser, error) { return file, nil },
+		MaxBytes: math.MaxInt64,
+		Create:   func(string) (io.WriteCloser, error) { return file, nil },
 	})
 	if err != nil {
 		return nil, err
@@ -208,7 +211,7 @@ func record(o *options) (*trace.Recorder, error) {
 // inspect serves the pages of package pushhttp, to this machine only: they show who talks to whom.
 func inspect(s *Server, o *options) (*http.Server, error) {
 	pages, err := pushhttp.New(pushhttp.Config{
-		Engine: s.push.engine, History: o.history, LoopbackDevelopment: true, Logger: o.Logger, Host: s.domain, Policy: o.pushPolicy(),
+		Engine: s.push.engine, History: o.history, LoopbackDevelopment: true, Logger: o.Logger,
 	})
 	if err != nil {
 		return nil, err

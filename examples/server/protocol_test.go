@@ -443,6 +443,11 @@ func TestRefused(t *testing.T) {
 		return "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='" + mechanism + "'>" + text + "</auth>"
 	}
 	in := open + auth("PLAIN", plain("\x00juliet\x00pw")) + open
+	// auth2 is XEP-0388.
+	auth2 := func(mechanism, more string) string {
+		return "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='" + mechanism + "'>" + more + "</authenticate>"
+	}
+	first := func(s string) string { return "<initial-response>" + plain(s) + "</initial-response>" }
 	for name, c := range map[string]struct{ say, want string }{
 		"wrong password":      {open + auth("PLAIN", plain("\x00juliet\x00no")), "<not-authorized"},
 		"no such account":     {open + auth("PLAIN", plain("\x00nobody\x00pw")), "<not-authorized"},
@@ -452,6 +457,12 @@ func TestRefused(t *testing.T) {
 		"SCRAM nonsense":      {open + auth("SCRAM-SHA-256", plain("nonsense")), "<not-authorized"},
 		"too many tries":      {open + strings.Repeat(auth("PLAIN", plain("\x00juliet\x00no")), 4), "<stream:error><not-authorized"},
 		"second try":          {open + auth("PLAIN", plain("\x00juliet\x00no")) + auth("PLAIN", plain("\x00juliet\x00pw")) + open, "<bind"},
+		"v2, wrong password":  {open + auth2("PLAIN", first("\x00juliet\x00no")), "<failure xmlns='urn:xmpp:sasl:2'><not-authorized"},
+		"v2, no mechanism":    {open + auth2("CRAM-MD5", first("")), "<failure xmlns='urn:xmpp:sasl:2'><invalid-mechanism"},
+		"v2, in two steps":    {open + auth2("PLAIN", "") + "<response xmlns='urn:xmpp:sasl:2'>" + plain("\x00juliet\x00pw") + "</response>", "<authorization-identifier>juliet@localhost<"},
+		"v2, old binding":     {open + auth2("PLAIN", first("\x00juliet\x00pw")) + "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>", "<jid>juliet@localhost/"},
+		"v2, resume nothing":  {open + auth2("PLAIN", first("\x00juliet\x00pw")+"<resume xmlns='urn:xmpp:sm:3' previd='x' h='0'/><bind xmlns='urn:xmpp:bind:0'/>"), "<item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed><bound"},
+		"v2, a bad tag":       {open + auth2("PLAIN", first("\x00juliet\x00pw")+"<bind xmlns='urn:xmpp:bind:0'><tag>"+strings.Repeat("x", 2000)+"</tag></bind>"), "<policy-violation"},
 		"before logging in":   {open + "<message/>", "<not-authorized"},
 		"before binding":      {in + "<message/>", "<not-authorized"},
 		"another host":        {strings.Replace(open, "to='localhost'", "to='example.com'", 1), "<host-unknown"},

@@ -44,7 +44,9 @@ func (x *session) nonza(t *stream, e *element.Element) bool {
 	defer x.acct.whole()()
 	switch {
 	case e.Is(nsSM, "enable"):
-		x.manage(e)
+		if x.sm == nil && x.stream == t {
+			x.transmit(x.manage(e))
+		}
 	case e.Is(nsSM, "r") && x.sm != nil:
 		x.transmit(element.New(nsSM, "a", "h", decimal(x.sm.in)))
 	case e.Is(nsSM, "a") && x.sm != nil:

@@ -33,11 +33,8 @@ type acks struct {
 	late    bool
 }
 
-// manage turns stream management on, when the client asks for it.
-func (x *session) manage(enable *element.Element) {
-	if x.sm != nil || x.stream == nil {
-		return
-	}
+// manage turns stream management on, when the client asks for it, and returns what to answer.
+func (x *session) manage(enable *element.Element) *element.Element {
 	x.sm = &acks{}
 	enabled := element.New(nsSM, "enabled")
 	if r := enable.Get("resume"); r == "true" || r == "1" {
@@ -45,7 +42,7 @@ func (x *session) manage(enable *element.Element) {
 		enabled.Set("resume", "true").Set("id", x.sm.resumeID).Set("max", seconds(x.acct.srv.cfg.ResumeTimeout))
 	}
 	x.save()
-	x.transmit(enabled)
+	return enabled
 }
 
 // save writes down the session, if it is one that outlives its connection.
@@ -209,11 +206,13 @@ func (x *session) expire(stillDue func() bool) {
 	x.acct.srv.route(out...)
 }
 
-// resume continues a session on the stream of a client that has logged in. It answers the client and returns nil if that cannot be.
-func (a *account) resume(t *stream, req *element.Element) *session {
+// resume continues a session on the stream of a client that has logged in. The client is told by answer before anything else. If it cannot be, it returns
+// nil and what to say.
+func (a *account) resume(t *stream, req *element.Element, answer func(x *session, resumed *element.Element)) (*session, *element.Element) {
+	failed := element.New(nsSM, "failed").Add(element.New(element.NSStanzas, "item-not-found"))
 	for {
 		if a.srv.keep.Settle() != nil { // what the session has handled
-			return nil
+			return nil, failed
 		}
 		unlock := a.whole()
 		var x *session
@@ -224,17 +223,16 @@ func (a *account) resume(t *stream, req *element.Element) *session {
 		}
 		if x == nil {
 			unlock()
-			t.send(element.New(nsSM, "failed").Add(element.New(element.NSStanzas, "item-not-found")))
-			return nil
+			return nil, failed
 		}
 		old := x.stream
 		if old == nil {
-			ok := x.revive(t, req.Get("h"))
+			ok := x.revive(t, req.Get("h"), answer)
 			unlock()
 			if !ok {
-				return nil
+				return nil, failed
 			}
-			return x
+			return x, nil
 		}
 		// The client is quicker than the loss of its connection. What was read from the old one has to be dealt with first, so that
 		// the count in <resumed/> is right; then the session is found hibernated.
@@ -246,7 +244,7 @@ func (a *account) resume(t *stream, req *element.Element) *session {
 }
 
 // revive continues a hibernated session on a new stream, with what it has missed.
-func (x *session) revive(t *stream, h string) bool {
+func (x *session) revive(t *stream, h string, answer func(*session, *element.Element)) bool {
 	if !x.acknowledge(h) {
 		t.close("undefined-condition")
 		return false
@@ -254,7 +252,7 @@ func (x *session) revive(t *stream, h string) bool {
 	x.stream, x.inactive, x.leaving = t, false, false
 	x.resumption.stop()
 	x.acct.srv.push.resumed(x)
-	t.send(element.New(nsSM, "resumed", "previd", x.sm.resumeID, "h", strconv.FormatUint(uint64(x.sm.in), 10)))
+	answer(x, element.New(nsSM, "resumed", "previd", x.sm.resumeID, "h", strconv.FormatUint(uint64(x.sm.in), 10)))
 	for _, o := range x.sm.queue {
 		t.send(o.el)
 	}

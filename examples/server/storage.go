@@ -88,7 +88,7 @@ func toJSON(v any) string {
 // restore reads what was kept. It is called once all accounts are there and before anybody can connect.
 func (s *Server) restore() error {
 	return errors.Join(
-		s.restoreContacts(), s.restorePreferences(), s.restoreMessages(), s.restoreSessions())
+		s.restoreContacts(), s.restorePreferences(), s.restorePEP(), s.restoreMessages(), s.restoreSessions())
 }
 
 // owner returns the account with a bare JID, or nil if there is none any more.

@@ -9,6 +9,12 @@ import (
 	"github.com/xmpp-push/push/trace"
 )
 
+// asProsody lets important stanzas wait for their batch, and two publishes follow each other at once, as with mod_cloud_notify.
+func asProsody(p trace.Policy) trace.Policy {
+	p.DelayImportant, p.MinInterval = true, -1
+	return p
+}
+
 // replay runs our side over a trace.
 func replay(text []byte) (*ours, error) {
 	o := &ours{}
@@ -19,7 +25,7 @@ func replay(text []byte) (*ours, error) {
 		}
 		switch {
 		case l.Kind == "decision" && *l.Notify:
-			o.decisions = append(o.decisions, decision{l.Event, a, l.Class, slices.Clone(l.Stanzas)})
+			o.decisions = append(o.decisions, decision{int(l.Event), a, l.Class, slices.Clone(l.Stanzas)})
 		case l.Kind == "publish":
 			p := publish{at: l.At, address: a, class: l.Class}
 			for _, e := range l.Events {
@@ -28,10 +34,21 @@ func replay(text []byte) (*ours, error) {
 			o.publishes = append(o.publishes, p)
 		}
 	})
-	err := r.Run(trace.NewReader(bytes.NewReader(text)))
-	if errors.Is(err, io.EOF) {
-		err = nil
+	in := trace.NewReader(bytes.NewReader(text))
+	for {
+		rec, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			r.Finish()
+			return o, nil
+		}
+		if err != nil {
+			return o, err
+		}
+		if rec.Config != nil {
+			rec.Config.Policy = asProsody(rec.Config.Policy)
+		}
+		if err := r.Step(rec); err != nil {
+			return o, err
+		}
 	}
-	r.Finish()
-	return o, err
 }

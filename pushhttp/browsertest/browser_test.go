@@ -106,7 +106,7 @@ func open(t *testing.T, ctx context.Context, authorize func(*http.Request) (stri
 	if authorize == nil {
 		authorize = func(*http.Request) (string, bool) { return "night watch", true }
 	}
-	pages, err := pushhttp.New(pushhttp.Config{Engine: s.engine, History: history, Authorize: authorize, Host: "example.com"})
+	pages, err := pushhttp.New(pushhttp.Config{Engine: s.engine, History: history, Authorize: authorize})
 	require.NoError(t, err)
 	mux := http.NewServeMux()
 	mux.Handle("/some/where/push/", pages)

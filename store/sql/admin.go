@@ -2,7 +2,6 @@ package sqlstore
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"iter"
@@ -120,10 +119,15 @@ func (s *Store) All(ctx context.Context, f Filter) iter.Seq2[push.Registration, 
 	return func(yield func(push.Registration, error) bool) {
 		where, args := f.where(6)
 		for p, err := range s.pages(ctx, f.Account) {
-			var rs []push.Registration
+			var records []record
 			if err == nil {
-				err = s.retry(ctx, func() (err error) {
-					rs, err = s.query(ctx, s.db, "NULL, ''", inSpan+" AND "+where+" ORDER BY account, service, node", p.args(args...)...)
+				err = s.retry(ctx, func() error {
+					rows, err := s.db.QueryContext(ctx, s.table("SELECT "+columns+" FROM {registrations} WHERE "+inSpan+" AND "+where+
+						" ORDER BY account, service, node"), p.args(args...)...)
+					if err != nil {
+						return err
+					}
+					records, err = scan(rows)
 					return err
 				})
 			}
@@ -131,8 +135,8 @@ func (s *Store) All(ctx context.Context, f Filter) iter.Seq2[push.Registration, 
 				yield(push.Registration{}, fmt.Errorf("sqlstore: list all: %w", err))
 				return
 			}
-			for _, r := range rs {
-				if !yield(r, nil) {
+			for i := range records {
+				if !yield(records[i].registration(), nil) {
 					return
 				}
 			}
@@ -142,27 +146,27 @@ func (s *Store) All(ctx context.Context, f Filter) iter.Seq2[push.Registration, 
 
 // Purge deletes the registrations that f chooses and returns their number. It works on a live database: page by page, and one that was enabled again
 // meanwhile stays. Other nodes are told as with Update; Engines of this process are not, so Refresh those accounts that they may keep. If it fails,
-// the pages before are gone. An account that was removed from the server is Filter{Account: name}.
+// the pages before are gone. An account that was removed from the server is better Removed.
 func (s *Store) Purge(ctx context.Context, f Filter) (deleted int, err error) {
 	if f == (Filter{}) {
 		return 0, ErrFilter
 	}
 	where, args := f.where(6)
 	for p, err := range s.pages(ctx, f.Account) {
-		var accounts []string
+		var gone []row
 		if err == nil {
-			err = s.transact(ctx, func(tx *sql.Tx) (err error) {
-				accounts, err = s.change(ctx, tx, "DELETE FROM {registrations} WHERE "+inSpan+" AND "+where, p.args(args...)...)
+			err = s.write(ctx, "", func(ctx context.Context, t *tx) (err error) {
+				gone, err = s.change(ctx, t, "DELETE FROM {registrations} WHERE "+inSpan+" AND "+where, p.args(args...)...)
 				return err
 			})
 		}
-		for _, account := range accounts {
-			s.cache.forget(account)
+		for _, r := range gone {
+			s.cache.forget(r.account)
 		}
 		if err != nil {
 			return deleted, fmt.Errorf("sqlstore: purge: %w", err)
 		}
-		deleted += len(accounts)
+		deleted += len(gone)
 	}
 	return deleted, nil
 }
@@ -187,45 +191,55 @@ func (s *Store) Reseal(ctx context.Context) (resealed int, err error) {
 		resealed += n
 		unreadable += bad
 	}
+	n, bad, err := s.resealKept(ctx)
+	resealed += n
+	unreadable += bad
+	if err != nil {
+		return resealed, fmt.Errorf("sqlstore: reseal: %w", err)
+	}
 	if unreadable > 0 {
 		return resealed, fmt.Errorf("%w: %d of them stay as they are", ErrCorrupt, unreadable)
 	}
 	return resealed, nil
 }
 
-// sealed is a row as it is stored.
-type sealed struct {
-	row
-	options sql.Null[[]byte]
-	keyID   string
-}
-
 func (s *Store) resealPage(ctx context.Context, p span) (resealed, unreadable int, err error) {
-	var olds []sealed
-	err = s.retry(ctx, func() (err error) {
-		olds, err = s.toReseal(ctx, p)
+	var olds []record
+	err = s.retry(ctx, func() error {
+		rows, err := s.db.QueryContext(ctx, s.table("SELECT "+columns+" FROM {registrations} WHERE "+inSpan+
+			" AND key_id <> $7 AND (options IS NOT NULL OR wishes IS NOT NULL) ORDER BY account, service, node"), p.args(s.sealer.current)...)
+		if err != nil {
+			return err
+		}
+		olds, err = scan(rows)
 		return err
 	})
 	if err != nil || len(olds) == 0 {
 		return 0, 0, err
 	}
-	err = s.transact(ctx, func(tx *sql.Tx) error {
-		resealed, unreadable = 0, 0
-		for _, old := range olds {
-			options, err := s.sealer.open(old.account, old.Key, old.options, old.keyID)
-			if err != nil {
-				s.options.Corrupt(&CorruptError{old.account, old.Key, err})
-				unreadable++
+	var news []secrets
+	for _, old := range olds {
+		r := old.registration()
+		sec := old.secrets
+		if err := s.sealer.reveal(old.secrets, &r); err != nil {
+			s.options.Corrupt(&CorruptError{r.Account, r.Key, err})
+			unreadable++
+		} else if sec, err = s.sealer.sealed(&r); err != nil {
+			return 0, 0, err
+		}
+		news = append(news, sec)
+	}
+	// Not if it was enabled again meanwhile.
+	query := s.table(fmt.Sprintf(`UPDATE {registrations} SET options = $1, wishes = $2, key_id = $3
+		WHERE account = $4 AND service = $5 AND node = $6 AND key_id = $7 AND options %[1]s $8 AND wishes %[1]s $9`, s.dialect.is))
+	err = s.write(ctx, "", func(ctx context.Context, t *tx) error {
+		resealed = 0
+		for i, old := range olds {
+			if news[i].keyID == old.keyID {
 				continue
 			}
-			data, keyID, err := s.sealer.seal(old.account, old.Key, options)
-			if err != nil {
-				return err
-			}
-			// Not if it was enabled again meanwhile.
-			result, err := tx.ExecContext(ctx, s.table(`UPDATE {registrations} SET options = $1, key_id = $2
-				WHERE account = $3 AND service = $4 AND node = $5 AND key_id = $6 AND options = $7`),
-				data, keyID, old.account, old.Service, old.Node, old.keyID, old.options.V)
+			result, err := t.exec(ctx, query, news[i].options, news[i].wishes, news[i].keyID, old.account, old.Service, old.Node, old.keyID,
+				old.options, old.wishes)
 			if err != nil {
 				return err
 			}
@@ -238,21 +252,4 @@ func (s *Store) resealPage(ctx context.Context, p span) (resealed, unreadable in
 		return nil
 	})
 	return resealed, unreadable, err
-}
-
-func (s *Store) toReseal(ctx context.Context, p span) (olds []sealed, err error) {
-	rows, err := s.db.QueryContext(ctx, s.table("SELECT account, service, node, options, key_id FROM {registrations} WHERE "+inSpan+
-		" AND key_id <> $7 AND options IS NOT NULL ORDER BY account, service, node"), p.args(s.sealer.current)...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var r sealed
-		if err := rows.Scan(&r.account, &r.Service, &r.Node, &r.options, &r.keyID); err != nil {
-			return nil, err
-		}
-		olds = append(olds, r)
-	}
-	return olds, rows.Err()
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -79,7 +80,7 @@ func fill(b *testing.B, d database, n int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	insert, err := tx.Prepare("INSERT INTO " + d.table() + " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
+	insert, err := tx.Prepare("INSERT INTO " + d.table() + " (" + strings.Join(columns, ", ") + ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
 	if err != nil {
 		b.Fatal(err)
 	}

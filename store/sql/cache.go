@@ -51,28 +51,39 @@ func (c *cache) shard(account string) *cacheShard {
 	return &c.shards[maphash.String(c.seed, account)%uint64(len(c.shards))]
 }
 
-// get returns a copy of what is cached. If there is nothing, it returns the ticket that put wants.
-func (c *cache) get(account string) (rs []push.Registration, ok bool, ticket uint64) {
+// get returns a copy of what is cached.
+func (c *cache) get(account string) (rs []push.Registration, ok bool) {
 	if c == nil {
-		return nil, false, 0
+		return nil, false
 	}
 	s := c.shard(account)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.entries[account]
 	if e == nil {
-		return nil, false, s.changes
+		return nil, false
 	}
 	if c.keep >= 0 && time.Since(e.read) > c.keep {
 		s.remove(e)
-		return nil, false, s.changes
+		return nil, false
 	}
 	e.unlink()
 	s.push(e)
-	return cloneAll(e.registrations), true, 0
+	return cloneAll(e.registrations), true
 }
 
-// put caches a copy of what was read at the time of get's ticket, unless something was forgotten since.
+// ticket returns what put wants of whoever is about to read the account.
+func (c *cache) ticket(account string) uint64 {
+	if c == nil {
+		return 0
+	}
+	s := c.shard(account)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changes
+}
+
+// put caches a copy of what was read after the ticket was taken, unless something was forgotten since.
 func (c *cache) put(account string, rs []push.Registration, read time.Time, ticket uint64) {
 	if c == nil {
 		return

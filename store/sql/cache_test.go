@@ -26,20 +26,20 @@ func (c *cache) len() (n int) {
 func TestCacheAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCache(100, time.Minute)
-		_, _, ticket := c.get("a")
+		ticket := c.ticket("a")
 		c.put("a", nil, time.Now(), ticket)
 		time.Sleep(time.Minute)
-		if _, ok, _ := c.get("a"); !ok {
+		if _, ok := c.get("a"); !ok {
 			t.Error("it is gone before its time")
 		}
 		time.Sleep(time.Nanosecond)
-		if _, ok, _ := c.get("a"); ok {
+		if _, ok := c.get("a"); ok {
 			t.Error("it is there after its time")
 		}
 		forever := newCache(100, -1)
 		forever.put("a", nil, time.Now(), 0)
 		time.Sleep(10000 * time.Hour)
-		if _, ok, _ := forever.get("a"); !ok {
+		if _, ok := forever.get("a"); !ok {
 			t.Error("without a bound it is gone all the same")
 		}
 	})
@@ -48,12 +48,12 @@ func TestCacheAge(t *testing.T) {
 func TestCacheAgeCountsFromBeforeTheQuery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCache(100, time.Minute)
-		_, _, ticket := c.get("a")
+		ticket := c.ticket("a")
 		read := time.Now()
 		time.Sleep(30 * time.Second) // a slow database
 		c.put("a", nil, read, ticket)
 		time.Sleep(31 * time.Second)
-		if _, ok, _ := c.get("a"); ok {
+		if _, ok := c.get("a"); ok {
 			t.Error("the time of the query was not counted")
 		}
 	})
@@ -65,10 +65,10 @@ func TestCacheDoesNotPutWhatWasReadBeforeAChange(t *testing.T) {
 		"forgetAll": func(c *cache) { c.forgetAll() },
 	} {
 		c := newCache(100, -1)
-		_, _, ticket := c.get("a")
+		ticket := c.ticket("a")
 		change(c)
 		c.put("a", cached("a"), time.Now(), ticket)
-		if _, ok, _ := c.get("a"); ok {
+		if _, ok := c.get("a"); ok {
 			t.Errorf("%s: what was read before is there after", name)
 		}
 	}
@@ -78,8 +78,8 @@ func TestCacheBound(t *testing.T) {
 	const size = 160
 	c := newCache(size, -1)
 	put := func(account string) {
-		if _, ok, ticket := c.get(account); !ok {
-			c.put(account, nil, time.Now(), ticket)
+		if _, ok := c.get(account); !ok {
+			c.put(account, nil, time.Now(), c.ticket(account))
 		}
 	}
 	for i := range 20 * size {
@@ -92,10 +92,10 @@ func TestCacheBound(t *testing.T) {
 	if c.len() < size*3/4 {
 		t.Errorf("only %d of %d accounts are cached", c.len(), size)
 	}
-	if _, ok, _ := c.get("the one that is used"); !ok {
+	if _, ok := c.get("the one that is used"); !ok {
 		t.Error("what is used all the time is gone")
 	}
-	if _, ok, _ := c.get("0"); ok {
+	if _, ok := c.get("0"); ok {
 		t.Error("what was not used for longest is still there")
 	}
 	c.forgetAll()
@@ -114,9 +114,9 @@ func TestCacheTogether(t *testing.T) {
 		wg.Go(func() {
 			for i := range 2000 {
 				account := fmt.Sprint((g + i) % 50)
-				switch rs, ok, ticket := c.get(account); {
+				switch rs, ok := c.get(account); {
 				case !ok:
-					c.put(account, cached(account), time.Now(), ticket)
+					c.put(account, cached(account), time.Now(), c.ticket(account))
 				case len(rs) != 1 || rs[0].Account != account || rs[0].Options[1].Values[0] != "3f2a9c0d7be14e55":
 					t.Errorf("got %+v for %s", rs, account)
 				default:
@@ -158,8 +158,7 @@ func BenchmarkCache(b *testing.B) {
 			runtime.GC()
 			runtime.ReadMemStats(&before)
 			for _, name := range names {
-				_, _, ticket := c.get(name)
-				c.put(name, cached(name)[:n], time.Now(), ticket)
+				c.put(name, cached(name)[:n], time.Now(), c.ticket(name))
 			}
 			runtime.GC()
 			runtime.ReadMemStats(&after)
@@ -167,7 +166,7 @@ func BenchmarkCache(b *testing.B) {
 			i := 0
 			for b.Loop() {
 				i++
-				if rs, ok, _ := c.get(names[i*7919%size]); !ok || len(rs) != n {
+				if rs, ok := c.get(names[i*7919%size]); !ok || len(rs) != n {
 					b.Fatal(ok, len(rs))
 				}
 			}

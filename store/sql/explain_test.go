@@ -67,6 +67,27 @@ func (c *recordedConn) ExecContext(ctx context.Context, query string, args []dri
 	return c.Conn.(driver.ExecerContext).ExecContext(ctx, query, args)
 }
 
+func (c *recordedConn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	s, err := c.Conn.(driver.ConnPrepareContext).PrepareContext(ctx, query)
+	return &recordedStmt{s, query, c.r}, err
+}
+
+type recordedStmt struct {
+	driver.Stmt
+	query string
+	r     *recorder
+}
+
+func (s *recordedStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
+	s.r.record(s.query, args)
+	return s.Stmt.(driver.StmtQueryContext).QueryContext(ctx, args)
+}
+
+func (s *recordedStmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+	s.r.record(s.query, args)
+	return s.Stmt.(driver.StmtExecContext).ExecContext(ctx, args)
+}
+
 func (c *recordedConn) BeginTx(ctx context.Context, o driver.TxOptions) (driver.Tx, error) {
 	return c.Conn.(driver.ConnBeginTx).BeginTx(ctx, o)
 }
@@ -113,7 +134,7 @@ func TestIndexes(t *testing.T) {
 			rows = 2000
 		}
 		fill := "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < " + fmt.Sprint(rows) + ") INSERT INTO " + d.table() +
-			" SELECT 'user' || i || '@example.com', 'push.example.net', 'n', NULL, '', '', i, 0, 0, 0, 0, '' FROM n"
+			" (account, service, node, options, key_id, client, enabled, errors, refusals, succeeded, disabled, cause) SELECT 'user' || i || '@example.com', 'push.example.net', 'n', NULL, '', '', i, 0, 0, 0, 0, '' FROM n"
 		for _, q := range []string{fill, "ANALYZE"} {
 			if _, err := db.Exec(q); err != nil {
 				t.Fatal(err)
@@ -132,8 +153,8 @@ func TestIndexes(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := s.Remove(ctx, one.Account, one.Key); err != nil {
-			t.Fatal(err)
+		for _, k := range []push.Key{one.Key, {Service: one.Service}, {}} {
+			mustRemove(t, s, one.Account, k)
 		}
 		mustList(t, s, one.Account)
 		for _, f := range []sqlstore.Filter{{}, {Account: one.Account}, {Before: time.Unix(0, 100)}, {Service: "gone.example"}, {Disabled: true}} {

@@ -275,7 +275,11 @@ func TestEndOfContext(t *testing.T) {
 			t.Fatal(err)
 		}
 		for name, call := range map[string]func(ctx context.Context) error{
-			"Enable": func(ctx context.Context) error { _, err := s.Enable(ctx, kept, 5); return err },
+			"Enable": func(ctx context.Context) error {
+				_, err := s.Enable(ctx, registration(account(0), "n1", 48*time.Hour), 5)
+				return err
+			},
+			"Remove": func(ctx context.Context) error { _, err := s.Remove(ctx, kept.Account, kept.Key); return err },
 			"Update": func(ctx context.Context) error { return s.Update(ctx, kept.Account, kept.Key, pushErrors(1)) },
 		} {
 			ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)

@@ -15,9 +15,9 @@ import (
 // ErrKey: a row is encrypted with a key that Options.Keys lacks. Add it, and remove a key only after Store.Reseal.
 var ErrKey = errors.New("sqlstore: the key that the row is encrypted with is missing from Options.Keys")
 
-// Keyring encrypts the publish options of registrations, which hold the secrets of push services, with AES-256-GCM; account, service,
-// node and client ID stay readable. A row is bound to its account and key: it cannot be moved to another. The zero value encrypts
-// nothing.
+// Keyring encrypts with AES-256-GCM what is secret in a registration, its publish options and what the client asked for, and what is kept of messages that wait;
+// account, service, node and client ID stay readable. What is sealed is bound to its account, key and column: it cannot be moved to another. The zero
+// value encrypts nothing.
 //
 // To rotate, give all nodes the new key, then make it Current, run Store.Reseal once, and remove the old one. The same way leads from plain
 // rows to encrypted ones and, with an empty Current, back. One key is good for 2^32 enables.
@@ -54,48 +54,91 @@ func newSealer(k Keyring) (*sealer, error) {
 	return s, nil
 }
 
-// seal returns what the columns options and key_id have to hold.
-func (s *sealer) seal(account string, k push.Key, options []push.Field) (data []byte, keyID string, err error) {
-	if options == nil {
-		return nil, "", nil
+// seal returns data as it is stored, tied to its place in the database: the parts of its name.
+func (s *sealer) seal(data []byte, place ...string) []byte {
+	if data == nil || s.current == "" {
+		return data
 	}
-	data, err = json.Marshal(options)
-	if err != nil || s.current == "" {
-		return data, "", err
-	}
-	return s.keys[s.current].Seal(nil, nil, data, binding(account, k)), s.current, nil
+	return s.keys[s.current].Seal(nil, nil, data, binding(place))
 }
 
-// open undoes seal.
-func (s *sealer) open(account string, k push.Key, column sql.Null[[]byte], keyID string) (options []push.Field, err error) {
-	if !column.Valid {
-		return nil, nil
+// open undoes seal, by whichever key it was.
+func (s *sealer) open(data []byte, keyID string, place ...string) ([]byte, error) {
+	if keyID == "" {
+		return data, nil
 	}
-	data := column.V
-	if keyID != "" {
-		aead := s.keys[keyID]
-		if aead == nil {
-			return nil, fmt.Errorf("%w: ID %q", ErrKey, keyID)
-		}
-		if data, err = aead.Open(nil, nil, data, binding(account, k)); err != nil {
-			return nil, fmt.Errorf("options do not open with key %q: %w", keyID, err)
-		}
+	aead := s.keys[keyID]
+	if aead == nil {
+		return nil, fmt.Errorf("%w: ID %q", ErrKey, keyID)
 	}
-	if err := json.Unmarshal(data, &options); err != nil {
-		return nil, errors.New("options are no JSON array of fields") // the parser's text would quote them
+	opened, err := aead.Open([]byte{}, nil, data, binding(place))
+	if err != nil {
+		return nil, fmt.Errorf("it does not open with key %q: %w", keyID, err)
 	}
-	if options == nil {
-		return nil, errors.New("options are the JSON value null")
-	}
-	return options, nil
+	return opened, nil
 }
 
-// binding is what a sealed row is tied to.
-func binding(account string, k push.Key) []byte {
+// binding is what sealed data is tied to.
+func binding(place []string) []byte {
 	var b []byte
-	for _, s := range []string{account, k.Service, k.Node} {
+	for _, s := range place {
 		b = strconv.AppendInt(b, int64(len(s)), 10)
 		b = append(append(b, ' '), s...)
 	}
 	return b
+}
+
+// secrets are the parts of a registration that are sealed, as they are stored.
+type secrets struct {
+	options, wishes sql.Null[[]byte]
+	keyID           string
+}
+
+// sealed returns the secrets of a registration.
+func (s *sealer) sealed(r *push.Registration) (sec secrets, err error) {
+	if r.Options != nil {
+		data, err := json.Marshal(r.Options)
+		if err != nil {
+			return sec, err
+		}
+		sec.options = sql.Null[[]byte]{V: s.seal(data, r.Account, r.Service, r.Node), Valid: true}
+	}
+	if !r.Wishes.Empty() {
+		data, err := r.Wishes.MarshalBinary()
+		if err != nil {
+			return sec, err
+		}
+		sec.wishes = sql.Null[[]byte]{V: s.seal(data, r.Account, r.Service, r.Node, "wishes"), Valid: true}
+	}
+	if sec.options.Valid || sec.wishes.Valid {
+		sec.keyID = s.current
+	}
+	return sec, nil
+}
+
+// reveal puts its secrets into r. Its errors do not quote them.
+func (s *sealer) reveal(sec secrets, r *push.Registration) error {
+	if sec.options.Valid {
+		data, err := s.open(sec.options.V, sec.keyID, r.Account, r.Service, r.Node)
+		if err != nil {
+			return fmt.Errorf("options: %w", err)
+		}
+		if err := json.Unmarshal(data, &r.Options); err != nil {
+			return errors.New("options are no JSON array of fields")
+		}
+		if r.Options == nil {
+			return errors.New("options are the JSON value null")
+		}
+	}
+	if sec.wishes.Valid {
+		data, err := s.open(sec.wishes.V, sec.keyID, r.Account, r.Service, r.Node, "wishes")
+		if err != nil {
+			return fmt.Errorf("wishes: %w", err)
+		}
+		r.Wishes = new(push.Wishes)
+		if err := r.Wishes.UnmarshalBinary(data); err != nil {
+			return errors.New("wishes are not as this release writes or reads them")
+		}
+	}
+	return nil
 }

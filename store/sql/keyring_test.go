@@ -63,9 +63,7 @@ func useSecrets(t *testing.T, s *sqlstore.Store) {
 			}
 		}
 		if i%2 == 0 {
-			if _, err := s.Remove(ctx, r.Account, r.Key); err != nil {
-				t.Fatal(err)
-			}
+			mustRemove(t, s, r.Account, r.Key)
 		}
 	}
 }

@@ -50,9 +50,10 @@ func TestListener(t *testing.T) {
 
 	r := registration("o'brien \u00fc@example.com", "n1", 0)
 	for name, change := range map[string]func() error{
-		"Enable": func() error { _, err := there.Enable(ctx, r, 5); return err },
+		"Enable": func() error { r.Client += "x"; _, err := there.Enable(ctx, r, 5); return err },
 		"Update": func() error { return there.Update(ctx, r.Account, r.Key, pushErrors(1)) },
 	} {
+		r.Client += "y"
 		mustEnable(t, there, r, 5)
 		want(t, heard, r.Account)
 		mustList(t, here, r.Account)
@@ -66,9 +67,7 @@ func TestListener(t *testing.T) {
 			t.Errorf("%s of another node: the cache still had the account", name)
 		}
 	}
-	if _, err := there.Remove(ctx, r.Account, r.Key); err != nil {
-		t.Fatal(err)
-	}
+	mustRemove(t, there, r.Account, r.Key)
 	want(t, heard, r.Account)
 	if n := len(mustList(t, here, r.Account)); n != 0 {
 		t.Errorf("%d registrations are left here", n)

@@ -149,14 +149,22 @@ func registration(account, node string, after time.Duration) push.Registration {
 	}
 }
 
-func mustEnable(tb testing.TB, s push.Store, r push.Registration, limit int) []push.Key {
+func mustEnable(tb testing.TB, s push.Store, r push.Registration, limit int) (before []push.Registration) {
 	tb.Helper()
 	before, err := s.Enable(ctx, r, limit)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	_, _, evicted := push.Enroll(before, r, limit)
-	return evicted
+	return before
+}
+
+func mustRemove(tb testing.TB, s push.Store, account string, k push.Key) (removed []push.Key) {
+	tb.Helper()
+	removed, err := s.Remove(ctx, account, k)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return removed
 }
 
 func mustList(tb testing.TB, s push.Store, account string) []push.Registration {
@@ -186,8 +194,10 @@ func TestStore(t *testing.T) {
 			"encrypted": {CacheSize: -1, Keys: keyring("k1", "k1")},
 		} {
 			t.Run(name, func(t *testing.T) {
+				o.Owner = name
 				s := d.open(t, &o)
 				pushtest.Store(t, func(t *testing.T) push.Store { return s })
+				pushtest.Keeper(t, func(t *testing.T) push.Keeper { return s })
 			})
 		}
 	})

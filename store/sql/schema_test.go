@@ -11,6 +11,7 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/store/sql"
 )
 
@@ -34,6 +35,7 @@ func version(t *testing.T, d database, db *sql.DB) (v, rows int) {
 
 func TestOpenTogether(t *testing.T) {
 	backends(t, func(t *testing.T, d database) {
+		current := len(steps(t, d))
 		var wg sync.WaitGroup
 		for i := range 8 {
 			db := d.handle(t)
@@ -50,7 +52,7 @@ func TestOpenTogether(t *testing.T) {
 		if n := len(mustList(t, d.open(t, nil), account(0))); n != 8 {
 			t.Errorf("%d registrations, want 8", n)
 		}
-		if v, rows := version(t, d, d.handle(t)); v != 1 || rows != 1 {
+		if v, rows := version(t, d, d.handle(t)); v != current || rows != 1 {
 			t.Errorf("the schema is at version %d in %d rows", v, rows)
 		}
 	})
@@ -59,7 +61,7 @@ func TestOpenTogether(t *testing.T) {
 func TestOpenTogetherProcesses(t *testing.T) {
 	backends(t, func(t *testing.T, d database) {
 		runTogether(t, d, "open", 4)
-		if v, rows := version(t, d, d.handle(t)); v != 1 || rows != 1 {
+		if v, rows := version(t, d, d.handle(t)); v != len(steps(t, d)) || rows != 1 {
 			t.Errorf("the schema is at version %d in %d rows", v, rows)
 		}
 	})
@@ -70,14 +72,14 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 		s := d.open(t, nil)
 		mustEnable(t, s, registration(account(0), "n1", 0), 0)
 		db := d.handle(t)
-		if _, err := db.Exec("UPDATE " + d.prefix + "schema SET version = 2"); err != nil {
+		if _, err := db.Exec("UPDATE " + d.prefix + "schema SET version = 99"); err != nil {
 			t.Fatal(err)
 		}
 		_, err := d.tryOpen(db, nil)
-		if !errors.Is(err, sqlstore.ErrNewerSchema) || !strings.Contains(err.Error(), "at version 2") {
+		if !errors.Is(err, sqlstore.ErrNewerSchema) || !strings.Contains(err.Error(), "at version 99") {
 			t.Errorf("got %v, want ErrNewerSchema with the version", err)
 		}
-		if v, _ := version(t, d, db); v != 2 {
+		if v, _ := version(t, d, db); v != 99 {
 			t.Errorf("the version was set to %d", v)
 		}
 	})
@@ -86,15 +88,56 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 // withStep returns the real migrations and one more.
 func withStep(t *testing.T, d database, statements string) fs.FS {
 	t.Helper()
-	name := "migrations/" + d.dialect.Name() + "/0001.sql"
-	first, err := fs.ReadFile(sqlstore.Migrations, name)
+	files := steps(t, d)
+	files["migrations/"+d.dialect.Name()+"/9999.sql"] = &fstest.MapFile{Data: []byte(statements)}
+	return files
+}
+
+// steps returns the real migrations.
+func steps(t *testing.T, d database) fstest.MapFS {
+	t.Helper()
+	names, err := fs.Glob(sqlstore.Migrations, "migrations/"+d.dialect.Name()+"/*.sql")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fstest.MapFS{
-		name:                                 {Data: first},
-		strings.Replace(name, "1.", "2.", 1): {Data: []byte(statements)},
+	files := fstest.MapFS{}
+	for _, name := range names {
+		data, err := fs.ReadFile(sqlstore.Migrations, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = &fstest.MapFile{Data: data}
 	}
+	return files
+}
+
+// TestUpgradeFromFirst opens tables as the first release left them.
+func TestUpgradeFromFirst(t *testing.T) {
+	backends(t, func(t *testing.T, d database) {
+		first := steps(t, d)
+		for name := range first {
+			if !strings.HasSuffix(name, "/0001.sql") {
+				delete(first, name)
+			}
+		}
+		db := d.handle(t)
+		if err := sqlstore.Migrate(ctx, db, d.dialect, d.prefix, first); err != nil {
+			t.Fatal(err)
+		}
+		_, err := db.Exec("INSERT INTO "+d.table()+" (account, service, node, options, key_id, client, enabled, errors, refusals, succeeded, disabled, cause) "+
+			"VALUES ($1, 's', 'n', $2, '', 'c', 7, 1, 2, 3, 4, 'gone')", account(0), []byte(`[{"var":"secret","values":["x"]}]`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := d.open(t, nil)
+		rs := mustList(t, s, account(0))
+		if len(rs) != 1 || rs[0].Wishes != nil || rs[0].Options[0].Values[0] != "x" || rs[0].Health.Errors != 1 || rs[0].Health.Cause != "gone" {
+			t.Fatalf("after the upgrade there is %+v", rs)
+		}
+		if err := s.Keep(ctx, account(0), []byte("state")); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestUpgrade(t *testing.T) {
@@ -104,13 +147,13 @@ func TestUpgrade(t *testing.T) {
 		db := d.handle(t)
 
 		broken := withStep(t, d, "ALTER TABLE {prefix}registrations ADD COLUMN extra TEXT; CREATE TABLE {prefix}registrations (a TEXT);")
-		if err := sqlstore.Migrate(ctx, db, d.dialect, d.prefix, broken); err == nil || !strings.Contains(err.Error(), "0002.sql") {
+		if err := sqlstore.Migrate(ctx, db, d.dialect, d.prefix, broken); err == nil || !strings.Contains(err.Error(), "9999.sql") {
 			t.Errorf("a migration that fails returned %v, without the file's name", err)
 		}
 		if _, err := db.Exec("SELECT extra FROM " + d.table()); err == nil {
 			t.Error("a migration that failed left a part of it")
 		}
-		if v, _ := version(t, d, db); v != 1 {
+		if v, _ := version(t, d, db); v != len(steps(t, d)) {
 			t.Errorf("a migration that failed left version %d", v)
 		}
 
@@ -125,8 +168,8 @@ func TestUpgrade(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if v, _ := version(t, d, db); v != 2 {
-			t.Errorf("the schema is at version %d, want 2", v)
+		if v, _ := version(t, d, db); v != len(steps(t, d))+1 {
+			t.Errorf("the schema is at version %d", v)
 		}
 		if n := len(mustList(t, s, account(0))); n != 1 {
 			t.Errorf("%d registrations after the upgrade, want 1", n)
@@ -139,7 +182,7 @@ func TestOpenWithoutRightToCreate(t *testing.T) {
 	db := d.handle(t)
 	d.open(t, nil)
 	user := strings.TrimSuffix(d.prefix, "_")
-	for _, q := range []string{"CREATE ROLE " + user + " LOGIN", "GRANT SELECT, INSERT, UPDATE, DELETE ON " + d.table() + " TO " + user,
+	for _, q := range []string{"CREATE ROLE " + user + " LOGIN", "GRANT SELECT, INSERT, UPDATE, DELETE ON " + d.table() + ", " + d.prefix + "kept TO " + user,
 		"GRANT SELECT ON " + d.prefix + "schema TO " + user} {
 		if _, err := db.Exec(q); err != nil {
 			t.Fatal(err)
@@ -151,11 +194,18 @@ func TestOpenWithoutRightToCreate(t *testing.T) {
 	if err := s.Update(ctx, account(0), registration("", "n1", 0).Key, pushErrors(1)); err != nil {
 		t.Error(err)
 	}
+	if err := s.Keep(ctx, account(0), []byte("state")); err != nil {
+		t.Error(err)
+	}
+	mustRemove(t, s, account(0), push.Key{})
 }
 
 func TestOptionsAreChecked(t *testing.T) {
 	d := newSQLite(t)
 	db := d.handle(t)
+	if err := d.open(t, &sqlstore.Options{Owner: strings.Repeat("o", sqlstore.MaxKey)}).Keep(ctx, account(0), nil); !errors.Is(err, sqlstore.ErrTooLong) {
+		t.Errorf("an owner that is too long: got %v, want ErrTooLong", err)
+	}
 	for name, o := range map[string]*sqlstore.Options{
 		"prefix":         {Prefix: "push; DROP TABLE x; --"},
 		"long prefix":    {Prefix: strings.Repeat("p", 33)},

@@ -23,6 +23,7 @@ import (
 	"log/slog"
 	mathrand "math/rand/v2"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -33,7 +34,7 @@ import (
 var (
 	// ErrCorrupt is wrapped by what Options.Corrupt is told of rows that cannot be read. The others of the account work; a new enable
 	// replaces the row.
-	ErrCorrupt = errors.New("sqlstore: unreadable registration")
+	ErrCorrupt = errors.New("sqlstore: unreadable row")
 	// ErrTooLong: account, service and node have more than MaxKey bytes together, which PostgreSQL could not index. Refuse such nodes.
 	ErrTooLong = errors.New("sqlstore: account, service and node are too long together")
 )
@@ -51,14 +52,17 @@ type Options struct {
 	// CacheFor is how long they are kept, and so how old an answer can be when another process changed the account. Default one minute;
 	// negative: as long as there is room, which is right where no other process changes the database, or where a postgres.Listener runs.
 	CacheFor time.Duration
-	// Keys encrypt the publish options. The zero value leaves them readable.
+	// Keys encrypt what is secret. The zero value leaves them readable.
 	Keys Keyring
+	// Owner names this process among those that share the database, and is the same after it was started again: what it keeps of accounts whose notifications
+	// wait (push.Keeper) is what it gets back. Where one process uses the database it can stay empty.
+	Owner string
 	// Corrupt is told of each row that cannot be read, with its key, whenever it is met; it may be called from several goroutines. Nil: it is
 	// logged by slog.Default.
 	Corrupt func(*CorruptError)
 }
 
-// CorruptError says which row cannot be read and why. It wraps ErrCorrupt and, where that is the reason, ErrKey.
+// CorruptError says which row cannot be read and why; without a key it is what is kept of the account. It wraps ErrCorrupt and, where that is the reason, ErrKey.
 type CorruptError struct {
 	Account string
 	push.Key
@@ -66,6 +70,9 @@ type CorruptError struct {
 }
 
 func (e *CorruptError) Error() string {
+	if e.Key == (push.Key{}) {
+		return fmt.Sprintf("%v of what is kept of %s: %v", ErrCorrupt, e.Account, e.Err)
+	}
 	return fmt.Sprintf("%v of %s at %s, node %q: %v", ErrCorrupt, e.Account, e.Service, e.Node, e.Err)
 }
 
@@ -73,6 +80,9 @@ func (e *CorruptError) Error() string {
 func (e *CorruptError) Unwrap() []error { return []error{ErrCorrupt, e.Err} }
 
 // Store is a push.Store in a SQL database. Safe for simultaneous use. It needs no Close; the database is its owner's to close, after the Engine.
+//
+// Changes that callers wait for at the same time are committed together (see writer.go), so that a slow disk bounds how long an answer takes, and not how many
+// there are a second: call it from many goroutines.
 //
 // Its methods block until ctx is done or they have an answer. A commit that is under way when ctx ends gets five more seconds; if there is no answer even
 // then, or the connection breaks within it, nobody knows whether it was made, and it can be repeated.
@@ -83,14 +93,17 @@ type Store struct {
 	sealer  *sealer
 	cache   *cache
 	// node marks this Store's notices.
-	node string
-	// writer holds a token while this process writes, if the database has one writer at a time.
-	writer chan struct{}
+	node   string
+	writer writer
+	tables *strings.Replacer
 
-	lists, queries atomic.Uint64
+	lists, queries, unchanged, writes, commits atomic.Uint64
 }
 
-var _ push.Store = (*Store)(nil)
+var (
+	_ push.Store  = (*Store)(nil)
+	_ push.Keeper = (*Store)(nil)
+)
 
 // Open returns a Store in db, whose tables it creates or brings up to date. Any number of nodes may do so at the same time. o may be nil.
 func Open(ctx context.Context, db *sql.DB, d *Dialect, o *Options) (*Store, error) {
@@ -118,9 +131,8 @@ func Open(ctx context.Context, db *sql.DB, d *Dialect, o *Options) (*Store, erro
 		return nil, err
 	}
 	s.cache = newCache(s.options.CacheSize, s.options.CacheFor)
-	if d.oneWriter {
-		s.writer = make(chan struct{}, 1)
-	}
+	s.tables = strings.NewReplacer("{registrations}", s.options.Prefix+"registrations", "{kept}", s.options.Prefix+"kept")
+	s.writer = writer{s: s, active: map[string]bool{}}
 	err = s.retry(ctx, func() error { return migrate(ctx, db, d, s.options.Prefix, migrations) })
 	if err != nil {
 		return nil, fmt.Errorf("sqlstore: open: %w", err)
@@ -132,71 +144,114 @@ func Open(ctx context.Context, db *sql.DB, d *Dialect, o *Options) (*Store, erro
 type Stats struct {
 	// Lists is the number of calls of List, Queries of those that asked the database.
 	Lists, Queries uint64
+	// Unchanged is the number of calls of Enable that had nothing to write, Writes of changes that were committed, Commits of the transactions that
+	// did it.
+	Unchanged, Writes, Commits uint64
 }
 
 // Stats returns the counts so far.
 func (s *Store) Stats() Stats {
-	return Stats{Lists: s.lists.Load(), Queries: s.queries.Load()}
+	return Stats{s.lists.Load(), s.queries.Load(), s.unchanged.Load(), s.writes.Load(), s.commits.Load()}
 }
 
-// table fills in the table's name.
-func (s *Store) table(query string) string {
-	return strings.ReplaceAll(query, "{registrations}", s.options.Prefix+"registrations")
-}
+// table fills in the tables' names.
+func (s *Store) table(query string) string { return s.tables.Replace(query) }
 
 // List implements push.Store. An account that is cached costs no query, and if it has no registrations no allocation.
 func (s *Store) List(ctx context.Context, account string) ([]push.Registration, error) {
 	s.lists.Add(1)
-	rs, ok, ticket := s.cache.get(account)
-	if ok {
+	if rs, ok := s.cache.get(account); ok {
 		return rs, nil
 	}
-	s.queries.Add(1)
-	read := time.Now()
-	err := s.retry(ctx, func() (err error) {
-		rs, err = s.query(ctx, s.db, "options, key_id", "account = $1", account)
-		return err
-	})
+	rs, err := s.read(ctx, account)
 	if err != nil {
 		return nil, fmt.Errorf("sqlstore: list %s: %w", account, err)
 	}
+	return rs, nil
+}
+
+// read reads an account past the cache, which learns of it.
+func (s *Store) read(ctx context.Context, account string) (rs []push.Registration, err error) {
+	s.queries.Add(1)
+	var records []record
+	ticket, read := s.cache.ticket(account), time.Now()
+	err = s.retry(ctx, func() error {
+		rows, err := s.db.QueryContext(ctx, s.table(selectAccount), account)
+		if err != nil {
+			return err
+		}
+		records, err = scan(rows)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	rs = s.readable(records)
 	s.cache.put(account, rs, read, ticket)
 	return rs, nil
 }
 
-// queryer is a database or a transaction.
-type queryer interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+// record is a row as it is stored.
+type record struct {
+	row
+	secrets
+	client                                         string
+	enabled, errors, refusals, succeeded, disabled int64
+	cause                                          string
 }
 
-// query reads registrations; those that cannot be read are reported and left out. options are the two columns to read them from.
-func (s *Store) query(ctx context.Context, db queryer, options, where string, args ...any) (rs []push.Registration, err error) {
-	rows, err := db.QueryContext(ctx, s.table("SELECT account, service, node, "+options+
-		", client, enabled, errors, refusals, succeeded, disabled, cause FROM {registrations} WHERE "+where), args...)
-	if err != nil {
-		return nil, err
-	}
+const (
+	columns       = "account, service, node, options, wishes, key_id, client, enabled, errors, refusals, succeeded, disabled, cause"
+	selectAccount = "SELECT " + columns + " FROM {registrations} WHERE account = $1"
+	upsert        = "INSERT INTO {registrations} (" + columns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+		ON CONFLICT (account, service, node) DO UPDATE SET options = excluded.options, wishes = excluded.wishes, key_id = excluded.key_id,
+		client = excluded.client, enabled = excluded.enabled, errors = excluded.errors, refusals = excluded.refusals,
+		succeeded = excluded.succeeded, disabled = excluded.disabled, cause = excluded.cause`
+)
+
+// scan reads all rows, and closes them.
+func scan(rows *sql.Rows) (records []record, err error) {
 	defer rows.Close()
 	for rows.Next() {
-		var (
-			r                            push.Registration
-			options                      sql.Null[[]byte]
-			keyID                        string
-			enabled, succeeded, disabled int64
-		)
-		err := rows.Scan(&r.Account, &r.Service, &r.Node, &options, &keyID, &r.Client, &enabled, &r.Health.Errors, &r.Health.Refusals,
-			&succeeded, &disabled, &r.Health.Cause)
+		var r record
+		err := rows.Scan(&r.account, &r.Service, &r.Node, &r.options, &r.wishes, &r.keyID, &r.client, &r.enabled, &r.errors, &r.refusals,
+			&r.succeeded, &r.disabled, &r.cause)
 		if err != nil {
 			return nil, err
 		}
-		if r.Options, err = s.sealer.open(r.Account, r.Key, options, keyID); err != nil {
+		records = append(records, r)
+	}
+	return records, rows.Err()
+}
+
+func (r *record) args() []any {
+	return []any{r.account, r.Service, r.Node, r.options, r.wishes, r.keyID, r.client, r.enabled, r.errors, r.refusals, r.succeeded, r.disabled, r.cause}
+}
+
+// registration returns what is stored, without its secrets.
+func (r *record) registration() push.Registration {
+	return push.Registration{Account: r.account, Key: r.Key, Client: r.client, Enabled: fromNanos(r.enabled),
+		Health: push.Health{Errors: int(r.errors), Refusals: int(r.refusals), Succeeded: fromNanos(r.succeeded), Disabled: fromNanos(r.disabled), Cause: r.cause}}
+}
+
+// record returns the row for a registration.
+func (s *Store) record(r *push.Registration) (record, error) {
+	sec, err := s.sealer.sealed(r)
+	return record{row{r.Account, r.Key}, sec, r.Client, nanos(r.Enabled), int64(r.Health.Errors), int64(r.Health.Refusals),
+		nanos(r.Health.Succeeded), nanos(r.Health.Disabled), r.Health.Cause}, err
+}
+
+// readable returns the registrations in records. Those that cannot be read are reported and left out.
+func (s *Store) readable(records []record) (rs []push.Registration) {
+	for i := range records {
+		r := records[i].registration()
+		if err := s.sealer.reveal(records[i].secrets, &r); err != nil {
 			s.options.Corrupt(&CorruptError{r.Account, r.Key, err})
 			continue
 		}
-		r.Enabled, r.Health.Succeeded, r.Health.Disabled = fromNanos(enabled), fromNanos(succeeded), fromNanos(disabled)
 		rs = append(rs, r)
 	}
-	return rs, rows.Err()
+	return rs
 }
 
 // nanos returns t as it is stored: Unix time in nanoseconds, 0 for the zero time.
@@ -214,29 +269,42 @@ func fromNanos(n int64) time.Time {
 	return time.Unix(0, n).UTC()
 }
 
-// Enable implements push.Store.
+// Enable implements push.Store. One that says nothing new costs a query and no write.
 func (s *Store) Enable(ctx context.Context, r push.Registration, limit int) (before []push.Registration, err error) {
 	if n := len(r.Account) + len(r.Service) + len(r.Node); n > MaxKey {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLong, n, MaxKey)
 	}
+	before, err = s.read(ctx, r.Account)
+	if err != nil {
+		return nil, fmt.Errorf("sqlstore: enable %s: %w", r.Account, err)
+	}
+	if _, write, evicted := push.Enroll(before, r, limit); !write && len(evicted) == 0 {
+		s.unchanged.Add(1)
+		return before, nil
+	}
 	defer s.cache.forget(r.Account) // after an error too: nobody may know what came of it
-	err = s.transact(ctx, func(tx *sql.Tx) (err error) {
-		if s.dialect.enter != "" {
-			if _, err := tx.ExecContext(ctx, s.dialect.enter, s.options.Prefix+r.Account, s.Channel(), s.node+" "+r.Account); err != nil {
-				return err
-			}
-		}
-		if before, err = s.query(ctx, tx, "options, key_id", "account = $1", r.Account); err != nil {
+	err = s.write(ctx, r.Account, func(ctx context.Context, t *tx) error {
+		rows, err := t.query(ctx, s.table(selectAccount), r.Account)
+		if err != nil {
 			return err
 		}
+		records, err := scan(rows)
+		if err != nil {
+			return err
+		}
+		before = s.readable(records)
 		stored, write, evicted := push.Enroll(before, r, limit)
-		if write {
-			if err := s.put(ctx, tx, stored); err != nil {
+		if write && !slices.Contains(evicted, r.Key) {
+			record, err := s.record(&stored)
+			if err != nil {
+				return err
+			}
+			if _, err := s.change(ctx, t, upsert, record.args()...); err != nil {
 				return err
 			}
 		}
 		for _, k := range evicted {
-			if _, err := s.change(ctx, tx, "DELETE FROM {registrations} WHERE account = $1 AND service = $2 AND node = $3", r.Account, k.Service, k.Node); err != nil {
+			if _, err := s.change(ctx, t, deleteOne, r.Account, k.Service, k.Node); err != nil {
 				return err
 			}
 		}
@@ -248,64 +316,33 @@ func (s *Store) Enable(ctx context.Context, r push.Registration, limit int) (bef
 	return before, nil
 }
 
-// keys returns the keys of an account's rows, those that cannot be read included.
-func (s *Store) keys(ctx context.Context, db queryer, account string) (keys []push.Key, err error) {
-	rows, err := db.QueryContext(ctx, s.table("SELECT service, node FROM {registrations} WHERE account = $1"), account)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var k push.Key
-		if err := rows.Scan(&k.Service, &k.Node); err != nil {
-			return nil, err
-		}
-		keys = append(keys, k)
-	}
-	return keys, rows.Err()
-}
+const deleteAccount = "DELETE FROM {registrations} WHERE account = $1"
 
-// put inserts or replaces a row.
-func (s *Store) put(ctx context.Context, tx *sql.Tx, r push.Registration) error {
-	options, keyID, err := s.sealer.seal(r.Account, r.Key, r.Options)
-	if err != nil {
-		return err
-	}
-	_, err = tx.ExecContext(ctx, s.table(`INSERT INTO {registrations}
-		(account, service, node, options, key_id, client, enabled, errors, refusals, succeeded, disabled, cause)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-		ON CONFLICT (account, service, node) DO UPDATE SET options = excluded.options, key_id = excluded.key_id, client = excluded.client,
-		enabled = excluded.enabled, errors = excluded.errors, refusals = excluded.refusals, succeeded = excluded.succeeded,
-		disabled = excluded.disabled, cause = excluded.cause`),
-		r.Account, r.Service, r.Node, options, keyID, r.Client, nanos(r.Enabled),
-		r.Health.Errors, r.Health.Refusals, nanos(r.Health.Succeeded), nanos(r.Health.Disabled), r.Health.Cause)
-	return err
-}
+var (
+	deleteService = fmt.Sprintf("%s AND service = $2 AND substr(node, 1, %d) <> '%s'", deleteAccount, len(push.Push2Node), push.Push2Node)
+	deleteOne     = deleteAccount + " AND service = $2 AND node = $3"
+)
 
-// Remove implements push.Store.
+// Remove implements push.Store. It removes rows that cannot be read, too; with all of an account also what is kept of it, whoever owns it.
 func (s *Store) Remove(ctx context.Context, account string, k push.Key) (removed []push.Key, err error) {
+	query, args := deleteOne, []any{account, k.Service, k.Node}
+	switch {
+	case k.Service == "":
+		query, args = deleteAccount, args[:1]
+	case k.Node == "":
+		query, args = deleteService, args[:2]
+	}
 	defer s.cache.forget(account)
-	err = s.transact(ctx, func(tx *sql.Tx) error {
+	err = s.write(ctx, account, func(ctx context.Context, t *tx) (err error) {
+		rows, err := s.change(ctx, t, query, args...)
 		removed = nil
-		if s.dialect.enter != "" {
-			if _, err := tx.ExecContext(ctx, s.dialect.enter, s.options.Prefix+account, s.Channel(), s.node+" "+account); err != nil {
-				return err
-			}
+		for _, r := range rows {
+			removed = append(removed, r.Key)
 		}
-		keys, err := s.keys(ctx, tx, account)
-		if err != nil {
-			return err
+		if err == nil && k.Service == "" {
+			_, err = t.exec(ctx, s.table("DELETE FROM {kept} WHERE account = $1"), account)
 		}
-		for _, o := range keys {
-			if !k.Names(o) {
-				continue
-			}
-			if _, err := tx.ExecContext(ctx, s.table("DELETE FROM {registrations} WHERE account = $1 AND service = $2 AND node = $3"), account, o.Service, o.Node); err != nil {
-				return err
-			}
-			removed = append(removed, o)
-		}
-		return nil
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("sqlstore: remove %s: %w", account, err)
@@ -329,9 +366,9 @@ func (s *Store) Update(ctx context.Context, account string, k push.Key, u push.U
 	query += fmt.Sprintf(" WHERE account = $%d AND service = $%d AND node = $%d", n+1, n+2, n+3)
 	args = append(args, account, k.Service, k.Node)
 	defer s.cache.forget(account)
-	var changed []string
-	err := s.transact(ctx, func(tx *sql.Tx) (err error) {
-		changed, err = s.change(ctx, tx, query, args...)
+	var changed []row
+	err := s.write(ctx, account, func(ctx context.Context, t *tx) (err error) {
+		changed, err = s.change(ctx, t, query, args...)
 		return err
 	})
 	if err != nil {
@@ -343,93 +380,41 @@ func (s *Store) Update(ctx context.Context, account string, k push.Key, u push.U
 	return nil
 }
 
-// change runs a statement that changes rows, tells other nodes, and returns the account of each row.
-func (s *Store) change(ctx context.Context, tx *sql.Tx, query string, args ...any) (accounts []string, err error) {
-	query += " RETURNING account"
+// change runs a statement that changes rows, tells other nodes, and names the rows.
+func (s *Store) change(ctx context.Context, t *tx, query string, args ...any) (changed []row, err error) {
+	query += " RETURNING account, service, node"
 	if s.dialect.notifying != "" {
 		n := len(args)
 		query = fmt.Sprintf(s.dialect.notifying, query, n+1, n+2)
 		args = append(args, s.Channel(), s.node)
 	}
-	rows, err := tx.QueryContext(ctx, s.table(query), args...)
+	rows, err := t.query(ctx, s.table(query), args...)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var account string
-		if err := rows.Scan(&account); err != nil {
+		var r row
+		if err := rows.Scan(&r.account, &r.Service, &r.Node); err != nil {
 			return nil, err
 		}
-		accounts = append(accounts, account)
+		changed = append(changed, r)
 	}
-	return accounts, rows.Err()
+	return changed, rows.Err()
 }
-
-// turn waits for this process's turn to write.
-func (s *Store) turn(ctx context.Context) (release func(), err error) {
-	if s.writer == nil {
-		return func() {}, nil
-	}
-	select {
-	case s.writer <- struct{}{}:
-		return func() { <-s.writer }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// commitGrace is how long a transaction may go on after its caller's context has ended.
-const commitGrace = 5 * time.Second
-
-// transact runs f in a transaction, again if another transaction was in its way. f uses ctx; the transaction has a context of its own, so that
-// the end of ctx does not leave the outcome of a commit open. Even a single statement needs that: PostgreSQL may go on with one whose caller has
-// left, but does not commit.
-func (s *Store) transact(ctx context.Context, f func(tx *sql.Tx) error) error {
-	return s.retry(ctx, func() error {
-		release, err := s.turn(ctx)
-		if err != nil {
-			return err
-		}
-		defer release()
-		conn, err := s.db.Conn(ctx)
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		own, cancel := context.WithCancel(context.WithoutCancel(ctx))
-		defer cancel()
-		defer context.AfterFunc(ctx, func() { time.AfterFunc(commitGrace, cancel) })()
-		tx, err := conn.BeginTx(own, &sql.TxOptions{Isolation: s.dialect.isolation})
-		if err != nil {
-			return err
-		}
-		if err := f(tx); err != nil {
-			_ = tx.Rollback()
-			return err
-		}
-		if err := tx.Commit(); err != nil {
-			return commitError{err}
-		}
-		return nil
-	})
-}
-
-// patience is how long a call goes on trying against other processes' transactions.
-const patience = 10 * time.Second
 
 // retry calls f until it succeeds, fails for good, or ctx ends. A database does not say when it is free again, so it waits a few random
 // milliseconds in between.
 func (s *Store) retry(ctx context.Context, f func() error) error {
 	begin := time.Now()
-	for wait := time.Millisecond; ; wait = min(2*wait, 32*time.Millisecond) {
+	for wait := time.Millisecond; ; wait = min(2*wait, longestWait) {
 		err := f()
 		if err == nil {
 			return nil
 		}
-		if ctx.Err() != nil {
-			if !errors.Is(err, ctx.Err()) {
-				err = fmt.Errorf("%w: %w", ctx.Err(), err)
+		if over := ended(ctx); over != nil {
+			if !errors.Is(err, over) {
+				err = fmt.Errorf("%w: %w", over, err)
 			}
 			return err
 		}
@@ -441,6 +426,14 @@ func (s *Store) retry(ctx context.Context, f func() error) error {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// ended returns the error of ctx, also if its time has come and it does not know yet.
+func ended(ctx context.Context) error {
+	if deadline, ok := ctx.Deadline(); ok && ctx.Err() == nil && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
 }
 
 // Channel is the PostgreSQL channel of the notices of changes.

@@ -57,8 +57,11 @@ func (e *Element) Is(space, local string) bool {
 	return e.Name.Local == local && e.Name.Space == space
 }
 
-// Get returns an attribute, or "".
+// Get returns an attribute, or "". It is "" for nil.
 func (e *Element) Get(name string) string {
+	if e == nil {
+		return ""
+	}
 	for _, a := range e.Attr {
 		if a.Name.Local == name && a.Name.Space == "" {
 			return a.Value

@@ -20,6 +20,10 @@ const (
 	nsBind = "urn:ietf:params:xml:ns:xmpp-bind"
 	nsSM   = "urn:xmpp:sm:3"
 	nsPush = "urn:xmpp:push:0"
+
+	nsSASL2   = "urn:xmpp:sasl:2"
+	nsBind2   = "urn:xmpp:bind:0"
+	nsCarbons = "urn:xmpp:carbons:2"
 )
 
 // Login says who a client is.
@@ -27,6 +31,8 @@ type Login struct {
 	Domain, User, Password, Resource string
 	// Resumable turns stream management on.
 	Resumable bool
+	// Client is the client's stable ID. With one it logs in, binds and resumes in one step (XEP-0388, XEP-0386), and Resource is its tag.
+	Client string
 	// Got, if not nil, is told of each stanza that comes.
 	Got func(*element.Element)
 }
@@ -61,6 +67,9 @@ var ErrGone = errors.New("connection is gone")
 // Connect logs in on a new connection and binds the resource.
 func Connect(conn net.Conn, l Login) (*Client, error) {
 	c := newClient(conn, l)
+	if l.Client != "" {
+		return c, c.connectInline()
+	}
 	if err := c.authenticate(); err != nil {
 		conn.Close()
 		return nil, err
@@ -110,13 +119,22 @@ func (c *Client) ResumeAs(conn net.Conn, l Login) (*Client, error) {
 	defer c.mu.Unlock()
 	n := newClient(conn, l)
 	n.JID, n.resumeID, n.handled, n.sent, n.acked, n.inbox = c.JID, c.resumeID, c.handled, c.sent, c.acked, c.inbox
-	if err := n.authenticate(); err != nil {
-		conn.Close()
-		return nil, err
+	resume := element.New(nsSM, "resume", "previd", n.resumeID, "h", strconv.FormatUint(uint64(n.handled), 10))
+	var e *element.Element
+	var err error
+	if l.Client != "" {
+		if e, err = n.authenticateInline(resume); err == nil {
+			e = e.Child(nsSM, "resumed")
+		}
+	} else {
+		if err := n.authenticate(); err != nil {
+			conn.Close()
+			return nil, err
+		}
+		n.write(resume)
+		e, err = n.in.Next()
 	}
-	n.write(element.New(nsSM, "resume", "previd", n.resumeID, "h", strconv.FormatUint(uint64(n.handled), 10)))
-	e, err := n.in.Next()
-	if err != nil || !e.Is(nsSM, "resumed") {
+	if err != nil || e == nil || !e.Is(nsSM, "resumed") {
 		conn.Close()
 		return nil, fmt.Errorf("not resumed: %v %w", e, err)
 	}
@@ -147,6 +165,52 @@ func (c *Client) authenticate() error {
 	}
 	_, err = c.open()
 	return err
+}
+
+// authenticateInline logs in with XEP-0388 and asks for something more. It returns the success.
+func (c *Client) authenticateInline(more *element.Element) (*element.Element, error) {
+	features, err := c.open()
+	if err != nil {
+		return nil, err
+	}
+	if features.Child(nsSASL2, "authentication").Child(nsSASL2, "inline").Child(nsBind2, "bind") == nil {
+		return nil, fmt.Errorf("no XEP-0388 with XEP-0386: %s", features)
+	}
+	plain := base64.StdEncoding.EncodeToString([]byte("\x00" + c.login.User + "\x00" + c.login.Password))
+	c.write(element.New(nsSASL2, "authenticate", "mechanism", "PLAIN").Add(
+		element.New(nsSASL2, "initial-response").Add(plain),
+		element.New(nsSASL2, "user-agent", "id", c.login.Client).Add(element.New(nsSASL2, "software").Add("peer")), more))
+	e, err := c.in.Next()
+	if err == nil && !e.Is(nsSASL2, "success") {
+		err = fmt.Errorf("not logged in: %s", e)
+	}
+	return e, err
+}
+
+// connectInline logs in and binds in one step.
+func (c *Client) connectInline() error {
+	bind := element.New(nsBind2, "bind").Add(element.New(nsBind2, "tag").Add(c.login.Resource), element.New(nsCarbons, "enable"))
+	if c.login.Resumable {
+		bind.Add(element.New(nsSM, "enable", "resume", "true"))
+	}
+	success, err := c.authenticateInline(bind)
+	if err == nil {
+		bound := success.Child(nsBind2, "bound")
+		c.JID, c.resumeID = success.Child(nsSASL2, "authorization-identifier").Text(), bound.Child(nsSM, "enabled").Get("id")
+		if bound == nil || c.login.Resumable && c.resumeID == "" {
+			err = fmt.Errorf("not bound: %s", success)
+		} else {
+			_, err = c.in.Next() // the features
+		}
+	}
+	if err != nil {
+		c.conn.Close()
+		return err
+	}
+	c.conn.SetDeadline(time.Time{})
+	go c.read()
+	go c.acknowledge()
+	return nil
 }
 
 // open opens a stream and returns its features.

@@ -126,6 +126,9 @@ func (p *Prosody) Log() string {
 	return string(b)
 }
 
+// PID is its process.
+func (p *Prosody) PID() int { return p.cmd.Process.Pid }
+
 // Stop ends it.
 func (p *Prosody) Stop() {
 	p.cmd.Process.Signal(os.Interrupt)

@@ -78,11 +78,7 @@ func run(ctx context.Context, file string) error {
 		pc.Push.Store = store
 	}
 	if own.Trace != "" {
-		host := "localhost" // as jackal has it
-		if len(cfg.Hosts) > 0 {
-			host = cfg.Hosts[0].Domain
-		}
-		recorder, err := trace.NewRecorder(trace.RecorderConfig{Host: host, Policy: policy, Dir: own.Trace})
+		recorder, err := trace.NewRecorder(trace.RecorderConfig{Dir: own.Trace})
 		if err != nil {
 			return err
 		}

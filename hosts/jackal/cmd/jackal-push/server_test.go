@@ -146,7 +146,7 @@ func startWith(t *testing.T, dir string, cfg pushjackal.Config, change func(*jac
 
 	change(&jc)
 	var tape tape
-	recorder, err := trace.NewRecorder(trace.RecorderConfig{Host: "localhost", Policy: cfg.Push.Policy, Create: tape.create})
+	recorder, err := trace.NewRecorder(trace.RecorderConfig{Create: tape.create})
 	require.NoError(t, err)
 	cfg.Push.Observer = push.Observers(cfg.Push.Observer, recorder.Observer(), ts.seen.observer())
 	logger := kitlog.NewNopLogger()

@@ -2,7 +2,7 @@
 //
 //	pushstore [flags] list    [filter]                print registrations, without their publish options
 //	pushstore [flags] purge   [filter]                delete registrations; at least one part of a filter is needed
-//	pushstore [flags] delete  ACCOUNT SERVICE [NODE]  delete one registration, or with no NODE given the one without a node
+//	pushstore [flags] delete  ACCOUNT SERVICE [NODE]  delete one registration, or with no NODE given all of that service
 //	pushstore [flags] reseal                          encrypt again whatever is not encrypted with the current key
 //	pushstore [flags] migrate                         create the tables or bring them up to date, and nothing else
 //
@@ -118,6 +118,7 @@ Flags:`)
 			if err == nil && len(removed) == 0 {
 				err = push.ErrNotRegistered
 			}
+			fmt.Fprintln(stdout, len(removed), "registrations deleted")
 			return err
 		}
 	case "reseal":

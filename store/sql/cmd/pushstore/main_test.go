@@ -119,10 +119,12 @@ func testCommands(t *testing.T, database string) {
 		t.Errorf("list of encrypted registrations: %d lines", got)
 	}
 
-	must(t, "-database", database, "delete", "juliet@example.com", "push.example.net")
 	must(t, "-database", database, "delete", "juliet@example.com", "push.example.net", "n1")
 	if _, err := command(t, "-database", database, "delete", "juliet@example.com", "push.example.net", "n1"); !errors.Is(err, push.ErrNotRegistered) {
 		t.Errorf("deleting twice: %v", err)
+	}
+	if out := must(t, "-database", database, "delete", "juliet@example.com", "push.example.net"); !strings.HasPrefix(out, "1 ") {
+		t.Errorf("delete of a service: %s", out)
 	}
 	if out := must(t, "-database", database, "purge", "-disabled"); !strings.HasPrefix(out, "1 ") {
 		t.Errorf("purge: %s", out)
