@@ -12,11 +12,10 @@ import (
 // Closing: no event is taken any more, and all that waits goes out, again and again until it is accepted or time is over. What is left is handed to the Store, if
 // it can keep it, in the last part of that time; the rest is reported. Nothing is waited for beyond it: what hangs is left to itself.
 
-// closing is the first Close, which others wait for.
+// closing is the first Close, for which others wait.
 type closing struct {
 	once sync.Once
 	done chan struct{}
-	err  error
 }
 
 // work counts what may still call the host or change an account.
@@ -36,24 +35,24 @@ func (w *work) done() {
 	}
 }
 
-// Close sends what waits, and goes on trying until ctx ends, or for Policy.ReplyTimeout if ctx has no deadline. What is left then it hands to a Store that is a [Keeper], for which it takes a
-// part of the time at the end; if there is more, the error is an *UnsentError.
+// Close sends what waits, and goes on trying until ctx ends, or for Policy.ReplyTimeout if ctx has no deadline. What is left then it hands to a Store that is a [Keeper]; if there is
+// more, the error is an *UnsentError. The last part of the time is for that, and for what replies taught: a tenth, but a second at most, or with a Keeper a quarter, but 5 s at most.
 // It returns as soon as nothing is left to do, and never later than ctx ends, whatever of the host's hangs; what hangs changes nothing any more.
 // Replies of push services have to reach the Publisher until then: close the Engine before the streams. Others that
-// call Close meanwhile or later wait for the first, and get its error, or ctx's.
+// call Close meanwhile wait for the first, which has the report, and return nil, or ctx's error.
 func (e *Engine) Close(ctx context.Context) error {
 	first := false
 	e.close.once.Do(func() { first = true })
 	if !first {
 		select {
 		case <-e.close.done:
-			return e.close.err
-		default:
+			return nil
+		case <-ctx.Done():
 		}
 		select {
 		case <-e.close.done:
-			return e.close.err
-		case <-ctx.Done():
+			return nil
+		default:
 			return ctx.Err()
 		}
 	}
@@ -69,55 +68,53 @@ func (e *Engine) Close(ctx context.Context) error {
 	if deadline, ok := ctx.Deadline(); ok {
 		end = deadline
 	}
-	last := end
+	part := min(end.Sub(now)/10, time.Second)
 	if e.keeper != nil {
-		last = end.Add(-min(end.Sub(now)/4, 5*time.Second))
+		part = min(end.Sub(now)/4, 5*time.Second)
 	}
-	sending, stop := context.WithDeadline(ctx, last)
-	e.sendAll(sending)
-	stop()
-	var unkept map[string]bool
-	if e.keeper != nil && ctx.Err() == nil {
-		keeping, stop := context.WithDeadline(ctx, end)
-		e.keepAll(keeping)
+	if ctx.Err() == nil {
+		sending, stop := context.WithDeadline(ctx, end.Add(-part))
+		e.finish(sending, true)
+		stop()
+		e.sealed.Store(true)
+		e.recall() // who returns now is still heard
+		settling, stop := context.WithDeadline(ctx, end)
+		e.finish(settling, false)
+		if e.keeper != nil {
+			e.keepAll(settling)
+		}
 		stop()
 	}
-	_ = unkept
 	e.closed.Store(true)
 	e.cancel()
 	e.stop()
-	e.close.err = e.leftovers()
+	err := e.leftovers()
 	close(e.close.done)
-	return e.close.err
+	return err
 }
 
-// sendAll lets all that waits go out until nothing does, or ctx ends.
-func (e *Engine) sendAll(ctx context.Context) {
-	if ctx.Err() != nil {
-		e.flushAll() // it is tried, at least
-		return
-	}
-	for wait := 250 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-		busy := e.flushAll()
-		if !busy && e.work.n.Load() == 0 {
+// finish waits until nothing is left to do, or ctx ends. If sending, it lets all that waits go out, again and again.
+func (e *Engine) finish(ctx context.Context, sending bool) {
+	for wait := 250 * time.Millisecond; ctx.Err() == nil; wait = min(2*wait, 5*time.Second) {
+		if busy := sending && e.flushAll(); !busy && e.work.n.Load() == 0 {
 			return
 		}
 		again := time.NewTimer(wait)
-	idle:
-		for {
+		for waiting := true; waiting; {
 			select {
 			case <-ctx.Done():
-				again.Stop()
-				return
+				waiting = false
 			case <-again.C:
-				break idle
+				waiting = false
 			case <-e.work.zero:
-				if e.work.n.Load() == 0 && !e.waits() {
+				waiting = e.work.n.Load() > 0 || sending && e.unfinished()
+				if !waiting {
 					again.Stop()
 					return
 				}
 			}
 		}
+		again.Stop()
 	}
 }
 
@@ -190,8 +187,8 @@ func (en *entry) waits() bool {
 	return false
 }
 
-// waits tells whether something of any account is unfinished.
-func (e *Engine) waits() bool {
+// unfinished tells whether something of any account is.
+func (e *Engine) unfinished() bool {
 	for i := range e.shards {
 		s := &e.shards[i]
 		s.mu.Lock()
@@ -247,10 +244,16 @@ func (e *Engine) leftovers() error {
 				l.deferred = nil
 			}
 			if !en.busy && !en.keep.whole { // else somebody is at it
-				var eff Effects
-				en.Abandon(ReasonClosed, &eff)
-				for _, d := range eff.Drops {
-					left.Unsent = append(left.Unsent, Unsent{name, d})
+				for _, r := range en.regs {
+					if r.pace.inFlight && len(r.pace.flight) > 0 {
+						left.Unsent = append(left.Unsent, Unsent{Account: name, Drop: r.flightDrop(ReasonClosed, ""), Asked: true})
+						r.pace.flight = nil
+					}
+					var eff Effects
+					r.drop(r.pace.takeAll(), ReasonClosed, "", &eff)
+					for _, d := range eff.Drops {
+						left.Unsent = append(left.Unsent, Unsent{Account: name, Drop: d})
+					}
 				}
 			}
 			if en.mail != nil {

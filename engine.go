@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,29 +32,32 @@ type Engine struct {
 	log    *slog.Logger
 	obs    Observer
 	hooks  hooks
-	// none is the Store's ability to say without waiting that an account has nothing; keeper its ability to keep what waits.
-	none   func(account string) bool
+	// cached is the Store's ability to say without waiting what an account has; keeper its ability to keep what waits.
+	cached func(account string) ([]Registration, bool)
 	keeper Keeper
 	// telling: somebody is told of effects. watched: of every decision. debugs: the Logger is.
 	telling, watched, debugs bool
 
 	start  time.Time
 	shards [shardCount]shard
-	// closing: no event is taken any more. closed: the Engine does nothing any more.
-	closing, closed atomic.Bool
-	close           closing
-	work            work
+	// closing: no event is taken any more. sealed: nothing is sent any more. closed: the Engine does nothing any more.
+	closing, sealed, closed atomic.Bool
+	close                   closing
+	work                    work
 
 	// ctx is of everything that the host is asked; it ends when the Engine is closed.
 	ctx    context.Context
 	cancel context.CancelFunc
+	// sending is the Publisher's; recall ends it.
+	sending context.Context
+	recall  context.CancelFunc
 
-	gates  gates
-	back   background
-	lanes  laneStats
+	gates gates
+	back  background
+	lanes laneStats
 	// defers counts the events that wait for the Store, learned the registrations of which it has to be told.
 	defers, learned atomic.Int64
-	keeps  keeps
+	keeps           keeps
 }
 
 // New returns a running Engine, or everything that is wrong with cfg. It has no goroutine while it has nothing to do.
@@ -71,8 +75,10 @@ func New(cfg Config) (*Engine, error) {
 	if e.cfg.Store == nil {
 		e.cfg.Store = NewMemoryStore()
 	}
-	if n, ok := e.cfg.Store.(interface{ None(account string) bool }); ok {
-		e.none = n.None
+	if c, ok := e.cfg.Store.(interface {
+		Cached(account string) ([]Registration, bool)
+	}); ok {
+		e.cached = c.Cached
 	}
 	if k, ok := cfg.Store.(Keeper); ok { // not the memory that ends with this process
 		e.keeper = k
@@ -87,6 +93,7 @@ func New(cfg Config) (*Engine, error) {
 	e.watched = e.obs.Decided != nil || e.debugs
 	e.telling = e.watched || cfg.Resumption != nil || cfg.Logger != nil || cfg.Observer != nil
 	e.ctx, e.cancel = context.WithCancel(context.Background())
+	e.sending, e.recall = context.WithCancel(e.ctx)
 	e.gates.services = make(map[string]*gate)
 	for i := range e.shards {
 		e.shards[i].accounts = make(map[string]*entry)
@@ -149,8 +156,13 @@ func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
 	hash := hashID(name)
 	s := &e.shards[hash%shardCount]
 	if !s.kept.has(hash) {
-		if e.none != nil && !e.watched && !e.closing.Load() && !opens(ev) && e.keeps.ready.Load() && e.none(name) {
-			return e.passing(s, name, ev, d)
+		if !opens(ev) && !e.closing.Load() && e.keeps.ready.Load() {
+			if subject(ev).ID != "" { // what is not kept has no session
+				return e.passing(s, name, ev, d)
+			}
+			if rs, ok := e.recollect(name); ok && len(rs) == 0 {
+				return e.passing(s, name, ev, d)
+			}
 		}
 		return e.handleSlow(ctx, s, name, ev, d)
 	}
@@ -207,7 +219,7 @@ func plain(ev Event) bool {
 // unusable says what an event cannot do without and has not got.
 func unusable(ev Event) error {
 	if own(ev) == nil && ev != nil {
-		return fmt.Errorf("%w: %T is not one of this package's events; give the struct itself, push.SessionOpen{…}, and not a pointer to it", ErrEvent, ev)
+		return fmt.Errorf("%w: %v is not one of this package's events; give the struct itself, push.SessionOpen{…}, and not a pointer to it", ErrEvent, reflect.TypeOf(ev).String())
 	}
 	switch {
 	case subject(ev).Account == "":
@@ -251,43 +263,82 @@ func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event
 	if changesStore(ev) {
 		return e.change(ctx, s, name, ev, d)
 	}
-	var f Facts
-	if e.asks(ev) {
-		e.facts(ctx, name, ev, &f)
-	}
-	s.mu.Lock()
-	if s.closing {
-		s.mu.Unlock()
-		return ErrClosed
-	}
-	en := s.accounts[name]
-	if en == nil && !opens(ev) && e.keeps.ready.Load() && (subject(ev).ID != "" || e.none != nil && e.none(name)) { // what is not kept has no session
-		s.mu.Unlock()
-		return e.passing(s, name, ev, d)
-	}
-	if en == nil {
-		en = s.open(e, name)
-	}
 	e.work.add()
 	defer e.work.done()
-	if en.canDecide(ev) {
+	var f Facts
+	asked, looked := !e.asks(ev), e.cached == nil || !needsRegistrations(ev)
+	for {
+		seen := s.changes.Load()
+		s.mu.Lock()
+		if s.closing {
+			s.mu.Unlock()
+			return ErrClosed
+		}
+		en := s.accounts[name]
+		if !looked && (en == nil || !en.Loaded()) && e.keeps.ready.Load() {
+			looked = true
+			s.mu.Unlock()
+			rs, ok := e.recollect(name)
+			s.mu.Lock()
+			if ok && !s.closing {
+				if en = s.accounts[name]; en == nil {
+					en = s.open(e, name)
+				}
+				if !en.Loaded() && !en.busy && s.changes.Load() == seen && (en.lane == nil || en.lane.idle()) {
+					var eff Effects
+					e.load(en, rs, &eff)
+					e.tellEffects(en, e.now(), &eff, true)
+				}
+			}
+		}
+		if en == nil {
+			en = s.open(e, name)
+		}
+		if s.closing {
+			s.mu.Unlock()
+			return ErrClosed
+		}
+		if !en.canDecide(ev) {
+			return e.postpone(ctx, s, en, ev, d)
+		}
+		if !asked {
+			s.settle(e, en, e.now())
+			s.mu.Unlock()
+			e.facts(ctx, name, ev, &f)
+			asked = true
+			continue
+		}
 		if err := s.acquire(ctx, en); err != nil {
 			s.mu.Unlock()
 			return err
 		}
-		if en.canDecide(ev) {
-			keys := e.decide(s, en, ev, f, d)
-			told := e.release(s, en, true)
-			s.mu.Unlock()
-			e.dispatch(name, keys)
-			if told != nil {
-				<-told
-			}
-			return nil
+		if !en.canDecide(ev) {
+			e.release(s, en, false)
+			return e.postpone(ctx, s, en, ev, d)
 		}
-		e.release(s, en, false)
+		keys := e.decide(s, en, ev, f, d)
+		told := e.release(s, en, true)
+		s.mu.Unlock()
+		e.dispatch(name, keys)
+		if told != nil {
+			<-told
+		}
+		return nil
 	}
-	return e.postpone(ctx, s, en, ev, d)
+}
+
+// recollect returns what the Store has of an account, if it knows without waiting.
+func (e *Engine) recollect(account string) (rs []Registration, ok bool) {
+	if e.cached == nil {
+		return nil, false
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			_ = e.panicked(&e.hooks.list, r)
+			rs, ok = nil, false
+		}
+	}()
+	return e.cached(account)
 }
 
 // decide decides an event in the account's turn, and queues what there is to tell of it. The shard is locked when it is called and when it returns, but not

@@ -201,7 +201,7 @@ func (e *Engine) pump(g *gate) {
 
 // take returns the next publish, admitted, or arms the timer for the time at which there may be one. The gate is locked.
 func (e *Engine) take(g *gate) (*flight, bool) {
-	if g.head == len(g.ready) && len(g.prepared) == 0 || len(g.hung) >= hangLimit || e.closed.Load() {
+	if g.head == len(g.ready) && len(g.prepared) == 0 || len(g.hung) >= hangLimit || e.sealed.Load() {
 		if g.idle() {
 			g.quietSince = e.now()
 		}
@@ -312,7 +312,7 @@ func (e *Engine) publish(g *gate, f *flight) *flight {
 	}
 	g.mu.Unlock()
 	n := f.n
-	ctx, cancel := context.WithTimeout(e.ctx, e.policy.ReplyTimeout)
+	ctx, cancel := context.WithTimeout(e.sending, e.policy.ReplyTimeout)
 	var err error
 	if perr := e.guard(&e.hooks.publisher, func() error { err = e.cfg.Publisher.Publish(ctx, &n); return nil }); perr != nil {
 		err = perr

@@ -30,9 +30,9 @@ var (
 
 // hook is one function of the host's.
 type hook struct {
-	name                       string
+	name                      string
 	panics, overruns, skipped atomic.Uint64
-	logged                     atomic.Bool
+	logged                    atomic.Bool
 	// hangs is the number of calls that have overrun and not returned, hanging counts them by account.
 	hangs   atomic.Int32
 	mu      sync.Mutex
@@ -42,7 +42,7 @@ type hook struct {
 // hooks are all that a host has.
 type hooks struct {
 	liveness, vetoStanza, vetoPublish, unread, publisher, resumption, observer, logger hook
-	list, enable, remove, update, keep, kept                                            hook
+	list, enable, remove, update, keep, kept                                           hook
 }
 
 func (hs *hooks) all() []*hook {

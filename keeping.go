@@ -38,7 +38,9 @@ func (m KeepMode) String() string {
 func (m KeepMode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
 
 // UnmarshalText reads what MarshalText wrote.
-func (m *KeepMode) UnmarshalText(text []byte) error { return fromToken("keep mode", keepModes[:], m, text) }
+func (m *KeepMode) UnmarshalText(text []byte) error {
+	return fromToken("keep mode", keepModes[:], m, text)
+}
 
 // keepState is what the Store has been told of what waits for an account. The shard's lock guards it.
 type keepState struct {

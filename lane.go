@@ -67,17 +67,10 @@ func (l *lane) quiet() bool {
 	return !l.running && len(l.calls) == 0 && len(l.deferred) == 0 && len(l.learned) == 0 && !l.stale
 }
 
-func (l *lane) next() time.Time {
-	var next time.Time
-	for _, t := range []time.Time{l.readAt, l.writeAt} {
-		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
-			next = t
-		}
-	}
-	return next
-}
+// idle tells whether the Store is not being called for the account.
+func (l *lane) idle() bool { return !l.running && len(l.calls) == 0 }
 
-// push queues a call, and returns what is closed when it is applied. The shard is locked.
+// callStore queues a call, and returns what is closed when it is applied. The shard is locked.
 func (e *Engine) callStore(s *shard, en *entry, c *call) <-chan struct{} {
 	l := en.getLane()
 	c.done = make(chan struct{})
@@ -144,6 +137,9 @@ func (e *Engine) runCall(c *call) error {
 	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.StoreTimeout)
 	defer cancel()
 	if c.ctx != nil {
+		if err := c.ctx.Err(); err != nil { // nobody wants it any more
+			return err
+		}
 		defer context.AfterFunc(c.ctx, cancel)()
 	}
 	late := time.AfterFunc(e.cfg.StoreTimeout+hookGrace, func() {

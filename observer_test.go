@@ -29,7 +29,7 @@ func TestObserverIsToldWhatWasRead(t *testing.T) {
 			Decided: func(_ uint64, _ time.Time, ev Event, d *Decision, _ time.Duration) { told = append(told, ev.Name()) },
 		}})
 		handle(t, e, SessionOpen{Session: phoneSession}, ArchiveAdded{Account: juliet, Stanza: message("m1")})
-		assert.Equal(t, []string{"read " + juliet, "client phone", "session-open", "archive-added"}, told)
+		assert.Equal(t, []string{"session-open", "read " + juliet, "client phone", "archive-added"}, told)
 
 		told = nil
 		remove(t, store, phone)

@@ -255,6 +255,8 @@ type UnsentError struct {
 type Unsent struct {
 	Account string
 	Drop
+	// Asked: the push service was asked and has not answered, so it may have taken it.
+	Asked bool
 }
 
 func (e *UnsentError) Error() string {

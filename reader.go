@@ -194,8 +194,11 @@ func (e *Engine) Refresh(ctx context.Context, account string) error {
 		s.mu.Unlock()
 		return nil
 	}
-	var rs []Registration
-	var failed error
+	var (
+		rs     []Registration
+		failed error
+		told   <-chan struct{}
+	)
 	done := e.callStore(s, en, &call{
 		hook: &e.hooks.list,
 		run: func(ctx context.Context) (err error) {
@@ -210,7 +213,9 @@ func (e *Engine) Refresh(ctx context.Context, account string) error {
 			var eff Effects
 			e.load(en, rs, &eff)
 			e.tellEffects(en, e.now(), &eff, true)
-			return e.catchUp(s, en)
+			keys := e.catchUp(s, en)
+			told = e.deliver(s, en, true)
+			return keys
 		},
 	})
 	s.mu.Unlock()
@@ -218,6 +223,9 @@ func (e *Engine) Refresh(ctx context.Context, account string) error {
 	case <-done:
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+	if told != nil {
+		<-told
 	}
 	if failed != nil {
 		return fmt.Errorf("%w: %w", ErrStore, failed)

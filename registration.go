@@ -142,7 +142,11 @@ func (r Registration) sameRequest(o Registration) bool {
 // again is safe either way. What a method is given stays the caller's: a Store
 // copies what it keeps; what it returns is the caller's to change.
 //
-// A Store that can keep what waits, too, is a [Keeper].
+// A Store that can keep what waits, too, is a [Keeper]. One that may know the answer of List without asking anybody has another method,
+//
+//	Cached(account string) (rs []Registration, ok bool)
+//
+// which returns it, or false if it would have to wait. The Engine then decides most events without a goroutine. It must not wait for anything.
 type Store interface {
 	// List returns the account's registrations, tombstones included, in any order. An account that is not known has none,
 	// which is not an error.

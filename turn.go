@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/xmpp-push/push/internal/deadline"
@@ -24,6 +25,8 @@ type shard struct {
 	timer    *time.Timer
 	timerAt  time.Time
 	events   uint64
+	// changes counts what may have made a list of registrations stale that was not read in its account's lane.
+	changes atomic.Uint64
 	// closing: no event is taken any more.
 	closing bool
 	_       [64]byte
@@ -123,39 +126,43 @@ func (s *shard) settle(e *Engine, en *entry, now time.Time) {
 	if en.busy {
 		return // whoever has the turn will
 	}
-	var next time.Time
-	earlier := func(t time.Time) {
-		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
-			next = t
-		}
-	}
-	if en.mail != nil && en.mail.hook != nil {
-		earlier(en.mail.since.Add(e.cfg.HookTimeout))
-	}
+	next := en.Next()
 	if e.keeper != nil {
 		e.settleKeep(en, now)
-		earlier(en.keep.at.time())
+		next = earlier(next, en.keep.at.time())
 	}
-	if en.lane != nil {
-		earlier(en.lane.next())
+	if m := en.mail; m != nil && m.hook != nil {
+		next = earlier(next, m.since.Add(e.cfg.HookTimeout))
 	}
-	if en.Idle(now) && en.quiet() {
-		s.queue.Set(en, time.Time{})
-		if s.accounts[en.name] == en {
-			delete(s.accounts, en.name)
-			s.kept.remove(hashID(en.name))
+	if l := en.lane; l != nil {
+		next = earlier(next, earlier(l.readAt, l.writeAt))
+	}
+	if idle, ok := en.idleAt(); ok {
+		if !now.Before(idle) && en.quiet() {
+			s.queue.Set(en, time.Time{})
+			if s.accounts[en.name] == en {
+				delete(s.accounts, en.name)
+				s.kept.remove(hashID(en.name))
+			}
+			return
 		}
-		return
-	}
-	earlier(en.Next())
-	if idle, ok := en.idleAt(); ok && now.Before(idle) {
-		earlier(idle)
+		if now.Before(idle) {
+			next = earlier(next, idle)
+		}
 	}
 	if e.closed.Load() {
 		next = time.Time{}
 	}
 	s.queue.Set(en, next)
 	s.arm(e, now)
+}
+
+// earlier returns the first of two times, of which a zero one is never.
+func earlier(t, u time.Time) time.Time {
+	if t.IsZero() || !u.IsZero() && u.Before(t) {
+		return u
+	}
+	return t
 }
 
 // quiet tells whether nothing is to be told or stored of the account any more.

@@ -31,7 +31,9 @@ func (e *Engine) change(ctx context.Context, s *shard, name string, ev Event, d 
 	defer e.work.done()
 	ev = keepEvent(ev)
 	c, res := e.changing(s, en, ev)
-	c.ctx = ctx
+	wanted, leave := context.WithCancel(ctx)
+	defer leave()
+	c.ctx = wanted
 	res.d = d
 	if l := en.lane; l != nil && len(l.learned) > 0 { // it has to know what it changes
 		e.writeNow(s, en)
@@ -80,6 +82,7 @@ type changed struct {
 func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 	name, res := en.name, &changed{}
 	finish := func(d *Decision, err error) {
+		s.changes.Add(1)
 		res.err, res.done = err, true
 		if res.d != nil {
 			*res.d = *d
