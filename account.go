@@ -191,7 +191,7 @@ func (a *Account) remove(r *registration, reason Reason, e *Effects) {
 func (a *Account) Handle(ev Event, f Facts, d *Decision) {
 	d.reset(a.name)
 	d.Answers.Elsewhere = f.Elsewhere
-	switch e := ev.(type) {
+	switch e := a.addressed(ev).(type) {
 	case SessionOpen:
 		a.open(e, d)
 	case SessionRestored:
@@ -203,6 +203,9 @@ func (a *Account) Handle(ev Event, f Facts, d *Decision) {
 	case PushEnable:
 		a.enable(e, f.Now, d)
 	case PushDisable:
+		if e.Service == "" {
+			return // the device has none with Push 2.0
+		}
 		for _, r := range a.matching(e.Key) {
 			a.remove(r, ReasonDisabledByUser, &d.Effects)
 		}
@@ -274,7 +277,7 @@ func (a *Account) enable(e PushEnable, now time.Time, d *Decision) {
 			kind, reason = ChangeEnabled, ReasonReenabled
 		}
 		later := func(o *registration) bool { return o.Enabled.After(old.Enabled) }
-		n, _ = n.renew(old.Registration, len(a.regs) >= max(a.policy.MaxRegistrations, 1) && slices.ContainsFunc(a.regs, later))
+		n, _ = n.renew(old.Registration, a.policy.MaxRegistrations > 0 && slices.ContainsFunc(a.regs, later))
 	}
 	r := a.put(n)
 	d.change(e.Key, kind, reason, "")
@@ -289,6 +292,11 @@ func (a *Account) enable(e PushEnable, now time.Time, d *Decision) {
 			c.Reason = ReasonOperator
 		}
 		d.Changes = append(d.Changes, c)
+	}
+	for _, o := range slices.Clone(a.regs) {
+		if o.sameDevice(r.Registration) {
+			a.remove(o, ReasonReplaced, &d.Effects)
+		}
 	}
 	if len(a.regs) > a.policy.MaxRegistrations {
 		for _, k := range Evict(a.Registrations(), a.policy.MaxRegistrations) {

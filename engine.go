@@ -370,12 +370,12 @@ func (e *Engine) passing(s *shard, name string, ev Event, d *Decision) error {
 	s.mu.Lock()
 	number := s.number()
 	s.mu.Unlock()
-	now, ev, d := e.now(), keepEvent(ev), d.clone()
+	now, kept, own := e.now(), keepEvent(ev), d.clone()
 	if e.debugs {
-		_, _ = ask(e.ctx, e, &e.hooks.logger, name, func(context.Context) (struct{}, error) { e.logDecision(number, ev, d); return struct{}{}, nil })
+		_, _ = ask(e.ctx, e, &e.hooks.logger, name, func(context.Context) (struct{}, error) { e.logDecision(number, kept, own); return struct{}{}, nil })
 	}
 	if e.obs.Decided != nil {
-		_, _ = ask(e.ctx, e, &e.hooks.observer, name, func(context.Context) (struct{}, error) { e.obs.Decided(number, now, ev, d, 0); return struct{}{}, nil })
+		_, _ = ask(e.ctx, e, &e.hooks.observer, name, func(context.Context) (struct{}, error) { e.obs.Decided(number, now, kept, own, 0); return struct{}{}, nil })
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ type SessionID struct {
 // SessionOpen is raised when a client has bound a resource (RFC 6120 §7).
 type SessionOpen struct {
 	Session SessionID
-	// JID is the full JID that was bound. It is shown to people and decides nothing.
+	// JID is the full JID that was bound. It is shown to people; its resource names the device for Push 2.0, if there is no Client.
 	JID string
 	// Client is the stable client ID that SASL2 and Bind 2 carry (XEP-0388, XEP-0386), or empty. A registration that
 	// was enabled under the same ID is bound to this session at once (rule R14).

@@ -50,7 +50,9 @@ type keepState struct {
 	sum uint64
 	// kept: it keeps something. telling: it is being told. whole: all that waits is kept.
 	kept, telling, whole bool
-	fails                uint8
+	// interrupted: it was taken up, and what was in flight is not known to be tried again.
+	interrupted bool
+	fails       uint8
 }
 
 func (k *keepState) quiet() bool { return !k.kept && !k.telling }
@@ -254,7 +256,6 @@ func (e *Engine) takeUpOne(k Kept) {
 		return
 	}
 	var eff Effects
-	a.Interrupted(now, &eff)
 	for _, st := range a.Status(now).Sessions { // those of the process that kept it
 		a.close(st.ID, now, &eff)
 	}
@@ -270,7 +271,7 @@ func (e *Engine) takeUpOne(k Kept) {
 	}
 	a.sessions = en.sessions // opened meanwhile
 	en.Account = a
-	en.keep.kept = true
+	en.keep.kept, en.keep.interrupted = true, true
 	e.tellEffects(en, now, &eff, true)
 	e.deliver(s, en, false)
 	if en.waits() {

@@ -147,9 +147,13 @@ func (m *notified) slide() {
 	m.head = 0
 }
 
-// grow makes a table that is large enough for twice the number.
+// grow makes a table that is larger, and large enough.
 func (m *notified) grow() {
-	m.table = make([]uint32, max(2*len(m.table), 4*fewRemembered))
+	size := max(2*len(m.table), 4*fewRemembered)
+	for size < 2*m.len() {
+		size *= 2
+	}
+	m.table = make([]uint32, size)
 	for i := m.head; i < len(m.ring); i++ {
 		if r := m.ring[i]; r.at != forgotten {
 			m.table[m.find(r.hash&^hashFlags)] = uint32(i + 1)

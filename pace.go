@@ -40,6 +40,8 @@ type part struct {
 	at       [ClassUrgent + 1]instant
 	// text is of the newest stanza, if the policy includes it.
 	text *text
+	// carried are stanzas whose content goes along, oldest first.
+	carried []carried
 	// stanzas are what count counts, oldest first, as far as the policy has room. Those of one event and class that have no ID are one.
 	stanzas []noted
 	// over: it came to an end while it was in flight, because of spent, and is not tried again. Else spent is why those are not that are withdrawn.
@@ -106,6 +108,9 @@ func (p *part) merge(o *part, policy *Policy) {
 	p.wakes = p.wakes || o.wakes
 	if o.text != nil && (p.text == nil || o.text.at >= p.text.at) {
 		p.text = o.text
+	}
+	if len(o.carried) > 0 {
+		p.carried = newest(append(p.carried, o.carried...), maxCarried)
 	}
 	p.stanzas = newest(append(p.stanzas, o.stanzas...), policy.room())
 }
@@ -184,6 +189,9 @@ func (p *part) without(whole [ClassUrgent + 1]bool, is func(noted) bool) part {
 		}
 	}
 	p.nameless -= gone.nameless
+	if p.carried != nil {
+		p.uncarry(whole, gone.stanzas)
+	}
 	if p.text != nil && p.text.hash != 0 && slices.ContainsFunc(gone.stanzas, func(n noted) bool { return n.hash&^hashFlags == p.text.hash }) {
 		p.text = nil
 	}
@@ -433,7 +441,7 @@ func (p *pacer) begin(now time.Time, policy *Policy) {
 // finish ends a flight that is not tried again.
 func (p *pacer) finish() {
 	for i := range p.flight {
-		p.flight[i].from, p.flight[i].text = nil, nil
+		p.flight[i].from, p.flight[i].text, p.flight[i].carried = nil, nil, nil
 	}
 	p.flight, p.inFlight = p.flight[:0], false
 	p.tries, p.stripped, p.counted, p.retryAt = 0, false, 0, 0

@@ -52,6 +52,9 @@ type Policy struct {
 	MaxErrorsUnproven int
 	// MaxRefusals is the number of forbidden, not-authorized and not-allowed replies in a row that disables it. Default 3.
 	MaxRefusals int
+	// DisableAfter is how long publishes to a registration of Push 2.0 have to fail, with no success in between, for an error to disable it.
+	// Default 72 h.
+	DisableAfter time.Duration
 	// RetryDisabled, if more than zero, lets a registration that was disabled by errors be tried again after that long, once, with the next
 	// notification (XEP-0357 §7.1). Default: not.
 	RetryDisabled time.Duration
@@ -70,6 +73,10 @@ type Policy struct {
 	// it whether to alert. Default "New Message!"; NoStandIn turns it off.
 	StandIn   string
 	NoStandIn bool
+
+	// Contact is a URI at which push services reach the operator, such as "mailto:ops@example.com". It is the sub of tokens (RFC 8292 §2.1), of
+	// which some services want that it is there and is of mailto or https. Default: "xmpp:" and the server's domain.
+	Contact string
 
 	// Causes is how many of its events a notification names at most, the oldest being left out. Default 32.
 	Causes int
@@ -106,6 +113,7 @@ func (p Policy) withDefaults() Policy {
 	p.MaxErrors = orDefault(p.MaxErrors, 16)
 	p.MaxErrorsUnproven = min(orDefault(p.MaxErrorsUnproven, 3), p.MaxErrors)
 	p.MaxRefusals = orDefault(p.MaxRefusals, 3)
+	p.DisableAfter = orDefault(p.DisableAfter, 72*time.Hour)
 	p.ServiceInFlight = orDefault(p.ServiceInFlight, 64)
 	p.BreakAfter = orDefault(p.BreakAfter, 5)
 	p.ProbeEvery = orDefault(p.ProbeEvery, 10*time.Second)
@@ -143,6 +151,7 @@ func (p Policy) Validate() error {
 	positive("MaxErrors", int64(p.MaxErrors))
 	positive("MaxErrorsUnproven", int64(p.MaxErrorsUnproven))
 	positive("MaxRefusals", int64(p.MaxRefusals))
+	positive("DisableAfter", int64(p.DisableAfter))
 	positive("RetryDisabled", int64(p.RetryDisabled))
 	positive("ServiceInFlight", int64(p.ServiceInFlight))
 	positive("BreakAfter", int64(p.BreakAfter))

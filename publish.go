@@ -61,7 +61,10 @@ func (a *Account) Begin(k Key, now time.Time, e *Effects) (Notification, bool) {
 		}
 	}
 	p.begin(now, a.policy)
-	n := Notification{Account: a.name, Key: r.Key, Options: r.Options, Unread: int(r.unread), Try: int(p.tries)}
+	n := Notification{Account: a.name, Key: r.Key, Options: r.Options, Wishes: r.Wishes, Contact: a.policy.Contact, Unread: int(r.unread), Try: int(p.tries)}
+	if !p.stripped {
+		n.Carried = p.carried()
+	}
 	var at instant
 	for i := range p.flight {
 		f := &p.flight[i]
@@ -133,6 +136,7 @@ const (
 	// OutcomeRefused: disabled when it comes Policy.MaxRefusals times in a row.
 	OutcomeRefused
 	// OutcomeFailed: disabled when it comes Policy.MaxErrors times in a row; tried again later if the error says nothing about the notification.
+	// With Push 2.0 it is not tried again, and the registration is disabled when publishes have failed for Policy.DisableAfter.
 	OutcomeFailed
 	// OutcomeTooBig: sent once more without sender and body.
 	OutcomeTooBig
@@ -224,7 +228,10 @@ func (a *Account) End(k Key, reply Reply, now time.Time, e *Effects) Result {
 		return res
 	}
 	p := &r.pace
-	hadBody := !p.stripped && (a.policy.IncludeBody || a.policy.IncludeSender || a.policy.StandIn != "" && flightClass(p) >= ClassImportant)
+	if r.IsPush2() {
+		res.Outcome = a.classifyPush2(r, reply, now)
+	}
+	hadBody := !p.stripped && (a.policy.IncludeBody || a.policy.IncludeSender || a.policy.StandIn != "" && flightClass(p) >= ClassImportant || p.carried() != nil)
 	if res.Outcome == OutcomeTooBig && !hadBody {
 		res.Outcome = OutcomeFailed
 	}
@@ -232,7 +239,7 @@ func (a *Account) End(k Key, reply Reply, now time.Time, e *Effects) Result {
 	switch res.Outcome {
 	case OutcomeAccepted:
 		disabled := !h.Disabled.IsZero()
-		if h.Errors > 0 || h.Refusals > 0 || disabled || now.Sub(h.Succeeded) >= succeededEvery {
+		if h.Errors > 0 || h.Refusals > 0 || disabled || !h.Failing.IsZero() || now.Sub(h.Succeeded) >= succeededEvery {
 			res.Store, res.Update = true, Update{Succeeded: now}
 			*h = res.Update.Apply(*h)
 		}
@@ -241,6 +248,10 @@ func (a *Account) End(k Key, reply Reply, now time.Time, e *Effects) Result {
 		}
 		p.finish()
 	case OutcomeTransient:
+		if r.IsPush2() && !reply.Missing && h.Failing.IsZero() {
+			res.Store, res.Update = true, Update{Failing: now}
+			*h = res.Update.Apply(*h)
+		}
 		res.RetryAt = a.again(r, a.policy.backoff(a.name, k, int(p.tries)), now, e)
 	case OutcomeTooBig:
 		p.spaced = 0 // the service has passed nothing on
@@ -255,7 +266,7 @@ func (a *Account) End(k Key, reply Reply, now time.Time, e *Effects) Result {
 			*h = res.Update.Apply(*h)
 			p.counted = toInstant(now)
 		}
-		if res.Outcome == OutcomeFailed && h.Disabled.IsZero() && reply.worthTrying() {
+		if res.Outcome == OutcomeFailed && h.Disabled.IsZero() && reply.worthTrying() && !r.IsPush2() {
 			res.RetryAt = a.again(r, a.policy.backoff(a.name, k, int(p.tries)), now, e)
 			break
 		}
@@ -284,6 +295,17 @@ func (a *Account) again(r *registration, wait time.Duration, now time.Time, e *E
 	return time.Time{}
 }
 
+// Interrupted says that no reply will come to what is in flight, because the process that has sent it is gone: it goes out again, at once. Perhaps it was
+// accepted, and is then published twice; to leave it would be to lose what was not.
+func (a *Account) Interrupted(now time.Time, e *Effects) {
+	a.gone = nil
+	for _, r := range a.regs {
+		if r.pace.inFlight {
+			a.again(r, 0, now, e)
+		}
+	}
+}
+
 func flightClass(p *pacer) (class Class) {
 	for i := range p.flight {
 		if c, ok := p.flight[i].class(); ok {
@@ -297,6 +319,13 @@ func flightClass(p *pacer) (class Class) {
 func (a *Account) count(r *registration, o Outcome, reply Reply, now time.Time) Update {
 	var u Update
 	disable := true
+	if r.IsPush2() {
+		if u.Errors = 1; r.Health.Failing.IsZero() {
+			u.Failing = now
+		}
+		disable = a.failedForLong(r, now)
+		o = OutcomeAccepted // none of those below
+	}
 	switch o {
 	case OutcomeRefused:
 		u.Refusals = 1

@@ -1,6 +1,7 @@
 package push
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/xml"
 	"errors"
@@ -215,14 +216,56 @@ func (p *payload) token(w *WebPush, alg, key string) {
 
 }
 
-// Carried is a stanza that goes along with a notification, encrypted for the client.
-type Carried struct {
-	// Stanza is the stanza. Its XML is left out where it was too large to keep.
-	Stanza Stanza
-	// Archive is the ID by which the account's archive has it, or empty.
-	Archive string
-	// Send says how, for a registration of Push 2.0.
-	Send *WebPush
+// addressed returns an event with the key of the registration that a request of Push 2.0 is about: that of the session's device. A session that is
+// not known is taken for a device of its own.
+func (a *Account) addressed(ev Event) Event {
+	switch e := ev.(type) {
+	case PushEnable:
+		if e.Node == Push2Node {
+			e.Node += a.device(e.Session.ID)
+			return e
+		}
+	case PushDisable:
+		if e.Node == Push2Node {
+			e.Node += a.device(e.Session.ID)
+			for _, r := range a.regs {
+				if r.Node == e.Node {
+					e.Service = r.Service
+				}
+			}
+			return e
+		}
+	default:
+	}
+	return ev
+}
+
+// device names the device of a session: its client ID, else its resource.
+func (a *Account) device(session string) string {
+	if s := a.session(session); s != nil {
+		return cmp.Or(s.client, s.resource, s.id)
+	}
+	return session
+}
+
+// classifyPush2 is the table of outcomes of Push 2.0, whose draft goes by the error's type alone: what is of type wait is tried again, other errors
+// are not, whatever they say, and they disable a registration only when that has gone on for long. A publish that could not be sent says nothing
+// about it.
+func (a *Account) classifyPush2(r *registration, reply Reply, now time.Time) Outcome {
+	switch {
+	case reply.Vetoed != "":
+		return OutcomeDropped
+	case reply.OK():
+		return OutcomeAccepted
+	case reply.Missing, reply.Type == "wait" && !a.failedForLong(r, now):
+		return OutcomeTransient
+	}
+	return OutcomeFailed
+}
+
+// failedForLong tells whether a registration of Push 2.0 has failed so long that an error disables it.
+func (a *Account) failedForLong(r *registration, now time.Time) bool {
+	return !r.Health.Failing.IsZero() && now.Sub(r.Health.Failing) >= a.policy.DisableAfter
 }
 
 // Split returns n as the notifications that each go as a stanza of their own: one for each stanza that it carries with Push 2.0, else n. All of them

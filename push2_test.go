@@ -434,3 +434,139 @@ func BenchmarkPush2(b *testing.B) {
 		})
 	}
 }
+
+// TestOneRegistrationADevice: a device is known by what SASL2 says of it, else by its resource, and has one registration at whatever service.
+func TestOneRegistrationADevice(t *testing.T) {
+	store := push.NewMemoryStore()
+	e, err := push.New(push.Config{Host: "example.com", Store: store, Publisher: push.PublisherFunc(func(context.Context, *push.Notification) error { return nil })})
+	require.NoError(t, err)
+	juliet := "juliet@example.com"
+	handle := func(ev push.Event) push.Decision {
+		d, err := e.Handle(t.Context(), ev)
+		require.NoError(t, err)
+		return d
+	}
+	session := func(id string) push.SessionID { return push.SessionID{Account: juliet, ID: id} }
+	handle(push.SessionOpen{Session: session("s1"), JID: juliet + "/balcony"})
+	handle(push.SessionOpen{Session: session("s2"), JID: juliet + "/x7", Client: "d4565f"})
+	ask := func(id, request string) {
+		q, err := push.ParseRequest(session(id), []byte(set(request)))
+		require.NoError(t, err)
+		require.Nil(t, q.Answer(t.Context(), e).Refusal)
+	}
+	enable := func(service string) string {
+		return `<enable xmlns='urn:xmpp:push2:0'><service>` + service + `</service><client>c</client><match profile='urn:xmpp:push2:match:all'/></enable>`
+	}
+	registered := func() (keys []string) {
+		rs, err := store.List(t.Context(), juliet)
+		require.NoError(t, err)
+		st, err := e.Inspect(t.Context(), juliet)
+		require.NoError(t, err)
+		require.Len(t, st.Registrations, len(rs))
+		for i, r := range rs {
+			assert.Equal(t, r.Key, st.Registrations[i].Key)
+			keys = append(keys, r.Service+" "+strings.TrimPrefix(r.Node, push.Push2Node))
+		}
+		return keys
+	}
+	ask("s1", enable("a.example.net"))
+	ask("s2", enable("a.example.net"))
+	ask("s2", `<enable xmlns='urn:xmpp:push:0' jid='a.example.net' node='n1'/>`)
+	assert.Equal(t, []string{"a.example.net n1", "a.example.net balcony", "a.example.net d4565f"}, registered())
+	ask("s1", enable("b.example.net"))
+	assert.Equal(t, []string{"a.example.net n1", "a.example.net d4565f", "b.example.net balcony"}, registered(), "the device has moved to another service")
+	ask("s2", `<disable xmlns='urn:xmpp:push:0' jid='a.example.net'/>`)
+	assert.Equal(t, []string{"a.example.net d4565f", "b.example.net balcony"}, registered(), "the protocols leave each other alone")
+	ask("s1", `<disable xmlns='urn:xmpp:push2:0'/>`)
+	assert.Equal(t, []string{"a.example.net d4565f"}, registered())
+	ask("s1", `<disable xmlns='urn:xmpp:push2:0'/>`)
+	assert.Equal(t, []string{"a.example.net d4565f"}, registered(), "nothing to disable is no error")
+	ask("s2", `<disable xmlns='urn:xmpp:push2:0'/>`)
+	assert.Empty(t, registered())
+
+	// A session without a name of its own is one, and what is not known as a session is, too.
+	handle(push.SessionOpen{Session: session("s3")})
+	ask("s3", enable("a.example.net"))
+	ask("s4", enable("a.example.net"))
+	assert.Equal(t, []string{"a.example.net s3", "a.example.net s4"}, registered())
+	require.NoError(t, e.Close(t.Context()))
+}
+
+// TestPush2Outcomes: with Push 2.0 the type of an error decides, and time whether a registration is disabled.
+func TestPush2Outcomes(t *testing.T) {
+	const juliet = "juliet@example.com"
+	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	reg := push.Registration{Account: juliet, Key: phone2, Wishes: notification2(nil).Wishes, Enabled: begin}
+	a := push.NewAccount(juliet, nil, []push.Registration{reg})
+	now, number := begin, 0
+	// publish lets a new message notify, and answers.
+	publish := func(reply push.Reply) (push.Result, push.Effects) {
+		t.Helper()
+		number++
+		var d push.Decision
+		var e push.Effects
+		st := push.Stanza{ID: fmt.Sprint("m", number), From: "romeo@example.net/x", To: juliet, Kind: push.KindMessage, Class: push.ClassImportant, Content: push.ContentText, Body: "x"}
+		a.Handle(push.Offline{Account: juliet, Stanza: st}, push.Facts{Now: now, Number: uint64(number)}, &d)
+		now = now.Add(time.Minute)
+		require.Equal(t, []push.Key{phone2}, a.Due(now, nil, &e))
+		n, ok := a.Begin(phone2, now, &e)
+		require.True(t, ok)
+		assert.Equal(t, reg.Wishes, n.Wishes)
+		res := a.End(phone2, reply, now, &e)
+		return res, e
+	}
+	health := func() push.Health { return a.Registrations()[0].Health }
+	cancel := push.Reply{Type: "cancel", Condition: "item-not-found"}
+	wait := push.Reply{Type: "wait", Condition: "gone"}
+
+	for _, reply := range []push.Reply{cancel, {Type: "cancel", Condition: "service-unavailable"}, {Type: "auth", Condition: "forbidden"}, {Type: "modify", Condition: "not-acceptable"}} {
+		res, e := publish(reply)
+		assert.Equal(t, push.OutcomeFailed, res.Outcome)
+		assert.Zero(t, res.RetryAt, "never again")
+		require.Len(t, e.Drops, 1)
+		assert.Equal(t, push.ReasonRejected, e.Drops[0].Reason)
+	}
+	assert.Equal(t, push.Health{Errors: 4, Failing: begin.Add(time.Minute)}, health())
+	for range 20 {
+		publish(cancel)
+	}
+	assert.Zero(t, health().Disabled, "however many: it has not gone on for long")
+
+	res, _ := publish(push.Reply{})
+	assert.Equal(t, push.Update{Succeeded: now}, res.Update)
+	assert.Equal(t, push.Health{Succeeded: now}, health())
+
+	res, e := publish(wait)
+	assert.Equal(t, push.OutcomeTransient, res.Outcome)
+	assert.Equal(t, push.Update{Failing: now}, res.Update, "whatever its condition")
+	assert.False(t, res.RetryAt.IsZero())
+	assert.Empty(t, e.Drops)
+	since := health().Failing
+
+	// What could not be sent says nothing, however long.
+	now = since.Add(100 * time.Hour)
+	n, ok := a.Begin(phone2, now, &e)
+	if !ok { // it was too old by then
+		res, _ = publish(push.Reply{Missing: true})
+	} else {
+		require.NotNil(t, n)
+		res = a.End(phone2, push.Reply{Missing: true}, now, &e)
+	}
+	assert.Equal(t, push.OutcomeTransient, res.Outcome)
+	assert.Zero(t, health().Disabled)
+
+	// A success in between starts the time anew.
+	now = now.Add(24 * time.Hour)
+	publish(push.Reply{})
+	publish(cancel)
+	since = now
+	now = since.Add(72*time.Hour - 2*time.Minute)
+	publish(cancel)
+	assert.Zero(t, health().Disabled)
+	now = since.Add(72 * time.Hour)
+	res, e = publish(wait)
+	assert.Equal(t, push.OutcomeFailed, res.Outcome, "even what could be tried again")
+	assert.Equal(t, now, health().Disabled)
+	require.Len(t, e.Changes, 1)
+	assert.Equal(t, push.ChangeDisabled, e.Changes[0].Kind)
+}

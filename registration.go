@@ -64,7 +64,8 @@ type Health struct {
 	Errors int
 	// Refusals counts forbidden, not-authorized and not-allowed in a row.
 	Refusals int
-	// Failing is when the first of the errors in a row came that Errors counts. Zero: there is none.
+	// Failing is when the first error came since the last success, for registrations of Push 2.0, which are not disabled before that is long ago.
+	// Zero: none came.
 	Failing time.Time
 	// Succeeded is when a publish was accepted first, or last as far as the store was told: it is refreshed about once a day.
 	// Zero: never.
@@ -91,9 +92,8 @@ func Enroll(before []Registration, r Registration, limit int) (stored Registrati
 	}
 	after := slices.Clone(before)
 	if i := slices.IndexFunc(before, func(o Registration) bool { return o.Key == r.Key }); i >= 0 {
-		full := limit > 0 && len(before) >= limit
 		later := func(o Registration) bool { return o.Enabled.After(before[i].Enabled) }
-		stored, write = r.renew(before[i], full && slices.ContainsFunc(before, later))
+		stored, write = r.renew(before[i], limit > 0 && slices.ContainsFunc(before, later))
 		after[i] = stored
 	} else {
 		after = append(after, r)
@@ -108,7 +108,7 @@ func (r Registration) sameDevice(o Registration) bool {
 }
 
 // renew returns what the enable r makes of old, which is stored under the same key, and whether that differs from old. inTurn says that the order in which
-// the account's registrations were enabled matters now.
+// the account's registrations were enabled changes, which decides which of them goes when there are too many.
 //
 // An enable says nothing about whether the push service takes what it is sent, so what is known of that stays: else a client that enables on
 // every connect would never be found out, and a device that has proved itself would be disabled as quickly as one that never worked. Only a tombstone starts
@@ -166,7 +166,7 @@ type Store interface {
 type Update struct {
 	// Errors and Refusals are added to the counters.
 	Errors, Refusals int
-	// Failing sets Health.Failing if that is zero. It comes with Errors.
+	// Failing sets Health.Failing if that is zero.
 	Failing time.Time
 	// Disabled makes it a tombstone as of this time, because of Cause. Errors and Refusals may be set with it.
 	Disabled time.Time

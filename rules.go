@@ -29,6 +29,9 @@ type question struct {
 	// hibernated; it was notified of this stanza before.
 	disabled, live, hibernated, seen bool
 
+	// match is the one of Push 2.0 that the stanza has met, or nil.
+	match *Match
+
 	// skipPlain is the policy's.
 	skipPlain bool
 }

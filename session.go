@@ -9,6 +9,8 @@ import (
 type session struct {
 	id     string
 	client string
+	// resource is that of the session's JID, if there is no client ID: it names the device then (Push 2.0).
+	resource string
 	// bound is the registration that the session has (rule R1), or nil.
 	bound *registration
 	// claim is the key of the registration that is the session's: the one that it enabled last, was restored with, or that remembers its client
@@ -49,13 +51,21 @@ func (a *Account) known(id string) *session {
 // enable again on every connect has to count as online while it is.
 func (a *Account) open(e SessionOpen, d *Decision) {
 	s := a.known(e.Session.ID)
-	s.client = e.Client
+	s.named(e.Client, e.JID)
 	a.claims++
 	s.since = a.claims
 	if r := a.ofClient(s.client); r != nil {
 		r.caughtUp()
 		a.give(s, r, &d.Effects)
 		d.bound(r.Key, s, RuleClient, ReasonClientID)
+	}
+}
+
+// named notes what tells the session's device from the account's others.
+func (s *session) named(client, jid string) {
+	s.client, s.resource = client, ""
+	if b := bare(jid); client == "" && len(b) < len(jid) {
+		s.resource = jid[len(b)+1:]
 	}
 }
 
@@ -76,7 +86,8 @@ func (a *Account) ofClient(client string) (found *registration) {
 func (a *Account) restore(e SessionRestored, now time.Time, d *Decision) {
 	s := a.known(e.Session.ID)
 	had := s.bound
-	s.client, s.bound, s.claim = e.Client, nil, nil
+	s.named(e.Client, e.JID)
+	s.bound, s.claim = nil, nil
 	s.hibernated, s.extended, s.unadvised, s.wakeAt = e.Hibernated, e.Hibernated && e.Extended, false, 0
 	if s.since = 0; a.loaded || !s.hibernated && !e.Superseded {
 		a.claims++

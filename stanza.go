@@ -53,6 +53,10 @@ type Stanza struct {
 	Content Content
 	// Held says that client state indication (XEP-0352) holds the stanza back for now: it notifies nobody (rule R13).
 	Held bool
+	// Archived: the account's archive has it, under ID. Of a stanza that ArchiveAdded names that goes without saying; Push 2.0 clients can ask to
+	// be notified of such stanzas only. ParseStanza sets it if the stanza has ID as the
+	// <stanza-id/> of its recipient's account (XEP-0359).
+	Archived bool
 	// NoStore: the sender wants it in no archive and no offline storage (<no-store/>, XEP-0334 §4.2), so that only a session can have it.
 	NoStore bool
 	// History: it is a copy of what was said before: a room's history (XEP-0203 delay by the room) or a query's result (XEP-0313).
@@ -210,6 +214,7 @@ type judged struct {
 	ns, from, to, id, body string
 	bodyDone               bool
 	noStore                bool
+	archived               string // the ID that it has in the archive of its recipient
 	// fallback: the body stands in for an element of the class table altogether. quotes are the parts of it that stand in for a reply's quotation.
 	fallback bool
 	quotes   [4]span
@@ -668,6 +673,9 @@ func (c *collector) endChild(m *judged) {
 		if m.Type == "groupchat" && c.uri == bare(m.from) { // else somebody else's, or made up (XEP-0359 §5)
 			d.RoomID, m.some = c.id, true
 		}
+		if c.uri != "" && c.uri == bare(m.to) {
+			m.archived = c.id
+		}
 	}
 }
 
@@ -711,6 +719,7 @@ func (c *collector) stanza(id string) (Stanza, error) {
 		Class:     class,
 		Kind:      c.outer.Kind,
 		Content:   content,
+		Archived:  id != "" && m.archived == id,
 	}
 	if st.Kind != KindMessage {
 		return st, nil

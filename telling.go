@@ -187,12 +187,12 @@ func (e *Engine) tellDecided(en *entry, number uint64, at time.Time, ev Event, d
 }
 
 func (e *Engine) tellDecision(en *entry, number uint64, at time.Time, ev Event, d *Decision, took time.Duration) {
-	ev, d = keepEvent(ev), d.clone()
+	kept, own := keepEvent(ev), d.clone()
 	if e.debugs {
-		en.tell(&e.hooks.logger, "", func() { e.logDecision(number, ev, d) })
+		en.tell(&e.hooks.logger, "", func() { e.logDecision(number, kept, own) })
 	}
 	if e.obs.Decided != nil {
-		en.tell(&e.hooks.observer, "", func() { e.obs.Decided(number, at, ev, d, took) })
+		en.tell(&e.hooks.observer, "", func() { e.obs.Decided(number, at, kept, own, took) })
 	}
 }
 

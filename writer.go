@@ -38,6 +38,9 @@ func (e *Engine) change(ctx context.Context, s *shard, name string, ev Event, d 
 	if l := en.lane; l != nil && len(l.learned) > 0 { // it has to know what it changes
 		e.writeNow(s, en)
 	}
+	if dis, ok := ev.(PushDisable); ok && dis.Node == Push2Node && !en.Loaded() {
+		e.read(s, en)
+	}
 	done := e.callStore(s, en, c)
 	s.mu.Unlock()
 	bound := time.NewTimer(e.cfg.StoreTimeout + hookGrace)
@@ -89,7 +92,7 @@ func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 			res.told = e.deliver(s, en, true)
 		}
 	}
-	if enable, ok := ev.(PushEnable); ok {
+	if enable, ok := en.addressed(ev).(PushEnable); ok {
 		var before []Registration
 		r := en.enabling(enable, e.now())
 		if r.Client == "" {
@@ -137,6 +140,19 @@ func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 	return &call{
 		hook: &e.hooks.remove,
 		run: func(ctx context.Context) (err error) {
+			if k.Node == Push2Node { // what was read before says of which service the device's registration is
+				s.mu.Lock()
+				if err := s.acquire(ctx, en); err != nil {
+					s.mu.Unlock()
+					return err
+				}
+				k = en.addressed(ev).(PushDisable).Key
+				e.release(s, en, false)
+				s.mu.Unlock()
+				if k.Service == "" {
+					return nil // it has none
+				}
+			}
 			removed, err = e.cfg.Store.Remove(ctx, name, k)
 			return err
 		},
@@ -225,6 +241,9 @@ func (ls *lesson) add(u Update) {
 	}
 	ls.after.Errors += u.Errors
 	ls.after.Refusals += u.Refusals
+	if ls.after.Failing.IsZero() {
+		ls.after.Failing = u.Failing
+	}
 	if !u.Disabled.IsZero() {
 		ls.after.Disabled, ls.after.Cause = u.Disabled, u.Cause
 	}

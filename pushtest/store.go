@@ -175,7 +175,7 @@ func same(a, b push.Registration) bool {
 
 func sameHealth(a, b push.Health) bool {
 	return a.Errors == b.Errors && a.Refusals == b.Refusals && a.Cause == b.Cause &&
-		a.Succeeded.Equal(b.Succeeded) && a.Disabled.Equal(b.Disabled)
+		a.Failing.Equal(b.Failing) && a.Succeeded.Equal(b.Succeeded) && a.Disabled.Equal(b.Disabled)
 }
 
 func sameOptions(a, b []push.Field) bool {
@@ -211,7 +211,7 @@ func enableStores(t *storeTest) {
 	t.want("romeo", r)
 
 	whole := t.registration("romeo", "push.example.net", "n2", time.Hour) // a store that is moved keeps its health
-	whole.Health = push.Health{Errors: 2, Refusals: 1, Succeeded: start, Disabled: start.Add(time.Minute), Cause: "gone"}
+	whole.Health = push.Health{Errors: 2, Refusals: 1, Failing: start.Add(-time.Hour), Succeeded: start, Disabled: start.Add(time.Minute), Cause: "gone"}
 	t.enable(whole, 5)
 	t.want("romeo", r, whole)
 
@@ -301,7 +301,7 @@ func enableEnrolls(t *storeTest) {
 	later := func(r *push.Registration) { r.Enabled = r.Enabled.Add(push.RenewAfter - time.Microsecond) }
 	muchLater := func(r *push.Registration) { r.Enabled = r.Enabled.Add(push.RenewAfter) }
 	worked := push.Update{Succeeded: start.Add(time.Second)}
-	failed := push.Update{Errors: 3, Refusals: 2}
+	failed := push.Update{Errors: 3, Refusals: 2, Failing: start.Add(time.Minute)}
 	gone := push.Update{Errors: 1, Disabled: start.Add(time.Minute), Cause: "gone"}
 	for name, c := range map[string]struct {
 		updates []push.Update
@@ -342,7 +342,7 @@ func enableEnrolls(t *storeTest) {
 	}
 }
 
-// enableInTurn: at the limit the order of the enables matters, however little time there was between them.
+// enableInTurn: where there is a limit the order of the enables matters, however little time there was between them.
 func enableInTurn(t *storeTest) {
 	a := t.registration("romeo", "push.example.net", "n1", 0)
 	b := t.registration("romeo", "push.example.net", "n2", time.Hour)
@@ -498,7 +498,7 @@ func noLimit(t *storeTest) {
 func updateAdds(t *storeTest) {
 	r := t.registration("romeo", "push.example.net", "n1", 0)
 	t.enable(r, 5)
-	for _, u := range []push.Update{{Errors: 1}, {Refusals: 1}, {Errors: 2, Refusals: 3}, {Errors: 1}} {
+	for _, u := range []push.Update{{Errors: 1}, {Refusals: 1}, {Errors: 2, Refusals: 3}, {Errors: 1, Failing: start.Add(time.Minute)}, {Errors: 1, Failing: start.Add(time.Hour)}} {
 		t.update(r, u)
 		r.Health = u.Apply(r.Health)
 		t.want("romeo", r)
@@ -511,7 +511,8 @@ func updateDisables(t *storeTest) {
 	for _, u := range []push.Update{
 		{Succeeded: start.Add(time.Second)},
 		{Errors: 2},
-		{Errors: 1, Disabled: start.Add(time.Minute), Cause: "internal-server-error"},
+		{Errors: 1, Failing: start.Add(time.Minute), Disabled: start.Add(time.Minute), Cause: "internal-server-error"},
+		{Errors: 1, Failing: start.Add(time.Hour), Disabled: start.Add(time.Minute), Cause: "internal-server-error"},
 		{Refusals: 1, Disabled: start.Add(time.Hour), Cause: "forbidden"},
 		{Disabled: start.Add(2 * time.Hour)},
 		{Errors: 1}, // a tombstone that is tried again
@@ -526,7 +527,7 @@ func updateSucceeds(t *storeTest) {
 	r := t.registration("romeo", "push.example.net", "n1", 0)
 	t.enable(r, 5)
 	for _, u := range []push.Update{
-		{Errors: 2, Refusals: 1},
+		{Errors: 2, Refusals: 1, Failing: start},
 		{Succeeded: start.Add(time.Second)},
 		{Errors: 1, Disabled: start.Add(time.Minute), Cause: "gone"},
 		{Succeeded: start.Add(time.Hour)},
@@ -680,7 +681,7 @@ func randomCalls(t *storeTest) {
 			t.wantKeys(fmt.Sprintf("call %d: removed", i), t.remove(r.Account, k), m.remove(r.Account, k)...)
 			continue
 		case 4:
-			u.Errors = 1 + rng.IntN(2)
+			u.Errors, u.Failing = 1+rng.IntN(2), at
 		case 5:
 			u.Refusals = 1
 		case 6:

@@ -41,6 +41,9 @@ var faults = map[string]string{
 	"the new one stays":          "the limit can evict several, and the new one",
 	"zero is a limit":            "a limit below 1 is none",
 	"counters are set":           "update adds to the counters",
+	"failing is the last":        "update adds to the counters",
+	"failing is dropped":         "update adds to the counters",
+	"success keeps failing":      "success resets and revives",
 	"success keeps errors":       "success resets and revives",
 	"removes the service":        "remove takes one, a service or the account",
 	"removes what looks like it": "remove takes one, a service or the account",
@@ -299,6 +302,16 @@ func (s *faulty) Update(_ context.Context, account string, k push.Key, u push.Up
 		return push.ErrNotRegistered
 	case s.is("counters are set") && u.Errors+u.Refusals > 0:
 		rs[i].Health.Errors, rs[i].Health.Refusals = u.Errors, u.Refusals
+	case s.is("failing is the last") && !u.Failing.IsZero():
+		rs[i].Health = u.Apply(rs[i].Health)
+		rs[i].Health.Failing = u.Failing
+	case s.is("failing is dropped"):
+		u.Failing = time.Time{}
+		rs[i].Health = u.Apply(rs[i].Health)
+	case s.is("success keeps failing") && !u.Succeeded.IsZero():
+		failing := rs[i].Health.Failing
+		rs[i].Health = u.Apply(rs[i].Health)
+		rs[i].Health.Failing = failing
 	case s.is("success keeps errors") && !u.Succeeded.IsZero():
 		rs[i].Health.Succeeded, rs[i].Health.Disabled, rs[i].Health.Cause = u.Succeeded, time.Time{}, ""
 	default:

@@ -26,6 +26,8 @@ const (
 	// R12: Prosody goes on publishing through a session whose registration is
 	// gone, and takes the registration, once it is back, for that session's.
 	notEnabled = "R12 not enabled"
+	// R1: of two sessions of one device the newer one has the registration. Prosody leaves it to both.
+	newer = "R1 newer session of the device"
 	// R14: Prosody stores the client ID, but does nothing with it.
 	client = "R14 bound by the client's ID"
 	// Prosody calls a stanza urgent although it is a headline, and does not
@@ -42,6 +44,10 @@ const (
 	alerted = "content: important here (invitation, file, subscription request)"
 	// Prosody publishes once for each class of a batch.
 	oneOfBatch = "one publish a batch"
+
+	// Here an important stanza goes at once, but with a second between two publishes. So what Prosody holds back may be sent before it is
+	// dropped, and the other way round.
+	interval = "a second between two publishes"
 
 	// What follows is not in the design's list.
 
@@ -142,6 +148,7 @@ type comparison struct {
 	events  []line // the event lines: number n is events[n-1]
 	xml     map[stanzaOf]string
 	replies bool // the trace has the services' replies
+	atOnce  bool // our policy is the default: an important stanza goes at once, and two publishes have a second between them
 
 	prosody   map[int]map[notice]int64 // by event: until when Prosody published it last
 	classes   map[stanzaOf]string      // Prosody's
@@ -154,6 +161,7 @@ type comparison struct {
 	resumptions, closings map[string][]int
 	enabling              map[string][]enabled
 	removals              map[address][]int
+	losses                map[loss][]int  // to a newer session
 	failed                map[address]int // event at which a service's error was first
 
 	counts map[string]int
@@ -165,10 +173,17 @@ type enabled struct {
 	address
 }
 
+// loss is a session and the registration that it had.
+type loss struct {
+	session string
+	address
+}
+
 // compare plays both sides against each other, and returns the first
 // difference that has no reason.
-func compare(trace, prosody []byte, ours *ours) (*comparison, error) {
+func compare(trace, prosody []byte, ours *ours, atOnce bool) (*comparison, error) {
 	c := &comparison{
+		atOnce:    atOnce,
 		xml:       map[stanzaOf]string{},
 		prosody:   map[int]map[notice]int64{},
 		classes:   map[stanzaOf]string{},
@@ -179,6 +194,7 @@ func compare(trace, prosody []byte, ours *ours) (*comparison, error) {
 		closings:    map[string][]int{},
 		enabling:    map[string][]enabled{},
 		removals:    map[address][]int{},
+		losses:      map[loss][]int{},
 		failed:      map[address]int{},
 
 		counts: map[string]int{},
@@ -326,6 +342,9 @@ func (c *comparison) readOurs(o *ours) error {
 				if c.waits(event) {
 					latest += window
 				}
+				if c.atOnce && c.laterThanProsody(event, k.notice, p.at) {
+					c.counts[interval]++
+				}
 				if p.at > latest {
 					return &difference{event, k.notice, fmt.Sprintf("published at %d, later than %d", p.at, latest)}
 				}
@@ -336,6 +355,12 @@ func (c *comparison) readOurs(o *ours) error {
 		}
 	}
 	return nil
+}
+
+// laterThanProsody tells whether the interval made us later.
+func (c *comparison) laterThanProsody(event int, n notice, at int64) bool {
+	theirs, ok := c.prosody[event][n]
+	return ok && at > theirs
 }
 
 func higher(a, b string) string {
@@ -349,6 +374,17 @@ type bound struct {
 	prosody  address // Prosody's session.push_identifier
 	ours     address // R1
 	byClient address // R14
+	// claim is the one that it has, or would have if no newer session had it, since is when it last made it its own.
+	claim      address
+	since      int
+	hibernated bool
+}
+
+func (b *bound) has() address {
+	if b.ours != (address{}) {
+		return b.ours
+	}
+	return b.byClient
 }
 
 // world is what the rules look at, kept while going through the trace.
@@ -357,6 +393,41 @@ type world struct {
 	enabled  map[string][]address // by account, the oldest first
 	clients  map[address]string
 	clientOf map[string]string // by session
+	claims   int
+	lost     []loss // in the last step, to newer sessions
+}
+
+// take gives a registration to a session, by its client's ID or otherwise, and takes it from the one that had it.
+func (w *world) take(id string, a address, byClient bool) {
+	s := w.sessions[id]
+	had := s.has()
+	for other, o := range w.sessions {
+		if o != s && o.user == s.user && o.has() == a {
+			o.ours, o.byClient = address{}, address{}
+			w.lost = append(w.lost, loss{other, a})
+		}
+	}
+	w.claims++
+	s.ours, s.byClient, s.claim, s.since = a, address{}, a, w.claims
+	if byClient {
+		s.ours, s.byClient = address{}, a
+	}
+	if had != (address{}) && had != a {
+		w.pass(s.user, had)
+	}
+}
+
+// pass gives a registration that its session has left to the newest connected session that had it before.
+func (w *world) pass(user string, a address) {
+	var heir *bound
+	for _, s := range w.sessions {
+		if s.user == user && s.has() == (address{}) && s.claim == a && !s.hibernated && (heir == nil || s.since > heir.since) {
+			heir = s
+		}
+	}
+	if heir != nil {
+		heir.ours = a
+	}
 }
 
 // remove takes registrations away. Prosody forgets the binding of the session
@@ -369,6 +440,9 @@ func (w *world) remove(a address, by string, all bool) {
 		}
 		if s.byClient == a {
 			s.byClient = address{}
+		}
+		if s.claim == a {
+			s.claim = address{}
 		}
 		if s.prosody == a && (all || id == by) {
 			s.prosody = address{}
@@ -384,8 +458,8 @@ const maxRegistrations = 5
 func (w *world) enable(session string, a address) (evicted address) {
 	list := slices.DeleteFunc(w.enabled[a.user], func(b address) bool { return a == b })
 	w.enabled[a.user] = append(list, a)
-	s := w.sessions[session]
-	s.prosody, s.ours, s.byClient = a, a, address{}
+	w.sessions[session].prosody = a
+	w.take(session, a, false)
 	if id := w.clientOf[session]; id != "" {
 		w.clients[a] = id
 	} else {
@@ -400,6 +474,7 @@ func (w *world) enable(session string, a address) (evicted address) {
 
 // step goes over one event, and returns the registrations that it took away.
 func (w *world) step(l line) (removed []address) {
+	w.lost = w.lost[:0]
 	s := w.sessions[l.Session]
 	if s == nil && l.Session != "" && l.Type != "session-open" {
 		return nil
@@ -410,13 +485,27 @@ func (w *world) step(l line) (removed []address) {
 		s := &bound{user: user}
 		w.sessions[l.Session] = s
 		w.clientOf[l.Session] = l.Client
+		var mine address
 		for _, a := range w.enabled[user] {
 			if l.Client != "" && w.clients[a] == l.Client {
-				s.byClient = a
+				mine = a
 			}
+		}
+		if mine != (address{}) {
+			w.take(l.Session, mine, true)
 		}
 	case "session-close":
 		delete(w.sessions, l.Session)
+		if a := s.has(); a != (address{}) {
+			w.pass(s.user, a)
+		}
+	case "hibernation-start":
+		s.hibernated = true
+	case "hibernation-end":
+		s.hibernated = false
+		if s.has() == (address{}) && s.claim != (address{}) {
+			w.take(l.Session, s.claim, false)
+		}
 	case "push-enable":
 		if a := w.enable(l.Session, address{s.user, l.Service, l.Node}); a != (address{}) {
 			removed = append(removed, a)
@@ -467,6 +556,9 @@ func (c *comparison) run() error {
 		n := i + 1
 		for _, a := range w.step(l) {
 			c.removals[a] = append(c.removals[a], n)
+		}
+		for _, lost := range w.lost {
+			c.losses[lost] = append(c.losses[lost], n)
 		}
 		switch s := w.sessions[l.Session]; l.Type {
 		case "hibernation-end":
@@ -619,7 +711,7 @@ func (c *comparison) removedBetween(a address, from, to int) bool {
 // waits tells whether the event's notifications wait for more.
 func (c *comparison) waits(event int) bool {
 	t := c.events[event-1].Type
-	return t == "ack-delayed" || t == "stanza-queued"
+	return c.atOnce || t == "ack-delayed" || t == "stanza-queued"
 }
 
 // whyNotSent explains a decision of ours at the event that was not published.
@@ -630,8 +722,12 @@ func (c *comparison) whyNotSent(event int, k notice) string {
 	if _, ok := c.within(c.removals[k.address], event); ok {
 		return notEnabled
 	}
-	if _, ok := c.within(c.resumptions[c.events[event-1].Session], event); ok {
+	session := c.events[event-1].Session
+	if _, ok := c.within(c.resumptions[session], event); ok {
 		return resumed
+	}
+	if _, ok := c.within(c.losses[loss{session, k.address}], event); ok {
+		return newer
 	}
 	return ""
 }
@@ -646,6 +742,8 @@ func (c *comparison) whyNotDecided(w *world, event int, k notice, earlier map[no
 		return outcome
 	case s != nil && c.prosody[event][k] >= l.At && s.prosody != k.address && c.enablesLater(l.Session, event, k):
 		return rebound
+	case s != nil && s.prosody == k.address && s.claim == k.address && s.has() != k.address:
+		return newer
 	case s != nil && s.prosody == k.address && s.ours != k.address:
 		return notEnabled
 	case earlier[k] != 0:
@@ -682,6 +780,9 @@ func (c *comparison) stillWaited(event int, k notice) bool {
 		if !ok {
 			end, ok = c.within(c.resumptions[c.events[e-1].Session], e)
 		}
+		if !ok {
+			end, ok = c.within(c.losses[loss{c.events[e-1].Session, k.address}], e)
+		}
 		return ok && end > event
 	}
 	return false
@@ -694,6 +795,8 @@ func (c *comparison) whyOnlyOurs(w *world, event int, k notice, dropped string, 
 	switch {
 	case l.Type == "archive-added" && !w.any(k.user, func(*bound) bool { return true }):
 		return noSession
+	case l.Type == "archive-added" && w.any(k.user, func(s *bound) bool { return s.prosody == k.address && s.claim == k.address && s.has() != k.address }):
+		return newer
 	case l.Type == "archive-added" && w.any(k.user, func(s *bound) bool { return s.prosody == k.address && s.ours != k.address }):
 		return notEnabled
 	case l.Type == "archive-added" && isCarbon(c.xml[k.of()]) && isCall(c.xml[k.of()]):
@@ -720,6 +823,9 @@ func (c *comparison) whyOnlyOurs(w *world, event int, k notice, dropped string, 
 	}
 	if e, ok := c.within(c.resumptions[l.Session], event); ok && when <= c.events[e-1].At {
 		return resumed
+	}
+	if e, ok := c.within(c.losses[loss{l.Session, k.address}], event); ok && when <= c.events[e-1].At {
+		return newer
 	}
 	return ""
 }

@@ -57,6 +57,25 @@ func TestAgainstProsody(t *testing.T) {
 	t.Log(total.String())
 }
 
+// TestAgainstProsodyAtOnce does the same under the default policy, whose times are other than Prosody's: who is notified of what stays the same.
+func TestAgainstProsodyAtOnce(t *testing.T) {
+	needProsody(t)
+	var total tally
+	for i := range max(*seeds/4, 2) {
+		seed := *firstSeed + uint64(i)
+		var random bytes.Buffer
+		if err := Generate(&random, seed, optionsFor(seed)); err != nil {
+			t.Fatal(err)
+		}
+		c, err := compareUnder(random.Bytes(), func(p trace.Policy) trace.Policy { return p }, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		total.add(c)
+	}
+	t.Log(total.String())
+}
+
 // TestGenerate: the same seed gives the same trace, and traces have every type
 // of event and every kind of stanza.
 func TestGenerate(t *testing.T) {
@@ -119,7 +138,7 @@ func TestRecording(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := compare(trace, prosody, ours)
+	c, err := compare(trace, prosody, ours, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,21 +147,24 @@ func TestRecording(t *testing.T) {
 	t.Log(total.String())
 }
 
-// compareTrace runs both sides over a trace, side by side.
-func compareTrace(trace []byte) (*comparison, error) {
+// compareTrace runs both sides over a trace, side by side, ours with Prosody's timing.
+func compareTrace(trace []byte) (*comparison, error) { return compareUnder(trace, asProsody, false) }
+
+// compareUnder runs both sides over a trace, side by side, ours under a policy.
+func compareUnder(text []byte, policy func(trace.Policy) trace.Policy, atOnce bool) (*comparison, error) {
 	var prosody []byte
 	var failed error
 	done := make(chan struct{})
 	go func() {
-		prosody, failed = drive(trace)
+		prosody, failed = drive(text)
 		close(done)
 	}()
-	ours, err := replay(trace)
+	ours, err := replayUnder(text, policy)
 	<-done
 	if err := errors.Join(failed, err); err != nil {
 		return nil, err
 	}
-	return compare(trace, prosody, ours)
+	return compare(text, prosody, ours, atOnce)
 }
 
 // needProsody skips the test where Prosody is not installed.

@@ -16,7 +16,10 @@ func asProsody(p trace.Policy) trace.Policy {
 }
 
 // replay runs our side over a trace.
-func replay(text []byte) (*ours, error) {
+func replay(text []byte) (*ours, error) { return replayUnder(text, asProsody) }
+
+// replayUnder is replay with what policy makes of the trace's.
+func replayUnder(text []byte, policy func(trace.Policy) trace.Policy) (*ours, error) {
 	o := &ours{}
 	r := trace.NewReplay(func(l *trace.Line) {
 		a := address{user: l.User, service: l.Service}
@@ -45,7 +48,7 @@ func replay(text []byte) (*ours, error) {
 			return o, err
 		}
 		if rec.Config != nil {
-			rec.Config.Policy = asProsody(rec.Config.Policy)
+			rec.Config.Policy = policy(rec.Config.Policy)
 		}
 		if err := r.Step(rec); err != nil {
 			return o, err

@@ -195,18 +195,18 @@ func (s *Store) read(ctx context.Context, account string) (rs []push.Registratio
 type record struct {
 	row
 	secrets
-	client                                         string
-	enabled, errors, refusals, succeeded, disabled int64
-	cause                                          string
+	client                                                  string
+	enabled, errors, refusals, failing, succeeded, disabled int64
+	cause                                                   string
 }
 
 const (
-	columns       = "account, service, node, options, wishes, key_id, client, enabled, errors, refusals, succeeded, disabled, cause"
+	columns       = "account, service, node, options, wishes, key_id, client, enabled, errors, refusals, failing, succeeded, disabled, cause"
 	selectAccount = "SELECT " + columns + " FROM {registrations} WHERE account = $1"
-	upsert        = "INSERT INTO {registrations} (" + columns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+	upsert        = "INSERT INTO {registrations} (" + columns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 		ON CONFLICT (account, service, node) DO UPDATE SET options = excluded.options, wishes = excluded.wishes, key_id = excluded.key_id,
 		client = excluded.client, enabled = excluded.enabled, errors = excluded.errors, refusals = excluded.refusals,
-		succeeded = excluded.succeeded, disabled = excluded.disabled, cause = excluded.cause`
+		failing = excluded.failing, succeeded = excluded.succeeded, disabled = excluded.disabled, cause = excluded.cause`
 )
 
 // scan reads all rows, and closes them.
@@ -215,7 +215,7 @@ func scan(rows *sql.Rows) (records []record, err error) {
 	for rows.Next() {
 		var r record
 		err := rows.Scan(&r.account, &r.Service, &r.Node, &r.options, &r.wishes, &r.keyID, &r.client, &r.enabled, &r.errors, &r.refusals,
-			&r.succeeded, &r.disabled, &r.cause)
+			&r.failing, &r.succeeded, &r.disabled, &r.cause)
 		if err != nil {
 			return nil, err
 		}
@@ -225,20 +225,20 @@ func scan(rows *sql.Rows) (records []record, err error) {
 }
 
 func (r *record) args() []any {
-	return []any{r.account, r.Service, r.Node, r.options, r.wishes, r.keyID, r.client, r.enabled, r.errors, r.refusals, r.succeeded, r.disabled, r.cause}
+	return []any{r.account, r.Service, r.Node, r.options, r.wishes, r.keyID, r.client, r.enabled, r.errors, r.refusals, r.failing, r.succeeded, r.disabled, r.cause}
 }
 
 // registration returns what is stored, without its secrets.
 func (r *record) registration() push.Registration {
 	return push.Registration{Account: r.account, Key: r.Key, Client: r.client, Enabled: fromNanos(r.enabled),
-		Health: push.Health{Errors: int(r.errors), Refusals: int(r.refusals), Succeeded: fromNanos(r.succeeded), Disabled: fromNanos(r.disabled), Cause: r.cause}}
+		Health: push.Health{Errors: int(r.errors), Refusals: int(r.refusals), Failing: fromNanos(r.failing), Succeeded: fromNanos(r.succeeded), Disabled: fromNanos(r.disabled), Cause: r.cause}}
 }
 
 // record returns the row for a registration.
 func (s *Store) record(r *push.Registration) (record, error) {
 	sec, err := s.sealer.sealed(r)
 	return record{row{r.Account, r.Key}, sec, r.Client, nanos(r.Enabled), int64(r.Health.Errors), int64(r.Health.Refusals),
-		nanos(r.Health.Succeeded), nanos(r.Health.Disabled), r.Health.Cause}, err
+		nanos(r.Health.Failing), nanos(r.Health.Succeeded), nanos(r.Health.Disabled), r.Health.Cause}, err
 }
 
 // readable returns the registrations in records. Those that cannot be read are reported and left out.
@@ -352,15 +352,13 @@ func (s *Store) Remove(ctx context.Context, account string, k push.Key) (removed
 
 // Update implements push.Store.
 func (s *Store) Update(ctx context.Context, account string, k push.Key, u push.Update) error {
-	query, args := "", []any(nil)
+	const adds = "UPDATE {registrations} SET errors = errors + $1, refusals = refusals + $2, failing = CASE failing WHEN 0 THEN $3 ELSE failing END"
+	query, args := adds, []any{u.Errors, u.Refusals, nanos(u.Failing)}
 	switch {
 	case !u.Succeeded.IsZero():
-		query, args = "UPDATE {registrations} SET errors = 0, refusals = 0, succeeded = $1, disabled = 0, cause = ''", []any{nanos(u.Succeeded)}
+		query, args = "UPDATE {registrations} SET errors = 0, refusals = 0, failing = 0, succeeded = $1, disabled = 0, cause = ''", []any{nanos(u.Succeeded)}
 	case !u.Disabled.IsZero():
-		query = "UPDATE {registrations} SET errors = errors + $1, refusals = refusals + $2, disabled = $3, cause = $4"
-		args = []any{u.Errors, u.Refusals, nanos(u.Disabled), u.Cause}
-	default:
-		query, args = "UPDATE {registrations} SET errors = errors + $1, refusals = refusals + $2", []any{u.Errors, u.Refusals}
+		query, args = adds+", disabled = $4, cause = $5", append(args, nanos(u.Disabled), u.Cause)
 	}
 	n := len(args)
 	query += fmt.Sprintf(" WHERE account = $%d AND service = $%d AND node = $%d", n+1, n+2, n+3)

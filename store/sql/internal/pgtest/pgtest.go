@@ -86,9 +86,12 @@ var shared struct {
 	*Server
 }
 
-// Shared returns the server that the tests of a package have in common. See Run.
+// Shared returns the server that the tests of a package have in common: the one whose URL is in PUSH_TEST_POSTGRES, or one of its own. See Run.
 func Shared(tb testing.TB) *Server {
 	tb.Helper()
+	if url := os.Getenv("PUSH_TEST_POSTGRES"); url != "" {
+		return &Server{URL: url}
+	}
 	bin, err := programs()
 	if err != nil {
 		missing(tb, err)
@@ -235,6 +238,35 @@ func (s *Server) Stop() {
 func (s *Server) Crash() {
 	_ = syscall.Kill(s.pid, syscall.SIGQUIT)
 	s.Stop()
+}
+
+// Pause stops the server's processes where they are, as an overloaded machine would, until the function that it returns is called. Connections stay.
+func (s *Server) Pause() (resume func()) {
+	var stopped []int
+	signal := func(pid int) {
+		if syscall.Kill(pid, syscall.SIGSTOP) == nil {
+			stopped = append(stopped, pid)
+		}
+	}
+	signal(s.pid) // first, so that it starts no more
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, file := range stats {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		_, rest, _ := strings.Cut(string(data), ") ") // state, parent
+		if f := strings.Fields(rest); len(f) > 1 && f[1] == strconv.Itoa(s.pid) {
+			if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
+				signal(pid)
+			}
+		}
+	}
+	return sync.OnceFunc(func() {
+		for _, pid := range stopped {
+			_ = syscall.Kill(pid, syscall.SIGCONT)
+		}
+	})
 }
 
 func (s *Server) remove() {

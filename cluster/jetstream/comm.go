@@ -1,0 +1,414 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/cluster/jetstream/internal/partition"
+)
+
+// What nodes say to each other goes over plain NATS: beats, answers to those who wait, advice, and which accounts have registrations. None of it decides
+// anything; what is lost is said again or found out.
+
+// answer is a Decision on its way to the node that waits for it.
+type answer struct {
+	Partition int
+	Origin    partition.Origin
+	Batch     uint64
+	Index     int
+	Decision  push.Decision
+}
+
+// registered says what registrations an account has. It is kept in the bucket of registrations, those of an account that has none any more too, for
+// a while.
+type registered struct {
+	Account       string
+	Registrations []push.Registration
+	// Epoch is that of the owner who says so. Nobody takes the word of an earlier one against that of a later one.
+	Epoch uint64
+	// Revision is the bucket's.
+	Revision uint64
+}
+
+// listen begins to take part, and returns when this node knows which accounts have registrations, and has been heard of.
+func (n *Node) listen(ctx context.Context) error {
+	sub := func(subject string, f func(m *nats.Msg)) error {
+		s, err := n.cfg.Conn.Subscribe(subject, f)
+		if err != nil {
+			return fmt.Errorf("jetstream: %w", err)
+		}
+		n.subs = append(n.subs, s)
+		return nil
+	}
+	me := n.cfg.Node
+	for subject, f := range map[string]func(m *nats.Msg){
+		n.names.beat():               n.heard,
+		n.names.node(me, "answer"):   n.answered,
+		n.names.node(me, "register"): n.register,
+		n.names.node(me, "advice"):   n.advised,
+		n.names.node(me, "moved"): func(m *nats.Msg) {
+			var mv partition.Moved
+			if partition.Decode(m.Data, &mv) == nil {
+				l := n.lane(mv.Session.Account)
+				l.mu.Lock()
+				l.local.Moved(mv.Session)
+				l.mu.Unlock()
+			}
+		},
+	} {
+		if err := sub(subject, f); err != nil {
+			return err
+		}
+	}
+	n.beat()
+	for {
+		w, err := n.regs.WatchAll(ctx, jetstream.IgnoreDeletes())
+		if err == nil {
+			n.watch = w
+			break
+		}
+		if !sleep(ctx, 100*time.Millisecond) {
+			return fmt.Errorf("%w: %w", ErrUnreachable, err)
+		}
+	}
+	for known := false; !known; {
+		select {
+		case e := <-n.watch.Updates():
+			if e == nil {
+				known = true
+				break
+			}
+			n.seen(e)
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ErrUnreachable, ctx.Err())
+		}
+	}
+	_ = n.watch.Stop() // from here on the owners say so themselves, and wait until they are heard
+	n.watch = nil
+	n.every(n.cfg.Lease/4, n.beat)
+	n.every(n.cfg.Lease/8, n.choose)
+	return nil
+}
+
+// every calls f again and again until the Node is closed.
+func (n *Node) every(d time.Duration, f func()) {
+	n.work.Add(1)
+	go func() {
+		defer n.work.Done()
+		for sleep(n.ctx, d) {
+			f()
+		}
+	}()
+}
+
+func (n *Node) lane(account string) *lane { return n.lanes[partition.Of(account, len(n.lanes))] }
+
+// ---- who is alive
+
+func (n *Node) beat() {
+	n.mu.Lock()
+	b := n.members.Beat(time.Now(), n.leaving)
+	n.mu.Unlock()
+	if err := n.cfg.Conn.Publish(n.names.beat(), partition.Encode(*b)); err != nil && n.ctx.Err() == nil {
+		n.warn("not heard", -1, err)
+	}
+}
+
+func (n *Node) heard(m *nats.Msg) {
+	var b partition.Beat
+	if err := partition.Decode(m.Data, &b); err != nil {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.members.Heard(time.Now(), &b) {
+		n.stale = true
+	}
+}
+
+// trouble says that the log may not know what this node's sessions do.
+func (n *Node) trouble() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.stale = true
+}
+
+// choose looks which partitions this node should own, and begins another life if it has to.
+func (n *Node) choose() {
+	now := time.Now()
+	n.mu.Lock()
+	live := n.members.Live(now)
+	leaving, stale := n.leaving, n.stale
+	n.mu.Unlock()
+	if n.ready(now) {
+		for p, l := range n.lanes {
+			want := !leaving && partition.Chosen(live, p) == n.cfg.Node
+			l.post(func() { l.owner.Want(time.Now(), want) })
+		}
+	}
+	if stale && !leaving {
+		n.again()
+	}
+	if n.alone != nil {
+		n.alone.report()
+	}
+}
+
+// ready: a node that has just started listens for a while before it takes anything, so that it has heard of the others.
+func (n *Node) ready(now time.Time) bool {
+	return now.Sub(n.gates.started) > n.cfg.Lease/2
+}
+
+// again begins another life of this node: the others think that it was dead, or the log does not know what its sessions do.
+func (n *Node) again() {
+	for _, l := range n.lanes {
+		if !l.quiet() {
+			return
+		}
+	}
+	n.mu.Lock()
+	n.stale = false
+	n.members.Begin(uint64(time.Now().UnixNano()))
+	me := n.members.Me()
+	n.mu.Unlock()
+	n.counts.lives.Add(1)
+	n.log.LogAttrs(n.ctx, slog.LevelWarn, "push cluster: this node was cut off, and says again what sessions it has", slog.String("node", n.cfg.Node))
+	for _, l := range n.lanes {
+		l.again(me)
+	}
+	n.beat()
+}
+
+// live returns the other nodes that are alive.
+func (n *Node) others() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.DeleteFunc(n.members.Live(time.Now()), func(s string) bool { return s == n.cfg.Node })
+}
+
+// ---- answers
+
+func (n *Node) answered(m *nats.Msg) {
+	var a answer
+	if err := partition.Decode(m.Data, &a); err != nil || a.Partition < 0 || a.Partition >= len(n.lanes) {
+		return
+	}
+	n.lanes[a.Partition].answer(place{a.Origin, a.Batch, a.Index}, a.Decision)
+}
+
+func (n *Node) answer(a answer) {
+	if a.Origin.Node == n.cfg.Node {
+		n.lanes[a.Partition].answer(place{a.Origin, a.Batch, a.Index}, a.Decision)
+		return
+	}
+	_ = n.cfg.Conn.Publish(n.names.node(a.Origin.Node, "answer"), partition.Encode(a))
+}
+
+// ---- which accounts have registrations
+
+const hearTimeout = 2 * time.Second
+
+func regKey(account string) string { return base64.RawURLEncoding.EncodeToString([]byte(account)) }
+
+// seen takes note of an entry of the bucket at the start.
+func (n *Node) seen(e jetstream.KeyValueEntry) {
+	var r registered
+	if err := partition.Decode(e.Value(), &r); err != nil {
+		n.warn("unusable entry "+e.Key()+" in the bucket of registrations", -1, err)
+		return
+	}
+	r.Revision = e.Revision()
+	n.know(r)
+}
+
+// register takes note of what an owner says.
+func (n *Node) register(m *nats.Msg) {
+	var r registered
+	if err := partition.Decode(m.Data, &r); err != nil {
+		return
+	}
+	n.know(r)
+	_ = m.Respond(nil)
+}
+
+func (n *Node) know(r registered) {
+	l := n.lane(r.Account)
+	l.mu.Lock()
+	l.local.Register(partition.Hash(r.Account), len(r.Registrations) > 0, r.Revision)
+	l.mu.Unlock()
+	if n.alone != nil {
+		n.alone.know(r)
+	}
+}
+
+// tellRegistered writes down which registrations accounts have, tells all nodes, and then answers those who wait. first: it may all be known.
+func (n *Node) tellRegistered(l *lane, accounts []string, answers []answer, first bool) {
+	accounts = slices.Compact(slices.Sorted(slices.Values(accounts)))
+	var list []registered
+	s := l.owner.State()
+	for _, a := range accounts {
+		if first {
+			l.mu.Lock()
+			known := l.local.Registered(a)
+			l.mu.Unlock()
+			if known && !n.cfg.Alone {
+				continue
+			}
+		}
+		r := registered{Account: a, Epoch: l.owner.Epoch()}
+		if s != nil {
+			r.Registrations = s.Registrations(a)
+		}
+		list = append(list, r)
+	}
+	l.registrar.post(l, func() {
+		for i := range list {
+			n.tell(&list[i])
+		}
+		for _, a := range answers {
+			n.answer(a)
+		}
+	})
+}
+
+// tell writes down one account's registrations, and lets the other nodes know.
+func (n *Node) tell(r *registered) {
+	for n.ctx.Err() == nil {
+		ctx, cancel := context.WithTimeout(n.ctx, appendTimeout)
+		err := n.putRegistered(ctx, r)
+		cancel()
+		if err == nil {
+			break
+		}
+		if errors.Is(err, partition.ErrFenced) {
+			return
+		}
+		n.warn("registrations not written", -1, err)
+		sleep(n.ctx, 250*time.Millisecond)
+	}
+	n.know(*r)
+	data := partition.Encode(*r)
+	others := n.others()
+	done := make(chan struct{}, len(others))
+	for _, o := range others {
+		go func() {
+			defer func() { done <- struct{}{} }()
+			ctx, cancel := context.WithTimeout(n.ctx, hearTimeout)
+			defer cancel()
+			for slices.Contains(n.others(), o) { // until it has heard, or is dead
+				try, stop := context.WithTimeout(ctx, hearTimeout/4)
+				_, err := n.cfg.Conn.RequestWithContext(try, n.names.node(o, "register"), data)
+				stop()
+				if err == nil || !sleep(ctx, 10*time.Millisecond) {
+					return
+				}
+			}
+		}()
+	}
+	for range others {
+		<-done
+	}
+}
+
+// putRegistered writes r, unless a later owner has written something: ErrFenced.
+func (n *Node) putRegistered(ctx context.Context, r *registered) error {
+	key := regKey(r.Account)
+	for {
+		var rev uint64
+		e, err := n.regs.Get(ctx, key)
+		switch {
+		case errors.Is(err, jetstream.ErrKeyNotFound):
+		case err != nil:
+			return err
+		default:
+			rev = e.Revision()
+			var has registered
+			if err := partition.Decode(e.Value(), &has); err == nil && has.Epoch > r.Epoch {
+				return partition.ErrFenced
+			}
+		}
+		if rev == 0 {
+			if len(r.Registrations) == 0 {
+				return nil
+			}
+			r.Revision, err = n.regs.Create(ctx, key, partition.Encode(*r))
+		} else {
+			r.Revision, err = n.regs.Update(ctx, key, partition.Encode(*r), rev)
+		}
+		if !wrongRevision(err) {
+			return err
+		}
+		if !sleep(ctx, 5*time.Millisecond) { // the replica that was asked is late
+			return ctx.Err()
+		}
+	}
+}
+
+// wrongRevision tells whether a write was refused because there is something newer than the writer knew of.
+func wrongRevision(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, jetstream.ErrKeyExists) ||
+		errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == 10164)
+}
+
+// ---- sessions
+
+// advise brings an advice to the node that has the session.
+func (n *Node) advise(a partition.Advice) {
+	n.counts.advice.Add(1)
+	if a.Node == n.cfg.Node {
+		n.follow(a.Advice)
+		return
+	}
+	n.work.Add(1)
+	go func() {
+		defer n.work.Done()
+		ctx, cancel := context.WithTimeout(n.ctx, 10*time.Second)
+		defer cancel()
+		for {
+			try, stop := context.WithTimeout(ctx, time.Second)
+			_, err := n.cfg.Conn.RequestWithContext(try, n.names.node(a.Node, "advice"), partition.Encode(a.Advice))
+			stop()
+			if err == nil || !sleep(ctx, 200*time.Millisecond) {
+				return
+			}
+		}
+	}()
+}
+
+func (n *Node) advised(m *nats.Msg) {
+	var a push.Advice
+	if err := partition.Decode(m.Data, &a); err != nil {
+		return
+	}
+	_ = m.Respond(nil)
+	n.follow(a)
+}
+
+// follow tells the host.
+func (n *Node) follow(a push.Advice) {
+	l := n.lane(a.Session.Account)
+	l.mu.Lock()
+	l.local.Advised(a)
+	l.mu.Unlock()
+	if r := n.cfg.Push.Resumption; r != nil {
+		r.ResumeTimeout(a.Session, a.Timeout, a.Reason)
+	}
+}
+
+// moved tells a node that a session of its is another's now.
+func (n *Node) moved(m partition.Moved) {
+	_ = n.cfg.Conn.Publish(n.names.node(m.Node, "moved"), partition.Encode(m))
+}
+
+// adopt copies the registrations that the host's Store has of an account which the cluster does not know.
+func (n *Node) adopt(ctx context.Context, l *lane, account string) error { return nil }

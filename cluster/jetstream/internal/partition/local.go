@@ -1,0 +1,195 @@
+package partition
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/xmpp-push/push"
+)
+
+// Local is what a node knows by itself: which accounts have registrations, and the sessions of its own clients. An event that concerns neither does
+// not leave the node. Not safe for simultaneous use.
+type Local struct {
+	registered map[uint64]uint64   // to the revision of what was said last
+	sessions   map[string][]*local // by account
+}
+
+// local is a session of this node.
+type local struct {
+	id         string
+	jid        string
+	client     string
+	bound      *push.Key
+	hibernated bool
+	extended   bool
+	// announced: the log has it.
+	announced bool
+}
+
+// NewLocal returns a Local that knows nothing.
+func NewLocal() *Local {
+	return &Local{registered: make(map[uint64]uint64), sessions: make(map[string][]*local)}
+}
+
+// Register says whether an account, by the Hash of its name, has registrations. What is said with a lower revision than before does not count.
+func (l *Local) Register(hash uint64, has bool, revision uint64) {
+	if l.registered[hash] > revision {
+		return
+	}
+	if has {
+		l.registered[hash] = max(revision, 1)
+	} else {
+		delete(l.registered, hash)
+	}
+}
+
+// Registered tells whether an account may have registrations.
+func (l *Local) Registered(account string) bool {
+	_, ok := l.registered[Hash(account)]
+	return ok
+}
+
+// Len is the number of accounts that have registrations.
+func (l *Local) Len() int { return len(l.registered) }
+
+// Sessions is the number of sessions on this node.
+func (l *Local) Sessions() int {
+	n := 0
+	for _, list := range l.sessions {
+		n += len(list)
+	}
+	return n
+}
+
+func (l *Local) session(id push.SessionID) *local {
+	for _, s := range l.sessions[id.Account] {
+		if s.id == id.ID {
+			return s
+		}
+	}
+	return nil
+}
+
+func (l *Local) add(account string, n *local) {
+	l.remove(push.SessionID{Account: account, ID: n.id})
+	l.sessions[account] = append(l.sessions[account], n)
+}
+
+func (l *Local) remove(id push.SessionID) {
+	list := slices.DeleteFunc(l.sessions[id.Account], func(s *local) bool { return s.id == id.ID })
+	if len(list) == 0 {
+		delete(l.sessions, id.Account)
+	} else {
+		l.sessions[id.Account] = list
+	}
+}
+
+// Events returns what has to be in the log because of an event: nothing if it concerns no registration, and before it the session that it is about if the
+// log has not got that yet.
+func (l *Local) Events(ev push.Event) []push.Event {
+	id := ev.Subject()
+	s := l.session(id)
+	switch ev := ev.(type) {
+	case push.SessionOpen:
+		n := &local{id: id.ID, jid: ev.JID, client: ev.Client, announced: l.Registered(id.Account)}
+		l.add(id.Account, n)
+		if n.announced {
+			return []push.Event{ev}
+		}
+		return nil
+	case push.SessionRestored:
+		n := &local{id: id.ID, jid: ev.JID, client: ev.Client, hibernated: ev.Hibernated, extended: ev.Extended, announced: ev.IsBound || l.Registered(id.Account)}
+		if ev.IsBound {
+			n.bound = &ev.Bound
+		}
+		l.add(id.Account, n)
+		if n.announced {
+			return []push.Event{ev}
+		}
+		return nil
+	case push.SessionClose:
+		l.remove(id)
+		if s != nil && s.announced || s == nil && l.Registered(id.Account) {
+			return []push.Event{ev}
+		}
+		return nil
+	case push.PushEnable:
+		if s == nil {
+			return []push.Event{ev}
+		}
+		k := ev.Key
+		s.bound = &k
+		if s.announced {
+			return []push.Event{ev}
+		}
+		s.announced = true
+		first := s.restored(id.Account)
+		first.IsBound, first.Bound = false, push.Key{}
+		return []push.Event{first, ev}
+	case push.PushDisable:
+		for _, s := range l.sessions[id.Account] {
+			if s.bound != nil && s.bound.Service == ev.Service && (ev.Node == "" || s.bound.Node == ev.Node) {
+				s.bound = nil
+			}
+		}
+	case push.AccountRemoved:
+		delete(l.sessions, id.Account)
+	case push.HibernationStart:
+		if s != nil {
+			s.hibernated = true
+		}
+	case push.HibernationEnd:
+		if s == nil && l.Registered(id.Account) { // it comes from another node
+			s = &local{id: id.ID, announced: true}
+			l.add(id.Account, s)
+		}
+		if s != nil {
+			s.hibernated, s.extended = false, false
+		}
+	}
+	if s != nil && id.ID != "" {
+		if _, disable := ev.(push.PushDisable); !disable && !s.announced {
+			return nil
+		}
+	}
+	if !l.Registered(id.Account) && (s == nil || !s.announced) {
+		return nil
+	}
+	return []push.Event{ev}
+}
+
+// Moved says that a session is on another node now.
+func (l *Local) Moved(id push.SessionID) { l.remove(id) }
+
+// Advised notes an advice on a session of this node.
+func (l *Local) Advised(a push.Advice) {
+	if s := l.session(a.Session); s != nil {
+		s.extended = a.Timeout > 0
+	}
+}
+
+func (s *local) restored(account string) push.SessionRestored {
+	ev := push.SessionRestored{
+		Session: push.SessionID{Account: account, ID: s.id}, JID: s.jid, Client: s.client, Hibernated: s.hibernated, Extended: s.extended,
+	}
+	if s.bound != nil {
+		ev.Bound, ev.IsBound = *s.bound, true
+	}
+	return ev
+}
+
+// Restored returns the sessions of this node as the log has to hear of them when the node begins another life, in order.
+func (l *Local) Restored() []push.SessionRestored {
+	var list []push.SessionRestored
+	for account, sessions := range l.sessions {
+		for _, s := range sessions {
+			if s.announced {
+				list = append(list, s.restored(account))
+			}
+		}
+	}
+	slices.SortFunc(list, func(a, b push.SessionRestored) int {
+		return cmp.Or(cmp.Compare(a.Session.Account, b.Session.Account), cmp.Compare(a.Session.ID, b.Session.ID))
+	})
+	return list
+}

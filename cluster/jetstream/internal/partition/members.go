@@ -1,0 +1,133 @@
+package partition
+
+import (
+	"cmp"
+	"hash/fnv"
+	"slices"
+	"time"
+)
+
+// Members is what a node knows of who is alive, from the beats that each node sends to all others. Only the node's own clock is used, and only to
+// measure for how long nothing was heard, so that clocks may differ. Two nodes may think differently for a while; then both claim the same
+// partitions, and the log decides. Not safe for simultaneous use.
+type Members struct {
+	me      Origin
+	lease   time.Duration
+	started time.Time
+	peers   map[string]*peer
+}
+
+type peer struct {
+	incarnation uint64
+	at          time.Time
+	leaving     bool
+	version     int
+}
+
+// Beat is what a node says of itself, several times in each lease.
+type Beat struct {
+	Origin
+	// Version is the latest that it reads.
+	Version int
+	// Leaving: it stops.
+	Leaving bool
+	// Dead are those lives of nodes that it has not heard of for a lease. A node that finds itself among them begins another.
+	Dead []Origin
+}
+
+// NewMembers returns the Members of a node that starts at now. A node that was not heard of for a lease is dead.
+func NewMembers(me Origin, lease time.Duration, now time.Time) *Members {
+	return &Members{me: me, lease: lease, started: now, peers: make(map[string]*peer)}
+}
+
+// Me is the node's present life.
+func (m *Members) Me() Origin { return m.me }
+
+// Heard takes note of a beat. It returns true if the node has to begin another life, since others think that it is dead: its sessions were closed.
+func (m *Members) Heard(now time.Time, b *Beat) bool {
+	if b.Node == m.me.Node {
+		return false
+	}
+	p := m.peers[b.Node]
+	if p == nil {
+		p = &peer{}
+		m.peers[b.Node] = p
+	}
+	if b.Incarnation < p.incarnation {
+		return false // from before
+	}
+	*p = peer{b.Incarnation, now, b.Leaving, b.Version}
+	return slices.Contains(b.Dead, m.me)
+}
+
+// Begin begins another life.
+func (m *Members) Begin(incarnation uint64) { m.me.Incarnation = max(incarnation, m.me.Incarnation+1) }
+
+// Beat returns what to tell the others.
+func (m *Members) Beat(now time.Time, leaving bool) *Beat {
+	b := &Beat{Origin: m.me, Version: Version, Leaving: leaving}
+	for name, p := range m.peers {
+		if gone := now.Sub(p.at); gone >= m.lease && gone < 10*m.lease {
+			b.Dead = append(b.Dead, Origin{name, p.incarnation})
+		}
+	}
+	slices.SortFunc(b.Dead, func(a, b Origin) int { return cmp.Compare(a.Node, b.Node) })
+	return b
+}
+
+func (m *Members) live(now time.Time, p *peer) bool { return now.Sub(p.at) < m.lease && !p.leaving }
+
+// Alive tells whether a life of a node goes on. Of a node that was never heard of it is not known in the first time after the start.
+func (m *Members) Alive(now time.Time, o Origin) bool {
+	if o.Node == m.me.Node {
+		return o.Incarnation >= m.me.Incarnation
+	}
+	p := m.peers[o.Node]
+	if p == nil {
+		return now.Sub(m.started) < m.lease
+	}
+	return o.Incarnation >= p.incarnation && m.live(now, p)
+}
+
+// Live returns the names of the nodes that are alive, this one included, in order.
+func (m *Members) Live(now time.Time) []string {
+	names := []string{m.me.Node}
+	for name, p := range m.peers {
+		if m.live(now, p) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Version returns the latest version that every node reads.
+func (m *Members) Version(now time.Time) int {
+	v := Version
+	for _, p := range m.peers {
+		if m.live(now, p) {
+			v = min(v, p.version)
+		}
+	}
+	return v
+}
+
+// Chosen returns which of some nodes should own a partition: by the highest hash of both (rendezvous), so that a node that comes or goes moves no
+// partition between the others.
+func Chosen(nodes []string, partition int) string {
+	var best string
+	var high uint64
+	for _, n := range nodes {
+		h := fnv.New64a()
+		h.Write([]byte(n))
+		h.Write([]byte{0, byte(partition), byte(partition >> 8)})
+		w := h.Sum64()
+		w ^= w >> 33
+		w *= 0xff51afd7ed558ccd // FNV's last bytes reach only the low bits: spread them (the finalizer of MurmurHash3)
+		w ^= w >> 33
+		if best == "" || w > high {
+			best, high = n, w
+		}
+	}
+	return best
+}

@@ -1,0 +1,93 @@
+package partition
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func orDefault(n, def int) int {
+	if n == 0 {
+		return def
+	}
+	return n
+}
+
+// run simulates several seeds and prints one that fails.
+func runSeeds(t *testing.T, cfg simConfig, seeds int) simStats {
+	t.Helper()
+	var sum simStats
+	start := time.Now()
+	first := uint64(1)
+	if *simSeed != 0 {
+		first, seeds = *simSeed, 1
+	}
+	for seed := first; seed < first+uint64(seeds); seed++ {
+		cfg.seed = seed
+		st, failures := simulate(cfg)
+		sum.add(st)
+		if len(failures) > 0 {
+			for _, f := range failures[:min(len(failures), 10)] {
+				t.Log(f)
+			}
+			t.Logf("%+v", st)
+			t.Fatalf("seed %d fails; run it alone with: go test -run '%s$' ./internal/partition -seed %d", seed, t.Name(), seed)
+		}
+	}
+	t.Logf("%d seeds in %v: %+v", seeds, time.Since(start).Round(time.Millisecond), sum)
+	return sum
+}
+
+func (s *simStats) add(o simStats) {
+	s.Events += o.Events
+	s.Accepted += o.Accepted
+	s.Refused += o.Refused
+	s.Published += o.Published
+	s.Twice += o.Twice
+	s.Resent += o.Resent
+	s.Takeovers += o.Takeovers
+	s.Crashes += o.Crashes
+	s.Pauses += o.Pauses
+	s.Cuts += o.Cuts
+	s.Moves += o.Moves
+	s.Misses += o.Misses
+}
+
+// Delays, joins and leaves alone: nothing is lost, nothing is published twice.
+func TestSimulationWithoutFaults(t *testing.T) {
+	st := runSeeds(t, simConfig{nodes: 3, parts: 4, accounts: 12, events: orDefault(*simEvents, 3000), joins: true, snapshotEvery: 300}, orDefault(*simSeeds, 10))
+	require.Zero(t, st.Twice)
+	require.Zero(t, st.Refused)
+	require.NotZero(t, st.Moves)
+}
+
+// Crashes, pauses longer than the lease, cut networks, lost messages, clocks that drift.
+func TestSimulation(t *testing.T) {
+	st := runSeeds(t, simConfig{nodes: 3, parts: 4, accounts: 12, events: orDefault(*simEvents, 5000), faults: true, joins: true, snapshotEvery: 300}, orDefault(*simSeeds, 20))
+	require.NotZero(t, st.Crashes*st.Pauses*st.Cuts)
+}
+
+// The simulation finds what it is for: the code is broken in one place, and it says so. Each break is in the harness, where the code asks for what
+// the property rests on.
+func TestSimulationFinds(t *testing.T) {
+	for property, what := range map[string]string{
+		"C1": "each node has its own idea of which partition an account belongs to",
+		"C3": "the owner does not write that a publish was answered",
+		"C5": "the log takes the records of an owner that has a successor",
+	} {
+		t.Run(property, func(t *testing.T) {
+			cfg := simConfig{nodes: 3, parts: 4, accounts: 12, events: 5000, faults: true, snapshotEvery: 300, sabotage: property}
+			for cfg.seed = 1; cfg.seed <= 10; cfg.seed++ {
+				_, failures := simulate(cfg)
+				if i := slices.IndexFunc(failures, func(f string) bool { return strings.Contains(f, property+":") }); i >= 0 {
+					t.Logf("%s: seed %d: %s", what, cfg.seed, failures[i][:min(len(failures[i]), 250)])
+					return
+				}
+			}
+			t.Errorf("%s, and no seed finds it", what)
+		})
+	}
+}

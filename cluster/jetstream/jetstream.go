@@ -1,0 +1,490 @@
+// Package jetstream lets several servers be one for push: an event may come in at any of them, and each account still has one brain. It puts the log of what
+// happened into NATS JetStream, 2.11 or later.
+//
+// A host uses [Join] where it used push.New, and the [Node] where it used the push.Engine. Each node has a part of the accounts to decide and publish for. What
+// holds over all of them:
+//
+//   - When Handle has returned without an error, the event is in the log: no crash loses it.
+//   - A notification is published once. It is published a second time only if the node that publishes it dies, or is cut off, between sending it and
+//     writing down that it was answered; [Status] counts that.
+//   - When a node dies, its sessions count as closed within Config.Lease, other nodes take over its accounts, and what waited goes out.
+//   - A node that was stopped and wakes up changes nothing that its successor has decided: the log refuses it.
+//   - An event of an account without registrations does not leave its node.
+//
+// The guide for operators is docs/cluster.md of the repository. A server that has no NATS of its own runs one inside, with package embedded.
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/cluster/jetstream/internal/partition"
+)
+
+// Errors that callers can test for with errors.Is.
+var (
+	// ErrUnreachable: the log did not answer in the context's time. The event may have been accepted all the same; giving it to Handle again is safe, since a
+	// stanza that has an ID is notified once. It wraps the context's error.
+	ErrUnreachable = errors.New("jetstream: the log of the cluster does not answer")
+	// ErrAlone: the log did not answer, and this node has decided the event by itself (Config.Alone). The Decision says how.
+	ErrAlone = fmt.Errorf("%w; decided by this node alone", ErrUnreachable)
+	// ErrConfig is wrapped by what Join says about its Config, and about a cluster that was set up otherwise.
+	ErrConfig = errors.New("jetstream: unusable configuration")
+)
+
+// Config is what a Node needs. Conn, Node and Push are required.
+type Config struct {
+	// Conn is the connection to NATS, with JetStream. It stays the caller's, who closes it after the Node; it should reconnect for ever
+	// (nats.MaxReconnects(-1)).
+	Conn *nats.Conn
+	// Node is this server's name in the cluster. No two that run may have the same; it should stay the same over restarts. Letters, digits, - and _.
+	Node string
+	// Push is what an Engine would be given, the same on every node. Policy and Host must be; Publisher, Resumption, Unread, Veto, Observer
+	// and Logger are the node's own, and are called for the accounts that this node decides for. Liveness must be nil: the cluster knows. Store, if it
+	// is not nil, is where registrations of before the cluster are: those of an account are copied from it at the account's first event, and changes are
+	// written to it too. Nil means that the cluster keeps them, which is enough.
+	Push push.Config
+	// Name is the first part of the names of everything in NATS, so that several clusters can share one. Default "push".
+	Name string
+	// Partitions is into how many parts the accounts are divided. It is fixed when the first node joins. Default 64.
+	Partitions int
+	// Replicas is on how many servers of NATS everything is kept: 1, 3 or 5. It is fixed when the first node joins. Default: 3 if the NATS has as many servers, else 1.
+	Replicas int
+	// Lease is after what time without a sign of life a node counts as dead. Default 4 s, at least 1 s.
+	Lease time.Duration
+	// SnapshotEvery is after how many entries of a partition's log its state is written down, so that a successor need not read more. Default 10,000.
+	SnapshotEvery int
+	// Wait lets Handle return the owner's Decision for every event. By default only push-enable and push-disable wait for it, and the Decision of
+	// others is empty: the event is accepted, and the Observer of the node that owns the account is told the Decision.
+	Wait bool
+	// Alone lets a node that cannot reach the log decide by itself, with the registrations that it has heard of and the sessions that it has itself: a missed
+	// call is worse than a second buzz. Handle then returns ErrAlone. The others are told when they can be reached again. It keeps all
+	// registrations of the cluster in memory, about 300 bytes each. By default Handle only returns ErrUnreachable.
+	Alone bool
+}
+
+// Node is one server of a cluster. It is used like a push.Engine. Safe for simultaneous use.
+type Node struct {
+	cfg    Config
+	policy *push.Policy
+	log    *slog.Logger
+	obs    push.Observer
+	js     jetstream.JetStream
+	stream jetstream.Stream
+	snaps  jetstream.KeyValue
+	regs   jetstream.KeyValue
+	names  names
+	lanes  []*lane
+	gates  gates
+	alone  *alone
+
+	mu      sync.Mutex
+	members *partition.Members
+	stale   bool // others thought that this node is dead, or an event of a session did not get into the log
+	leaving bool
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	subs   []*nats.Subscription
+	work   sync.WaitGroup
+	closed atomic.Bool
+	watch  jetstream.KeyWatcher
+	counts counts
+}
+
+type names struct{ stream, prefix, snaps, regs string }
+
+func (n names) events(p int) string  { return fmt.Sprintf("%s.log.%d.e", n.prefix, p) }
+func (n names) records(p int) string { return fmt.Sprintf("%s.log.%d.r", n.prefix, p) }
+func (n names) both(p int) string    { return fmt.Sprintf("%s.log.%d.>", n.prefix, p) }
+func (n names) node(node, what string) string {
+	return fmt.Sprintf("%s.node.%s.%s", n.prefix, node, what)
+}
+func (n names) beat() string       { return n.prefix + ".beat" }
+func (n names) owner(p int) string { return fmt.Sprintf("%s.owner.%d", n.prefix, p) }
+func (n names) chunk(p int, id string, i int) string {
+	return fmt.Sprintf("p%d.%s.%d", p, id, i)
+}
+func (n names) manifest(p int) string { return fmt.Sprintf("p%d", p) }
+
+// Validate reports everything that is wrong with c at once, or nil. Join calls it.
+func (c *Config) Validate() error {
+	var errs []error
+	say := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%w: "+format, append([]any{ErrConfig}, args...)...))
+	}
+	if c.Conn == nil {
+		say("Config.Conn is nil; give a connection to NATS, or one of package embedded's")
+	}
+	if c.Node == "" || strings.Trim(c.Node, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" {
+		say("Config.Node is %q; give this server a name of letters, digits, - and _", c.Node)
+	}
+	if strings.Trim(c.Name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" {
+		say("Config.Name is %q; it can have letters, digits, - and _", c.Name)
+	}
+	if c.Partitions < 0 || c.Partitions > 1024 {
+		say("Config.Partitions is %d; it can be 1 to 1024, or 0 for the default", c.Partitions)
+	}
+	if r := c.Replicas; r != 0 && r != 1 && r != 3 && r != 5 {
+		say("Config.Replicas is %d; it can be 1, 3 or 5, or 0 for the default", r)
+	}
+	if c.Lease != 0 && c.Lease < time.Second {
+		say("Config.Lease is %v; a node needs a second at least to be heard of", c.Lease)
+	}
+	if c.Push.Liveness != nil {
+		say("Config.Push.Liveness is not nil; the cluster knows where sessions are")
+	}
+	errs = append(errs, c.Push.Validate())
+	return errors.Join(errs...)
+}
+
+func (c Config) withDefaults() Config {
+	if c.Name == "" {
+		c.Name = "push"
+	}
+	if c.Partitions == 0 {
+		c.Partitions = 64
+	}
+	if c.Lease == 0 {
+		c.Lease = 4 * time.Second
+	}
+	if c.SnapshotEvery <= 0 {
+		c.SnapshotEvery = 10_000
+	}
+	return c
+}
+
+// Join makes this server a node of the cluster, and sets that up in JetStream if it is the first. It returns when the node can take events. ctx bounds
+// that; it does not end the Node.
+func Join(ctx context.Context, cfg Config) (*Node, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	js, err := jetstream.New(cfg.Conn)
+	if err != nil {
+		return nil, fmt.Errorf("jetstream: %w", err)
+	}
+	policy := cfg.Push.Policy
+	n := &Node{
+		cfg: cfg, js: js, policy: &policy, log: cfg.Push.Logger,
+		names: names{stream: strings.ToUpper(cfg.Name) + "_LOG", prefix: cfg.Name, snaps: cfg.Name + "_snapshots", regs: cfg.Name + "_registrations"},
+	}
+	if n.log == nil {
+		n.log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Push.Observer != nil {
+		n.obs = *cfg.Push.Observer
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.gates.init(n)
+	if err := n.setUp(ctx); err != nil {
+		n.cancel()
+		return nil, err
+	}
+	me := partition.Origin{Node: cfg.Node, Incarnation: uint64(time.Now().UnixNano())}
+	n.members = partition.NewMembers(me, cfg.Lease, time.Now())
+	if cfg.Alone {
+		n.alone = newAlone(n)
+	}
+	common := &partition.Config{
+		Policy: n.policy, Alive: n.alive, SnapshotEvery: cfg.SnapshotEvery, SnapshotAge: time.Minute, Patience: 2 * time.Minute,
+	}
+	if v := cfg.Push.Veto; v != nil {
+		common.Veto = v.VetoStanza
+	}
+	for p := range n.cfg.Partitions {
+		n.lanes = append(n.lanes, newLane(n, p, me, common))
+	}
+	if n.obs.Started != nil {
+		n.obs.Started(time.Now(), cfg.Push.Host, cfg.Push.Policy)
+	}
+	if err := n.listen(ctx); err != nil {
+		_ = n.Close(ctx)
+		return nil, err
+	}
+	return n, nil
+}
+
+// setUp creates what is not there yet.
+func (n *Node) setUp(ctx context.Context) error {
+	replicas := n.cfg.Replicas
+	fixed := fmt.Sprintf("partitions=%d version=%d", n.cfg.Partitions, partition.Version)
+	want := func(r int) jetstream.StreamConfig {
+		return jetstream.StreamConfig{
+			Name: n.names.stream, Description: "events of push, " + fixed, Subjects: []string{n.names.prefix + ".log.>"}, Replicas: r,
+			Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew, MaxMsgSize: 8 << 20, Duplicates: time.Second,
+		}
+	}
+	for try := 0; ; try++ {
+		s, err := n.js.Stream(ctx, n.names.stream)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			r := replicas
+			if r == 0 {
+				r = 3
+			}
+			s, err = n.js.CreateStream(ctx, want(r))
+			if err != nil && replicas == 0 && tooFewServers(err) {
+				s, err = n.js.CreateStream(ctx, want(1))
+			}
+		}
+		if err == nil {
+			n.stream = s
+			break
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("%w: %w", ErrUnreachable, err)
+		}
+		if !sleep(ctx, 100*time.Millisecond) {
+			return fmt.Errorf("%w: %w", ErrUnreachable, err)
+		}
+	}
+	has := n.stream.CachedInfo().Config
+	if has.Description != want(1).Description {
+		return fmt.Errorf("%w: the cluster was set up with other settings (%q, this node has %q); partitions cannot be changed later", ErrConfig, has.Description, want(1).Description)
+	}
+	replicas = has.Replicas
+	var err error
+	if n.snaps, err = n.bucket(ctx, jetstream.KeyValueConfig{Bucket: n.names.snaps, Description: "states of partitions", Replicas: replicas, History: 1}); err != nil {
+		return err
+	}
+	n.regs, err = n.bucket(ctx, jetstream.KeyValueConfig{Bucket: n.names.regs, Description: "accounts with registrations", Replicas: replicas, History: 1})
+	return err
+}
+
+func (n *Node) bucket(ctx context.Context, cfg jetstream.KeyValueConfig) (jetstream.KeyValue, error) {
+	for {
+		kv, err := n.js.KeyValue(ctx, cfg.Bucket)
+		if errors.Is(err, jetstream.ErrBucketNotFound) {
+			kv, err = n.js.CreateKeyValue(ctx, cfg)
+		}
+		if err == nil {
+			return kv, nil
+		}
+		if !sleep(ctx, 100*time.Millisecond) {
+			return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+		}
+	}
+}
+
+func tooFewServers(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && (api.ErrorCode == 10074 || api.ErrorCode == 10005 || strings.Contains(api.Description, "replicas"))
+}
+
+// sleep returns false if ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// call is somebody who waits in Handle.
+type call struct {
+	n        *Node
+	lane     *lane
+	ev       push.Event
+	accepted chan struct{}
+	ok       bool
+	decided  chan struct{}
+	decision push.Decision
+}
+
+// Handle takes note of an event. When it returns nil, the event is in the log and cannot be lost. The Decision is the owner's if it waits for it
+// (Config.Wait; always for push-enable and push-disable), else empty.
+//
+// The error is push.ErrClosed, push.ErrEvent, or wraps ErrUnreachable and the context's error; with Config.Alone it is ErrAlone.
+func (n *Node) Handle(ctx context.Context, ev push.Event) (push.Decision, error) {
+	account := ev.Subject().Account
+	d := push.Decision{Account: account}
+	if account == "" {
+		return d, fmt.Errorf("%w: it names no account", push.ErrEvent)
+	}
+	l := n.lanes[partition.Of(account, len(n.lanes))]
+	if l.foreign(ev, account) {
+		n.counts.kept.Add(1)
+		d.Reason = push.ReasonNoRegistration
+		return d, nil
+	}
+	if n.closed.Load() {
+		return d, push.ErrClosed
+	}
+	if err := n.adopt(ctx, l, account); err != nil {
+		return d, err
+	}
+	wanted := n.cfg.Wait || waits(ev)
+	c := l.enter(ev, wanted)
+	if c == nil {
+		n.counts.kept.Add(1)
+		d.Reason = push.ReasonNoRegistration
+		return d, nil
+	}
+	select {
+	case <-c.accepted:
+	case <-ctx.Done():
+		if l.withdraw(c) {
+			return n.unreachable(ctx, ev, d)
+		}
+		select {
+		case <-c.accepted:
+		default:
+			return n.unreachable(ctx, ev, d)
+		}
+	}
+	if !c.ok {
+		if n.closed.Load() {
+			return d, push.ErrClosed
+		}
+		return n.unreachable(ctx, ev, d)
+	}
+	n.counts.accepted.Add(1)
+	if !wanted {
+		return d, nil
+	}
+	select {
+	case <-c.decided:
+		return c.decision, nil
+	case <-ctx.Done(): // it is accepted, and will be decided
+		return d, nil
+	}
+}
+
+// HandleTo is Handle into a Decision of the caller's; d may be nil.
+func (n *Node) HandleTo(ctx context.Context, ev push.Event, d *push.Decision) error {
+	got, err := n.Handle(ctx, ev)
+	if d != nil {
+		*d = got
+	}
+	return err
+}
+
+var _ push.EventHandler = (*Node)(nil)
+
+// waits tells whether the client waits for what the owner says.
+func waits(ev push.Event) bool {
+	switch ev.(type) {
+	case push.PushEnable, push.PushDisable:
+		return true
+	default:
+		return false
+	}
+}
+
+// unreachable answers for an event that the log has not taken in time.
+func (n *Node) unreachable(ctx context.Context, ev push.Event, d push.Decision) (push.Decision, error) {
+	n.counts.refused.Add(1)
+	cause := context.Cause(ctx)
+	if n.alone != nil {
+		if got, ok := n.alone.decide(ev); ok {
+			n.counts.alone.Add(1)
+			return got, fmt.Errorf("%w: %w", ErrAlone, cause)
+		}
+	}
+	if cause == nil {
+		return d, ErrUnreachable
+	}
+	return d, fmt.Errorf("%w: %w", ErrUnreachable, cause)
+}
+
+// Inspect returns what the owner knows of an account. The error wraps ErrUnreachable.
+func (n *Node) Inspect(ctx context.Context, account string) (push.AccountStatus, error) {
+	p := partition.Of(account, len(n.lanes))
+	st := push.AccountStatus{Account: account}
+	var last error
+	for {
+		msg, err := n.cfg.Conn.RequestWithContext(ctx, n.names.owner(p), []byte(account))
+		if err == nil {
+			if err = partition.Decode(msg.Data, &st); err == nil {
+				return st, nil
+			}
+		}
+		last = err
+		if n.closed.Load() {
+			return st, push.ErrClosed
+		}
+		if !sleep(ctx, 100*time.Millisecond) {
+			return st, fmt.Errorf("%w: %w", ErrUnreachable, last)
+		}
+	}
+}
+
+// Services returns the state of the push services that this node publishes to, in the order of their names.
+func (n *Node) Services() []push.ServiceStatus { return n.gates.status() }
+
+// Host is Config.Push.Host.
+func (n *Node) Host() string { return n.cfg.Push.Host }
+
+// Policy is the policy of the cluster.
+func (n *Node) Policy() push.Policy { return n.cfg.Push.Policy }
+
+// alive tells whether a life of a node goes on.
+func (n *Node) alive(o partition.Origin) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.members.Alive(time.Now(), o)
+}
+
+// Close hands over what this node owns, and leaves the cluster. What waits is not sent now: the others do that, or the next start if there are none. Sessions
+// of this node count as closed from then on. It returns when that is done, or when ctx is: then the others find out by themselves. A second Close does nothing.
+func (n *Node) Close(ctx context.Context) error {
+	if n.closed.Swap(true) {
+		return nil
+	}
+	n.mu.Lock()
+	n.leaving = true
+	n.mu.Unlock()
+	n.beat()
+	for _, l := range n.lanes {
+		l.post(func() { l.owner.Want(time.Now(), false) })
+	}
+	var err error
+	for !n.idle() {
+		if !sleep(ctx, 10*time.Millisecond) {
+			err = fmt.Errorf("jetstream: left without handing over: %w", context.Cause(ctx))
+			break
+		}
+	}
+	n.beat()
+	_ = n.cfg.Conn.FlushTimeout(time.Second)
+	n.cancel()
+	for _, s := range n.subs {
+		_ = s.Unsubscribe()
+	}
+	if n.watch != nil {
+		_ = n.watch.Stop()
+	}
+	n.gates.stop()
+	for _, l := range n.lanes {
+		l.stop()
+	}
+	n.work.Wait()
+	if n.alone != nil {
+		n.alone.close(ctx)
+	}
+	return err
+}
+
+// idle tells whether this node owns nothing any more and has nothing on its way.
+func (n *Node) idle() bool {
+	for _, l := range n.lanes {
+		if !l.idle() {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,361 @@
+package jetstream
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/cluster/jetstream/internal/partition"
+)
+
+// lane is a node's side of one partition: what it appends, and, if it owns the partition, what it does as the owner.
+type lane struct {
+	n *Node
+	p int
+
+	// mu guards what the callers of Handle touch.
+	mu      sync.Mutex
+	local   *partition.Local
+	entry   *partition.Entry
+	waiting map[place]*call // those whose event is in the log, and whose Decision is not known yet
+	tries   int             // of the batch that is on its way
+
+	// The owner is touched by one goroutine at a time: the one that does the tasks.
+	owner     *partition.Owner
+	world     *world
+	tasks     serial
+	registrar serial // tells which accounts have registrations
+	timer     *time.Timer
+	timerAt   time.Time
+	phase     atomic.Int32
+	lag       atomic.Int64
+	stat      atomic.Pointer[PartitionStatus]
+}
+
+// place is where an event is in a batch.
+type place struct {
+	origin partition.Origin
+	batch  uint64
+	index  int
+}
+
+func newLane(n *Node, p int, me partition.Origin, cfg *partition.Config) *lane {
+	l := &lane{n: n, p: p, local: partition.NewLocal(), entry: partition.NewEntry(me), waiting: make(map[place]*call)}
+	l.world = &world{lane: l}
+	l.owner = partition.NewOwner(cfg, me, l.world)
+	l.tasks.then = l.settle
+	return l
+}
+
+// foreign tells, quickly, whether an event is none of the cluster's business.
+func (l *lane) foreign(ev push.Event, account string) bool {
+	switch ev.(type) {
+	case push.ArchiveAdded, push.Offline, push.Groupchat:
+	default:
+		return false
+	}
+	if l.n.cfg.Push.Store != nil {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.local.Registered(account)
+}
+
+// enter puts an event on its way into the log, after what the log has to know before it. It returns nil if the log need not know.
+func (l *lane) enter(ev push.Event, wanted bool) *call {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list := l.local.Events(ev)
+	if len(list) == 0 {
+		return nil
+	}
+	for _, first := range list[:len(list)-1] {
+		l.entry.Add(first, false, (*call)(nil))
+	}
+	c := &call{n: l.n, lane: l, ev: ev, accepted: make(chan struct{})}
+	if wanted {
+		c.decided = make(chan struct{})
+	}
+	l.entry.Add(l.n.lean(list[len(list)-1]), wanted, c)
+	l.next()
+	return c
+}
+
+// next sends what waits. l.mu is held.
+func (l *lane) next() {
+	if data := l.entry.Next(); data != nil {
+		l.tries = 0
+		for _, in := range l.entry.Flight() {
+			if c := in.Tag.(*call); in.Wanted && c != nil {
+				l.waiting[place{in.Origin, in.Batch, in.Index}] = c
+			}
+		}
+		l.send(data)
+	}
+}
+
+const (
+	appendTimeout = 2 * time.Second
+	// appendTries is how often a batch is sent before those who wait for it are told that the log does not answer.
+	appendTries = 8
+)
+
+// send appends a batch. l.mu is held.
+func (l *lane) send(data []byte) {
+	l.n.work.Add(1)
+	go func() {
+		defer l.n.work.Done()
+		_, err := l.n.append(l.n.names.events(l.p), data, -1)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if err != nil && l.n.ctx.Err() == nil {
+			l.n.counts.retried.Add(1)
+			if l.tries++; l.tries < appendTries {
+				time.AfterFunc(50*time.Millisecond, func() {
+					l.mu.Lock()
+					defer l.mu.Unlock()
+					if data := l.entry.Again(); data != nil {
+						l.send(data)
+					}
+				})
+				return
+			}
+		}
+		for _, in := range l.entry.Done() {
+			c := in.Tag.(*call)
+			if err != nil {
+				delete(l.waiting, place{in.Origin, in.Batch, in.Index})
+				if c == nil || c.ev.Subject().ID != "" {
+					l.n.trouble()
+				}
+			}
+			if c != nil {
+				c.ok = err == nil
+				close(c.accepted)
+			}
+		}
+		if l.n.ctx.Err() == nil {
+			l.next()
+		}
+	}()
+}
+
+// withdraw takes back an event that is not on its way yet.
+func (l *lane) withdraw(c *call) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, in := range l.entry.Waiting() {
+		if in.Tag.(*call) == c {
+			if c.ev.Subject().ID != "" {
+				l.n.trouble()
+			}
+			return l.entry.Withdraw(in)
+		}
+	}
+	return false
+}
+
+// answer gives a Decision to the call that waits for it.
+func (l *lane) answer(at place, d push.Decision) {
+	l.mu.Lock()
+	c := l.waiting[at]
+	delete(l.waiting, at)
+	l.mu.Unlock()
+	if c != nil {
+		c.decision = d
+		close(c.decided)
+	}
+}
+
+// again lets the log hear of this node's sessions in its new life. It returns false if something of the former life is still on its way.
+func (l *lane) again(me partition.Origin) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.entry.Begin(me)
+	for _, ev := range l.local.Restored() {
+		l.entry.Add(ev, false, (*call)(nil))
+	}
+	l.next()
+	return true
+}
+
+func (l *lane) quiet() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.entry.Idle()
+}
+
+// idle tells whether the lane has nothing on its way and owns nothing.
+func (l *lane) idle() bool {
+	return l.quiet() && partition.Phase(l.phase.Load()) == partition.PhaseIdle
+}
+
+// ---- the owner's tasks
+
+// serial does things one after another, in a goroutine that is there as long as there are some.
+type serial struct {
+	sync.Mutex
+	list    []func()
+	running bool
+	stopped bool
+	then    func() // after each run of things
+}
+
+func (t *serial) post(l *lane, do func()) {
+	t.Lock()
+	defer t.Unlock()
+	if t.stopped {
+		return
+	}
+	t.list = append(t.list, do)
+	if !t.running {
+		t.running = true
+		l.n.work.Add(1)
+		go func() {
+			defer l.n.work.Done()
+			t.work()
+		}()
+	}
+}
+
+func (t *serial) work() {
+	for {
+		t.Lock()
+		list := t.list
+		t.list = nil
+		if len(list) == 0 || t.stopped {
+			t.running = false
+			t.Unlock()
+			return
+		}
+		t.Unlock()
+		for _, do := range list {
+			do()
+		}
+		if t.then != nil {
+			t.then()
+		}
+	}
+}
+
+func (t *serial) stop() {
+	t.Lock()
+	defer t.Unlock()
+	t.stopped, t.list = true, nil
+}
+
+// post lets do happen to the owner, after what was posted before.
+func (l *lane) post(do func()) { l.tasks.post(l, do) }
+
+// settle arms the timer, and tells what has become of the owner.
+func (l *lane) settle() {
+	now := time.Now()
+	o := l.owner
+	phase := o.Phase()
+	if was := partition.Phase(l.phase.Swap(int32(phase))); was != phase {
+		l.world.phase(was, phase)
+	}
+	st := &PartitionStatus{Partition: l.p, Phase: phase.String(), Takeovers: o.Takeovers, TakenIn: o.TakenIn, Published: o.Published, Resent: o.Resent, InFlight: o.InFlight()}
+	if s := o.State(); s != nil {
+		st.Owned = true
+		st.Accounts, st.Active = s.Size()
+	}
+	if o.Err != nil {
+		st.Err = o.Err.Error()
+	}
+	l.stat.Store(st)
+	next := o.Next(now)
+	if next.IsZero() || next.Equal(l.timerAt) {
+		return
+	}
+	l.timerAt = next
+	wait := max(next.Sub(now), 0)
+	if l.timer == nil {
+		l.timer = time.AfterFunc(wait, l.tick)
+	} else {
+		l.timer.Reset(wait)
+	}
+}
+
+func (l *lane) tick() {
+	l.post(func() {
+		l.timerAt = time.Time{}
+		l.owner.Tick(time.Now())
+	})
+}
+
+func (l *lane) stop() {
+	l.tasks.stop()
+	l.registrar.stop()
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+	l.world.Stop()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.waiting {
+		close(c.decided)
+	}
+	clear(l.waiting)
+	for _, in := range l.entry.Waiting() {
+		if c := in.Tag.(*call); c != nil && l.entry.Withdraw(in) {
+			close(c.accepted)
+		}
+	}
+}
+
+// append appends to the log. prev, if not negative, is the sequence number that the newest record has to have.
+func (n *Node) append(subject string, data []byte, prev int64) (uint64, error) {
+	ctx, cancel := context.WithTimeout(n.ctx, appendTimeout)
+	defer cancel()
+	return n.appendTo(ctx, &nats.Msg{Subject: subject, Data: data}, prev)
+}
+
+// lean takes out of an event what the log must not have: texts that the policy does not let out.
+func (n *Node) lean(ev push.Event) push.Event {
+	if n.policy.IncludeBody {
+		return ev
+	}
+	strip := func(st push.Stanza) push.Stanza {
+		st.Body = ""
+		return st
+	}
+	switch ev := ev.(type) {
+	case push.ArchiveAdded:
+		ev.Stanza = strip(ev.Stanza)
+		return ev
+	case push.Offline:
+		ev.Stanza = strip(ev.Stanza)
+		return ev
+	case push.Groupchat:
+		ev.Stanza = strip(ev.Stanza)
+		return ev
+	case push.StanzaQueued:
+		ev.Stanza = strip(ev.Stanza)
+		return ev
+	case push.AckDelayed:
+		ev.Stanzas = slices.Clone(ev.Stanzas)
+		for i := range ev.Stanzas {
+			ev.Stanzas[i] = strip(ev.Stanzas[i])
+		}
+		return ev
+	case push.HibernationStart:
+		ev.Stanzas = slices.Clone(ev.Stanzas)
+		for i := range ev.Stanzas {
+			ev.Stanzas[i] = strip(ev.Stanzas[i])
+		}
+		return ev
+	}
+	return ev
+}
+
+func (n *Node) warn(text string, p int, err error) {
+	n.log.LogAttrs(n.ctx, slog.LevelWarn, "push cluster: "+text, slog.String("node", n.cfg.Node), slog.Int("partition", p), slog.Any("error", err))
+}

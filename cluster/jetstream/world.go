@@ -1,0 +1,439 @@
+package jetstream
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/cluster/jetstream/internal/partition"
+)
+
+// world is what an Owner asks for, on JetStream. Its methods are called in the lane's tasks; what they start posts the answer there.
+type world struct {
+	lane *lane
+	// revision is that of the manifest as this owner has written it last.
+	revision uint64
+	manifest manifest
+
+	mu      sync.Mutex
+	reading context.CancelFunc
+	sub     *nats.Subscription // of questions to the owner
+}
+
+// manifest says where a snapshot is.
+type manifest struct {
+	// Epoch is that of the owner who may replace it.
+	Epoch uint64 `json:"epoch"`
+	// ID and Chunks name its parts; no ID means that there is none yet.
+	ID     string `json:"id,omitempty"`
+	Chunks int    `json:"chunks,omitempty"`
+	Bytes  int    `json:"bytes,omitempty"`
+	// Keep is the first message of the log that it needs.
+	Keep uint64 `json:"keep,omitempty"`
+}
+
+const chunkBytes = 512 << 10
+
+// do starts something that asks JetStream.
+func (w *world) do(f func(ctx context.Context)) {
+	n := w.lane.n
+	n.work.Add(1)
+	go func() {
+		defer n.work.Done()
+		ctx, cancel := context.WithTimeout(n.ctx, 2*appendTimeout)
+		defer cancel()
+		f(ctx)
+	}()
+}
+
+func (w *world) Tail() {
+	l := w.lane
+	w.do(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, appendTimeout)
+		defer cancel()
+		m, err := l.n.stream.GetLastMsgForSubject(ctx, l.n.names.records(l.p))
+		var seq uint64
+		var data []byte
+		switch {
+		case err == nil:
+			seq, data = m.Sequence, m.Data
+		case errors.Is(err, jetstream.ErrMsgNotFound):
+			err = nil
+		}
+		l.post(func() { l.owner.Tailed(time.Now(), seq, data, err) })
+	})
+}
+
+func (w *world) Append(records []byte, prev uint64) {
+	l := w.lane
+	w.do(func(context.Context) {
+		seq, err := l.n.append(l.n.names.records(l.p), records, int64(prev))
+		l.post(func() { l.owner.Appended(time.Now(), seq, err) })
+	})
+}
+
+// appendTo appends a message. ErrFenced means that the newest record is not the one at prev.
+func (n *Node) appendTo(ctx context.Context, m *nats.Msg, prev int64) (uint64, error) {
+	var opts []jetstream.PublishOpt
+	opts = append(opts, jetstream.WithExpectStream(n.names.stream), jetstream.WithRetryAttempts(0))
+	if prev >= 0 {
+		opts = append(opts, jetstream.WithExpectLastSequencePerSubject(uint64(prev)))
+	}
+	ack, err := n.js.PublishMsg(ctx, m, opts...)
+	if err == nil {
+		n.counts.appends.Add(1)
+		n.counts.bytes.Add(int64(len(m.Data)))
+		return ack.Sequence, nil
+	}
+	if wrongRevision(err) {
+		return 0, partition.ErrFenced
+	}
+	return 0, fmt.Errorf("%w: %w", partition.ErrDoubt, err)
+}
+
+func (w *world) Load(epoch uint64) {
+	l := w.lane
+	n := l.n
+	w.do(func(ctx context.Context) {
+		data, m, rev, err := n.load(ctx, l.p, epoch)
+		l.post(func() {
+			if err == nil {
+				w.manifest, w.revision = m, rev
+			}
+			l.owner.Loaded(time.Now(), data, err)
+		})
+	})
+}
+
+// load takes a partition's snapshot for the owner of epoch.
+func (n *Node) load(ctx context.Context, p int, epoch uint64) ([]byte, manifest, uint64, error) {
+	for {
+		var m manifest
+		var rev uint64
+		e, err := n.snaps.Get(ctx, n.names.manifest(p))
+		switch {
+		case errors.Is(err, jetstream.ErrKeyNotFound):
+		case err != nil:
+			return nil, m, 0, err
+		default:
+			rev = e.Revision()
+			if err := json.Unmarshal(e.Value(), &m); err != nil {
+				return nil, m, 0, fmt.Errorf("the manifest of partition %d: %w", p, err)
+			}
+		}
+		if m.Epoch > epoch {
+			return nil, m, 0, partition.ErrFenced
+		}
+		m.Epoch = epoch
+		rev, err = n.putManifest(ctx, p, m, rev)
+		if errors.Is(err, partition.ErrFenced) {
+			continue // it was replaced meanwhile
+		}
+		if err != nil {
+			return nil, m, 0, err
+		}
+		if m.ID == "" {
+			return nil, m, rev, nil
+		}
+		data := make([]byte, 0, m.Bytes)
+		for i := range m.Chunks {
+			c, err := n.snaps.Get(ctx, n.names.chunk(p, m.ID, i))
+			for errors.Is(err, jetstream.ErrKeyNotFound) && sleep(ctx, 100*time.Millisecond) { // a replica that is late
+				c, err = n.snaps.Get(ctx, n.names.chunk(p, m.ID, i))
+			}
+			if err != nil {
+				return nil, m, 0, err
+			}
+			data = append(data, c.Value()...)
+		}
+		if len(data) != m.Bytes {
+			return nil, m, 0, fmt.Errorf("the snapshot of partition %d has %d bytes, and should have %d", p, len(data), m.Bytes)
+		}
+		return data, m, rev, nil
+	}
+}
+
+func (n *Node) putManifest(ctx context.Context, p int, m manifest, rev uint64) (uint64, error) {
+	data, err := json.Marshal(m)
+	if err != nil {
+		return 0, err
+	}
+	rev, err = n.snaps.Update(ctx, n.names.manifest(p), data, rev)
+	if wrongRevision(err) {
+		return 0, partition.ErrFenced
+	}
+	return rev, err
+}
+
+func (w *world) Save(snapshot []byte, keep uint64) {
+	l := w.lane
+	n := l.n
+	m := manifest{Epoch: w.manifest.Epoch, ID: fmt.Sprintf("%d-%d", w.manifest.Epoch, keep), Bytes: len(snapshot), Keep: keep}
+	old, rev := w.manifest, w.revision
+	w.do(func(ctx context.Context) {
+		var err error
+		for rest := snapshot; len(rest) > 0 && err == nil; m.Chunks++ {
+			size := min(len(rest), chunkBytes)
+			_, err = n.snaps.Put(ctx, n.names.chunk(l.p, m.ID, m.Chunks), rest[:size])
+			rest = rest[size:]
+		}
+		if err == nil {
+			rev, err = n.putManifest(ctx, l.p, m, rev)
+		}
+		if err == nil {
+			n.counts.snapshots.Add(1)
+			n.counts.snapshotBytes.Add(int64(len(snapshot)))
+			// What is not needed any more: nobody misses it, and if it stays it is only in the way.
+			if err := n.stream.Purge(ctx, jetstream.WithPurgeSubject(n.names.both(l.p)), jetstream.WithPurgeSequence(keep)); err != nil {
+				n.warn("log not shortened", l.p, err)
+			}
+			if old.ID != "" && old.ID != m.ID {
+				for i := range old.Chunks {
+					_ = n.snaps.Purge(ctx, n.names.chunk(l.p, old.ID, i))
+				}
+			}
+		} else if !errors.Is(err, partition.ErrFenced) {
+			n.warn("snapshot not written", l.p, err)
+		}
+		l.post(func() {
+			switch {
+			case err == nil:
+				w.manifest, w.revision = m, rev
+			case !errors.Is(err, partition.ErrFenced): // it may have been written all the same: take it again before the next one
+				epoch := old.Epoch
+				w.do(func(ctx context.Context) {
+					if _, m, rev, err := n.load(ctx, l.p, epoch); err == nil {
+						l.post(func() {
+							if w.manifest.Epoch == epoch {
+								w.manifest, w.revision = m, rev
+							}
+						})
+					}
+				})
+			}
+			l.owner.Saved(time.Now(), err)
+		})
+	})
+}
+
+// Read consumes the partition's part of the log.
+func (w *world) Read(from uint64) {
+	w.Stop()
+	l := w.lane
+	n := l.n
+	ctx, cancel := context.WithCancel(n.ctx)
+	w.mu.Lock()
+	w.reading = cancel
+	w.mu.Unlock()
+	n.work.Add(1)
+	go func() {
+		defer n.work.Done()
+		for ctx.Err() == nil {
+			if err := n.consume(ctx, l, &from); err != nil && ctx.Err() == nil {
+				n.warn("log not read", l.p, err)
+				sleep(ctx, 250*time.Millisecond)
+			}
+		}
+	}()
+}
+
+// consume delivers the messages from *from on until something fails.
+func (n *Node) consume(ctx context.Context, l *lane, from *uint64) error {
+	opening, cancel := context.WithTimeout(ctx, 2*appendTimeout)
+	defer cancel()
+	cons, err := n.stream.OrderedConsumer(opening, jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{n.names.both(l.p)}, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: *from,
+		InactiveThreshold: 30 * time.Second, MaxResetAttempts: 1,
+	})
+	if err != nil {
+		return err
+	}
+	it, err := cons.Messages(jetstream.PullMaxMessages(500), jetstream.PullHeartbeat(time.Second), jetstream.PullExpiry(5*time.Second))
+	if err != nil {
+		return err
+	}
+	defer it.Stop()
+	stop := context.AfterFunc(ctx, it.Stop)
+	defer stop()
+	for {
+		msg, err := it.Next()
+		if err != nil {
+			return err
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			return err
+		}
+		seq := meta.Sequence.Stream
+		if seq < *from {
+			continue
+		}
+		*from = seq + 1
+		m := partition.Message{Seq: seq, Time: meta.Timestamp, Records: msg.Subject() == n.names.records(l.p), Data: msg.Data()}
+		l.lag.Store(int64(meta.NumPending))
+		l.post(func() {
+			if ctx.Err() == nil {
+				l.owner.Message(time.Now(), m)
+			}
+		})
+	}
+}
+
+func (w *world) Stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.reading != nil {
+		w.reading()
+		w.reading = nil
+	}
+}
+
+// phase follows the owner: only one that owns the partition answers questions, and holds places at the gates.
+func (w *world) phase(was, now partition.Phase) {
+	l := w.lane
+	n := l.n
+	owns := func(p partition.Phase) bool { return p == partition.PhaseOwning || p == partition.PhaseDraining }
+	if owns(now) == owns(was) {
+		return
+	}
+	if owns(now) {
+		n.log.LogAttrs(n.ctx, slog.LevelInfo, "push cluster: partition taken over", slog.String("node", n.cfg.Node), slog.Int("partition", l.p), slog.Duration("took", l.owner.TakenIn),
+			slog.Int("again", l.owner.Resent))
+		sub, err := n.cfg.Conn.Subscribe(n.names.owner(l.p), func(m *nats.Msg) {
+			account := string(m.Data)
+			l.post(func() {
+				if s := l.owner.State(); s != nil {
+					_ = m.Respond(partition.Encode(s.Inspect(account)))
+				}
+			})
+		})
+		if err == nil {
+			w.sub = sub
+		}
+		return
+	}
+	if w.sub != nil {
+		_ = w.sub.Unsubscribe()
+		w.sub = nil
+	}
+	n.gates.forget(l)
+}
+
+// Show does what has come of a step.
+func (w *world) Show(out *partition.Out, replayed bool) {
+	l := w.lane
+	n := l.n
+	for _, ref := range out.Ready {
+		n.gates.ready(l, ref)
+	}
+	var answers []answer
+	for i := range out.Decided {
+		d := &out.Decided[i]
+		if d.Wanted {
+			answers = append(answers, answer{l.p, d.Origin, d.Batch, d.Index, d.Decision})
+		}
+		if replayed {
+			continue
+		}
+		n.counts.decided.Add(1)
+		if n.obs.Decided != nil {
+			n.obs.Decided(d.Number, d.At, d.Event, &d.Decision, 0)
+		}
+		n.logDecision(d)
+	}
+	if !replayed && n.obs.Affected != nil {
+		for i := range out.Affected {
+			a := &out.Affected[i]
+			n.obs.Affected(a.Account, a.At, &a.Effects)
+		}
+	}
+	if replayed {
+		n.counts.resent.Add(int64(out.Resent))
+		out.Changed = l.owner.State().Registered() // what a former owner may not have told
+		n.tellRegistered(l, out.Changed, answers, true)
+		return
+	}
+	for _, a := range out.Advice {
+		n.advise(a)
+	}
+	for _, m := range out.Moved {
+		n.moved(m)
+	}
+	if len(out.Changed)+len(answers) > 0 {
+		n.tellRegistered(l, out.Changed, answers, false)
+	}
+}
+
+// Publish sends a notification.
+func (w *world) Publish(ref partition.Ref, note push.Notification) {
+	l := w.lane
+	n := l.n
+	sent := time.Now()
+	if n.obs.Sent != nil {
+		n.obs.Sent(sent, &note)
+	}
+	g := n.gates.sent(l, ref)
+	n.work.Add(1)
+	go func() {
+		defer n.work.Done()
+		reply := n.send(&note)
+		took := time.Since(sent)
+		l.post(func() {
+			res := l.owner.Replied(time.Now(), ref, reply)
+			if n.obs.Replied != nil {
+				n.obs.Replied(time.Now(), &note, reply, res, took)
+			}
+			n.logReply(&note, reply, res, took)
+		})
+		n.gates.done(g, reply)
+	}()
+}
+
+// send asks the host's hooks and calls the Publisher.
+func (n *Node) send(note *push.Notification) push.Reply {
+	ctx, cancel := context.WithTimeout(n.ctx, cmp.Or(n.policy.ReplyTimeout, 30*time.Second))
+	defer cancel()
+	if u := n.cfg.Push.Unread; u != nil {
+		if unread, err := u.Unread(ctx, note.Account); err == nil {
+			note.Unread = max(unread, 0)
+		}
+	}
+	if v := n.cfg.Push.Veto; v != nil {
+		if why := v.VetoPublish(ctx, note); why != "" {
+			return push.Reply{Vetoed: why}
+		}
+	}
+	return push.ReplyOf(n.cfg.Push.Publisher.Publish(ctx, note))
+}
+
+func (n *Node) logDecision(d *partition.Decided) {
+	if !n.log.Enabled(n.ctx, slog.LevelDebug) {
+		return
+	}
+	for i := range d.Decision.Verdicts {
+		v := &d.Decision.Verdicts[i]
+		n.log.LogAttrs(n.ctx, slog.LevelDebug, "push: decision", slog.String("account", d.Decision.Account), slog.String("event", d.Event.Name()),
+			slog.Uint64("number", d.Number), slog.String("service", v.Service), slog.String("registration", v.Node), slog.Bool("notify", v.Notify),
+			slog.String("class", v.Class.String()), slog.String("rule", v.Rule.String()), slog.String("reason", v.Reason.String()))
+	}
+}
+
+func (n *Node) logReply(note *push.Notification, reply push.Reply, res push.Result, took time.Duration) {
+	level := slog.LevelDebug
+	if res.Outcome != push.OutcomeAccepted {
+		level = slog.LevelInfo
+	}
+	if n.log.Enabled(n.ctx, level) {
+		n.log.LogAttrs(n.ctx, level, "push: publish "+res.Outcome.String(), slog.String("account", note.Account), slog.String("service", note.Service),
+			slog.String("registration", note.Node), slog.String("class", note.Class.String()), slog.Int("stanzas", note.Count), slog.Int("try", note.Try), slog.Duration("took", took))
+	}
+}
