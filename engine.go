@@ -302,7 +302,6 @@ func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event
 			return e.postpone(ctx, s, en, ev, d)
 		}
 		if !asked {
-			s.settle(e, en, e.now())
 			s.mu.Unlock()
 			e.facts(ctx, name, ev, &f)
 			asked = true
@@ -375,7 +374,10 @@ func (e *Engine) passing(s *shard, name string, ev Event, d *Decision) error {
 		_, _ = ask(e.ctx, e, &e.hooks.logger, name, func(context.Context) (struct{}, error) { e.logDecision(number, kept, own); return struct{}{}, nil })
 	}
 	if e.obs.Decided != nil {
-		_, _ = ask(e.ctx, e, &e.hooks.observer, name, func(context.Context) (struct{}, error) { e.obs.Decided(number, now, kept, own, 0); return struct{}{}, nil })
+		_, _ = ask(e.ctx, e, &e.hooks.observer, name, func(context.Context) (struct{}, error) {
+			e.obs.Decided(number, now, kept, own, 0)
+			return struct{}{}, nil
+		})
 	}
 	return nil
 }

@@ -251,9 +251,11 @@ func TestCloseRace(t *testing.T) {
 		}
 		cancel()
 		wg.Wait()
+		mu.Lock()
 		for account, n := range owed {
 			assert.True(t, n == 0 || n < 0 && unsure[account], "%s: %d", account, n)
 		}
+		mu.Unlock()
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,10 +70,16 @@ func (s *hookedStore) Update(ctx context.Context, account string, k Key, u Updat
 	return s.Store.Update(ctx, account, k, u)
 }
 
-// failing returns a before that fails one method as long as *on.
-func failing(method string, on *bool) func(context.Context, string, string) error {
+func on() *atomic.Bool {
+	b := new(atomic.Bool)
+	b.Store(true)
+	return b
+}
+
+// failing returns a before that fails one method as long as on is set.
+func failing(method string, on *atomic.Bool) func(context.Context, string, string) error {
 	return func(_ context.Context, m, _ string) error {
-		if *on && m == method {
+		if m == method && on.Load() {
 			return errFault
 		}
 		return nil
@@ -114,7 +121,9 @@ func wantStoreError(t *testing.T, d Decision, err error, what string) {
 
 // TestStoreListFails gives events of an account that is only in the Store, which cannot be read: they are decided when it can.
 func TestStoreListFails(t *testing.T) {
-	opened := func(evs ...Event) []Event { return append([]Event{SessionOpen{Session: phoneSession, Client: "c1"}}, evs...) }
+	opened := func(evs ...Event) []Event {
+		return append([]Event{SessionOpen{Session: phoneSession, Client: "c1"}}, evs...)
+	}
 	for name, c := range map[string]struct {
 		evs      []Event
 		deferred bool
@@ -134,13 +143,15 @@ func TestStoreListFails(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var svc service
-				broken := true
+				broken := on()
 				memory := NewMemoryStore()
 				_, err := memory.Enable(t.Context(), Registration{Account: juliet, Key: phone, Client: "c1"}, 0)
 				require.NoError(t, err)
 				var decided []string
-				e := newEngine(t, Config{Publisher: &svc, Store: &hookedStore{Store: memory, before: failing("List", &broken)}, Observer: &Observer{
-					Decided: func(_ uint64, _ time.Time, ev Event, _ *Decision, _ time.Duration) { decided = append(decided, ev.Name()) },
+				e := newEngine(t, Config{Publisher: &svc, Store: &hookedStore{Store: memory, before: failing("List", broken)}, Observer: &Observer{
+					Decided: func(_ uint64, _ time.Time, ev Event, _ *Decision, _ time.Duration) {
+						decided = append(decided, ev.Name())
+					},
 				}})
 				began := time.Now()
 				var d Decision
@@ -154,7 +165,8 @@ func TestStoreListFails(t *testing.T) {
 				pass(time.Hour)
 				assert.Empty(t, svc.published())
 
-				broken = false
+				synctest.Wait()
+				broken.Store(false)
 				pass(time.Minute)
 				assert.Len(t, svc.published(), c.sent)
 				var want []string
@@ -172,10 +184,10 @@ func TestStoreListFails(t *testing.T) {
 func TestStoreAwayIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var svc service
-		broken := true
+		broken := on()
 		memory := NewMemoryStore()
 		keep(t, memory, juliet, phone)
-		e := newEngine(t, Config{Publisher: &svc, MaxDeferred: 300, Store: &hookedStore{Store: memory, before: failing("List", &broken)}})
+		e := newEngine(t, Config{Publisher: &svc, MaxDeferred: 300, Store: &hookedStore{Store: memory, before: failing("List", broken)}})
 		refused := 0
 		for i := range 1000 {
 			account := juliet
@@ -190,8 +202,10 @@ func TestStoreAwayIsBounded(t *testing.T) {
 			}
 		}
 		assert.Equal(t, 700, refused)
+		synctest.Wait()
 		assert.Equal(t, StoreStatus{Away: true, Deferred: 300}, e.Store())
-		broken = false
+		synctest.Wait()
+		broken.Store(false)
 		pass(time.Minute)
 		assert.Equal(t, StoreStatus{}, e.Store())
 		assert.Equal(t, 150, svc.published()[0].Count)
@@ -202,10 +216,10 @@ func TestStoreAwayIsBounded(t *testing.T) {
 func TestStoreEnableFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var svc service
-		broken := true
+		broken := on()
 		memory := NewMemoryStore()
 		var enabled int
-		e := newEngine(t, Config{Publisher: &svc, Store: &hookedStore{Store: memory, before: failing("Enable", &broken), befores: func(_ string, rs []Registration) []Registration { enabled++; return rs }}})
+		e := newEngine(t, Config{Publisher: &svc, Store: &hookedStore{Store: memory, before: failing("Enable", broken), befores: func(_ string, rs []Registration) []Registration { enabled++; return rs }}})
 		handle(t, e, SessionOpen{Session: phoneSession})
 		old := []Field{{Var: "secret", Values: []string{"old"}}}
 		d, err := e.Handle(t.Context(), PushEnable{Session: phoneSession, Key: phone, Options: old})
@@ -216,13 +230,13 @@ func TestStoreEnableFails(t *testing.T) {
 		assert.Empty(t, st.Registrations)
 		assert.False(t, st.Sessions[0].IsBound)
 
-		broken = false
+		broken.Store(false)
 		d = handle(t, e, PushEnable{Session: phoneSession, Key: phone, Options: old})
 		assert.Equal(t, []Change{{Key: phone, Kind: ChangeAdded, Session: "s1", Rule: RuleBind, Reason: ReasonEnabled}}, d.Changes)
 		assert.Equal(t, 1, enabled)
 		assert.Equal(t, old, stored(t, memory, juliet)[0].Options, "durable when Handle returns")
 
-		broken = true
+		broken.Store(true)
 		d, err = e.Handle(t.Context(), PushEnable{Session: phoneSession, Key: phone, Options: []Field{{Var: "secret", Values: []string{"new"}}}})
 		wantStoreError(t, d, err, "the second enable")
 		d, err = e.Handle(t.Context(), PushEnable{Session: phoneSession, Key: node("other")})
@@ -290,14 +304,14 @@ func (s *halfRemoving) Remove(ctx context.Context, account string, k Key) ([]Key
 
 func TestStoreRevokeFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		broken := true
+		broken := on()
 		memory := NewMemoryStore()
 		keep(t, memory, juliet, phone)
-		e := newEngine(t, Config{Publisher: &service{}, Store: &hookedStore{Store: memory, before: failing("Remove", &broken)}})
+		e := newEngine(t, Config{Publisher: &service{}, Store: &hookedStore{Store: memory, before: failing("Remove", broken)}})
 		d, err := e.Handle(t.Context(), AffiliationNone{juliet, phone})
 		wantStoreError(t, d, err, "affiliation")
 		assert.Len(t, stored(t, memory, juliet), 1)
-		broken = false
+		broken.Store(false)
 		d = handle(t, e, AffiliationNone{juliet, phone})
 		assert.Equal(t, []Change{{Key: phone, Kind: ChangeRemoved, Reason: ReasonRevoked}}, d.Changes)
 		assert.Empty(t, stored(t, memory, juliet))
@@ -313,10 +327,10 @@ func TestStoreHealthFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc := service{answer: func(*Notification) error { return &ReplyError{"cancel", "item-not-found"} }}
 		var log bytes.Buffer
-		broken := true
+		broken := on()
 		memory := NewMemoryStore()
 		keep(t, memory, juliet, phone)
-		e := newEngine(t, Config{Publisher: &svc, Store: &hookedStore{Store: memory, before: failing("Update", &broken)}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		e := newEngine(t, Config{Publisher: &svc, Store: &hookedStore{Store: memory, before: failing("Update", broken)}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		handle(t, e, Offline{juliet, message("m1")})
 		synctest.Wait()
 		assert.Equal(t, ReasonDisabled, handle(t, e, Offline{juliet, message("m2")}).Verdicts[0].Reason, "the Engine knows it all the same")

@@ -51,9 +51,9 @@ type flight struct {
 	ref
 	n     Notification
 	reply Reply
-	// begun and asked are when it was begun and when the Publisher was called, deadline is when it will be left to itself, lost that it was.
-	begun, asked, deadline time.Time
-	lost                   bool
+	// begun is when it was begun, deadline when it will be left to itself, lost that it was.
+	begun, deadline time.Time
+	lost            bool
 }
 
 // gates are all services that are known.
@@ -290,21 +290,19 @@ func (e *Engine) publish(g *gate, f *flight) *flight {
 			return nil
 		}
 	} else if !e.stillWanted(f) { // the host was asked in between
-		e.end(f, Reply{Missing: true}, false)
+		e.end(f, Reply{Missing: true})
 		return e.giveBack(g)
 	}
-	e.tellSent(f)
 	g.mu.Lock()
 	if _, hangs := g.hung[f.ref]; hangs { // never twice at a time
 		g.service.Cancel()
 		g.mu.Unlock()
-		e.end(f, Reply{Missing: true}, true)
+		e.end(f, Reply{Missing: true})
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		return e.following(g)
 	}
-	f.asked = e.now()
-	f.deadline = f.asked.Add(e.policy.ReplyTimeout + hookGrace)
+	f.deadline = e.now().Add(e.policy.ReplyTimeout + hookGrace)
 	f.prev, f.next = g.flights.prev, &g.flights
 	f.prev.next, f.next.prev = f, f
 	if !g.watching {
@@ -358,7 +356,7 @@ func (e *Engine) land(g *gate, f *flight, reply Reply) bool {
 	f.prev, f.next = nil, nil
 	g.service.Done(e.now(), reply.Answered())
 	g.mu.Unlock()
-	e.end(f, reply, true)
+	e.end(f, reply)
 	return true
 }
 
@@ -401,7 +399,7 @@ func (e *Engine) lose(g *gate) {
 	for _, f := range lost {
 		e.work.add()
 		go func() {
-			e.end(f, Reply{Missing: true}, true)
+			e.end(f, Reply{Missing: true})
 			e.work.done() // its own goroutine's, which does not count any more
 			e.work.done()
 		}()
@@ -424,31 +422,18 @@ func (e *Engine) begin(f *flight) bool {
 	now := e.now()
 	var eff Effects
 	n, ok := en.Begin(f.key, now, &eff)
-	if !eff.none() {
-		e.tellEffects(en, now, &eff, true)
-		e.deliver(s, en, false)
+	e.tellEffects(en, now, &eff, true)
+	if ok && e.obs.Sent != nil {
+		sent := n
+		en.tell(&e.hooks.observer, "", func() { e.obs.Sent(now, &sent) })
 	}
+	e.deliver(s, en, false)
 	if !ok {
 		s.settle(e, en, now)
 		return false
 	}
 	f.n, f.begun = n, now
 	return true
-}
-
-// tellSent queues that a publish goes out.
-func (e *Engine) tellSent(f *flight) {
-	if e.obs.Sent == nil {
-		return
-	}
-	s := e.shard(f.account)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if en := s.accounts[f.account]; en != nil {
-		at, n := e.now(), f.n
-		en.tell(&e.hooks.observer, "", func() { e.obs.Sent(at, &n) })
-		e.deliver(s, en, false)
-	}
 }
 
 // prepare gives the slot back and asks the host what it has to say of a publish. It counts as work when it is called, and the goroutine that it starts does when
@@ -477,7 +462,7 @@ func (e *Engine) prepare(g *gate, f *flight) {
 	slow.Stop()
 	if why != "" {
 		quick()
-		e.end(f, Reply{Vetoed: why}, true)
+		e.end(f, Reply{Vetoed: why})
 		return
 	}
 	g.mu.Lock()
@@ -531,8 +516,8 @@ func (e *Engine) stillWanted(f *flight) bool {
 	return r != nil && r.pace.inFlight && (r.Health.Disabled.IsZero() || e.policy.RetryDisabled > 0)
 }
 
-// end takes note of the end of a publish that was begun. sent says whether the host is told of a reply.
-func (e *Engine) end(f *flight, reply Reply, sent bool) {
+// end takes note of the end of a publish that was begun.
+func (e *Engine) end(f *flight, reply Reply) {
 	s := e.shard(f.account)
 	s.mu.Lock()
 	en := s.accounts[f.account]
@@ -549,9 +534,7 @@ func (e *Engine) end(f *flight, reply Reply, sent bool) {
 	}
 	keys := en.Due(now, buf[:0], &eff)
 	if e.telling {
-		if sent {
-			e.tellReplied(en, f, reply, res, now)
-		}
+		e.tellReplied(en, f, reply, res, now)
 		e.tellEffects(en, now, &eff, true)
 	}
 	e.release(s, en, false)
@@ -561,10 +544,7 @@ func (e *Engine) end(f *flight, reply Reply, sent bool) {
 
 // tellReplied queues that a publish has ended. The shard is locked.
 func (e *Engine) tellReplied(en *entry, f *flight, reply Reply, res Result, now time.Time) {
-	n, took := f.n, time.Duration(0)
-	if !f.asked.IsZero() {
-		took = now.Sub(f.asked)
-	}
+	n, took := f.n, now.Sub(f.begun)
 	if e.obs.Replied != nil {
 		en.tell(&e.hooks.observer, "", func() { e.obs.Replied(now, &n, reply, res, took) })
 	}

@@ -132,6 +132,12 @@ func (e *Engine) readNow(s *shard, en *entry) <-chan struct{} {
 
 // load takes what the Store has of an account, in the account's turn.
 func (e *Engine) load(en *entry, rs []Registration, eff *Effects) {
+	e.merge(en, rs, eff)
+	e.tellRead(en, e.now())
+}
+
+// merge is load of which nobody is told but by the effects.
+func (e *Engine) merge(en *entry, rs []Registration, eff *Effects) {
 	l := en.getLane()
 	l.fails, l.readAt, l.stale = 0, time.Time{}, false
 	rs = sane(en.name, rs)
@@ -147,7 +153,6 @@ func (e *Engine) load(en *entry, rs []Registration, eff *Effects) {
 		en.keep.interrupted = false
 		en.Interrupted(e.now(), eff)
 	}
-	e.tellRead(en, e.now())
 }
 
 // sane leaves out what a Store should not have returned.
