@@ -21,8 +21,8 @@ type Account struct {
 	sessions []*session
 	// touched is when something was remembered last, or a session ended since. left is when a session ended last.
 	touched, left instant
-	// gone are the keys of registrations that were removed while a publish for them was not answered.
-	gone []Key
+	// gone are the keys of registrations that were removed while a publish for them was not answered. nil: there are none, as a rule.
+	gone *[]Key
 	// key is that of the hashes of stanza IDs.
 	key hashKey
 	// claims counts what sessions claimed, to tell which one was last.
@@ -38,10 +38,8 @@ type registration struct {
 	pace pacer
 	// unread counts the important and urgent stanzas that it was notified of since its session was last active, and not withdrawn since.
 	unread int32
-	// stub: only its key is known, from a snapshot. It takes notifications, and sends them when the rest was read.
-	stub bool
-	// retried is when a tombstone was tried again last (Policy.RetryDisabled).
-	retried instant
+	// retried is when a tombstone was tried again last (Policy.RetryDisabled), in seconds since 1970. Zero: never.
+	retried uint32
 }
 
 // Facts is what the rules may know besides the event.
@@ -107,7 +105,7 @@ func (a *Account) Load(rs []Registration, now time.Time, e *Effects) {
 		old := a.find(n.Key)
 		fresh := old == nil
 		wasDisabled := !fresh && !old.Health.Disabled.IsZero()
-		fromStub := !fresh && old.stub
+		fromStub := !fresh && old.pace.stub
 		r := a.put(n)
 		disabled := !r.Health.Disabled.IsZero()
 		switch {
@@ -138,7 +136,7 @@ func (a *Account) Idle(now time.Time) bool {
 
 // idleAt returns when the account will be Idle if nothing happens. It returns false if something has to happen first.
 func (a *Account) idleAt() (time.Time, bool) {
-	if len(a.sessions) > 0 || len(a.gone) > 0 {
+	if len(a.sessions) > 0 || a.gone != nil {
 		return time.Time{}, false
 	}
 	var at time.Time
@@ -168,18 +166,25 @@ func (a *Account) find(k Key) *registration {
 // put inserts or replaces the stored part of a registration.
 func (a *Account) put(n Registration) *registration {
 	i, ok := slices.BinarySearchFunc(a.regs, n.Key, func(r *registration, k Key) int { return r.Key.Compare(k) })
+	n.Account = a.name // one string for all
 	if ok {
-		a.regs[i].Registration, a.regs[i].stub = n, false
+		a.regs[i].Registration, a.regs[i].pace.stub = n, false
 	} else {
 		a.regs = slices.Insert(a.regs, i, &registration{Registration: n})
-		a.regs[i].pace.inFlight = slices.Contains(a.gone, n.Key)
+		a.regs[i].pace.inFlight = a.isGone(n.Key)
 	}
 	return a.regs[i]
 }
 
+// isGone tells whether a registration with the key was removed while a publish for it was not answered.
+func (a *Account) isGone(k Key) bool { return a.gone != nil && slices.Contains(*a.gone, k) }
+
 func (a *Account) remove(r *registration, reason Reason, e *Effects) {
-	if r.pace.inFlight && !slices.Contains(a.gone, r.Key) {
-		a.gone = append(a.gone, r.Key)
+	if r.pace.inFlight && !a.isGone(r.Key) {
+		if a.gone == nil {
+			a.gone = new([]Key)
+		}
+		*a.gone = append(*a.gone, r.Key)
 	}
 	a.unbind(r, reason, e)
 	r.drop(r.pace.takeAll(), reason, "", e)
@@ -310,7 +315,7 @@ func (a *Account) enable(e PushEnable, now time.Time, d *Decision) {
 func (a *Account) enabling(e PushEnable, now time.Time) Registration {
 	n := Registration{Account: a.name, Key: e.Key, Options: cloneFields(e.Options), Wishes: e.Wishes, Enabled: now.Truncate(time.Millisecond)}
 	if s := a.session(e.Session.ID); s != nil {
-		n.Client = s.client
+		n.Client = s.client()
 	}
 	return n
 }
@@ -373,8 +378,9 @@ func (r *registration) caughtUp() {
 		return
 	}
 	r.unread = 0
-	for i := range r.mem.ring {
-		r.mem.ring[i].hash &^= counts
+	all := r.mem.all()
+	for i := range all {
+		all[i].hash &^= counts
 	}
 	for _, parts := range [...][]part{r.pace.waiting, r.pace.flight} {
 		for i := range parts {
@@ -514,6 +520,9 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 		if a.policy.IncludeSender || a.policy.IncludeBody {
 			w.text = &text{toInstant(f.Now), h, st.From, st.Body}
 		}
+		if r.Wishes != nil {
+			w.carry(r, q, st, h, f.Now)
+		}
 	}
 	v.Stanzas = d.ids[first:len(d.ids):len(d.ids)]
 	if w == nil {
@@ -533,7 +542,7 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 // mayRetry tells whether a tombstone is tried once more (XEP-0357 §7.1).
 func (a *Account) mayRetry(r *registration, now time.Time) bool {
 	after := a.policy.RetryDisabled
-	return after > 0 && now.Sub(r.Health.Disabled) >= after && (r.retried == 0 || now.Sub(r.retried.time()) >= after)
+	return after > 0 && now.Sub(r.Health.Disabled) >= after && (r.retried == 0 || now.Sub(time.Unix(int64(r.retried), 0)) >= after)
 }
 
 // Next returns when Due has something to do; zero means never. It changes with every call of Handle, Due, Begin and End.
@@ -545,7 +554,7 @@ func (a *Account) Next() time.Time {
 		}
 	}
 	for _, r := range a.regs {
-		earlier(r.pace.next(a.policy, r.stub))
+		earlier(r.pace.next(a.policy))
 	}
 	for _, s := range a.sessions {
 		earlier(s.wakeAt.time())
@@ -575,7 +584,7 @@ func (a *Account) Due(now time.Time, keys []Key, e *Effects) []Key {
 		if !now.Before(p.expiry(a.policy)) {
 			r.drop(p.takeOld(now, a.policy), ReasonTooOld, "", e)
 		}
-		if len(p.waiting) > 0 && !p.inFlight && !p.queued && !r.stub && !now.Before(p.ready()) {
+		if len(p.waiting) > 0 && !p.inFlight && !p.queued && !p.stub && !now.Before(p.ready()) {
 			p.queued = true
 			keys = append(keys, r.Key)
 		}
@@ -640,7 +649,7 @@ func (a *Account) Status(now time.Time) AccountStatus {
 		st.Registrations = append(st.Registrations, rs)
 	}
 	for _, s := range a.sessions {
-		ss := SessionStatus{ID: s.id, Client: s.client, Hibernated: s.hibernated, Extended: s.extended}
+		ss := SessionStatus{ID: s.id, Client: s.client(), Hibernated: s.hibernated, Extended: s.extended}
 		if s.bound != nil {
 			ss.Bound, ss.IsBound = s.bound.Key, true
 		} else if s.claim != nil {

@@ -40,8 +40,13 @@ func (b *lockedBuffer) Close() error { return nil }
 // TestSecrets keeps an Engine busy and searches whatever it says for what it must not: the secrets of registrations, and the text of messages.
 func TestSecrets(t *testing.T) {
 	const secret, text = "tiger-lily-42", "parting is such sweet sorrow"
+	keys := newWebKeys(t)
+	encrypting := &Wishes{Encryption: &Encryption{Algorithm: AES128GCM, Key: NewSecret(secret + "!!!")}}
+	carrying := &Wishes{Push2: &Push2{Client: NewSecret("https://push.example.net/" + secret), Matches: []Match{{Send: &WebPush{
+		Public: keys.public, Auth: NewSecret(secret + "!!!"), TokenKey: NewSecret(string(keys.signer)),
+	}}}}}
 	var said, recorded, full lockedBuffer
-	published := 0
+	published, sealed := 0, 0
 	synctest.Test(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(1, 2))
 		var mu sync.Mutex
@@ -49,6 +54,12 @@ func TestSecrets(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			iq := string(n.AppendStanza(nil, "example.com", "i"))
+			if len(n.Carried) > 0 {
+				sealed++
+				if strings.Contains(iq, text) || strings.Contains(iq, "thread-of-gold") {
+					t.Errorf("published in the clear: %s", iq)
+				}
+			}
 			if strings.Contains(iq, secret) && (strings.Contains(iq, text) || n.Class == ClassPlain) {
 				published++
 			}
@@ -73,6 +84,9 @@ func TestSecrets(t *testing.T) {
 		observer := &Observer{ // all but the events and notifications, which are what the host itself said, and the registrations
 			Decided: func(_ uint64, _ time.Time, ev Event, d *Decision, _ time.Duration) {
 				fmt.Fprintf(&said, "%s %+v\n", ev.Name(), *d)
+				if ev, ok := ev.(PushEnable); ok {
+					fmt.Fprintf(&said, "%+v %#v\n", ev.Wishes, ev.Wishes)
+				}
 			},
 			Affected: func(account string, _ time.Time, e *Effects) { fmt.Fprintf(&said, "%s %+v\n", account, *e) },
 			Sent:     func(_ time.Time, n *Notification) { fmt.Fprintln(&said, n.Account, n.Key, n.Class, n.Count, n.Events) },
@@ -96,13 +110,16 @@ func TestSecrets(t *testing.T) {
 			account := fmt.Sprintf("user%d@example.com", r.IntN(10))
 			s := SessionID{account, fmt.Sprintf("s%d", r.IntN(2))}
 			k := Key{Service: fmt.Sprintf("push%d.example.net", r.IntN(2)), Node: fmt.Sprint("n", r.IntN(4))}
-			st, err := ParseStanza(fmt.Sprint("m", i), fmt.Appendf(nil, `<message from="romeo@example.net/orchard" to="%s" type="chat"><body>%s</body></message>`, account, text))
+			st, err := ParseStanza(fmt.Sprint("m", i), fmt.Appendf(nil, `<message from="romeo@example.net/orchard" to="%s" type="chat"><body>%s</body><thread>thread-of-gold</thread></message>`, account, text))
 			require.NoError(t, err)
+			st.XML = fmt.Sprintf(`<message from="romeo@example.net/orchard" to="%s" type="chat"><body>%s</body><thread>thread-of-gold</thread></message>`, account, text)
 			evs := []Event{
 				SessionOpen{Session: s, JID: account + "/r", Client: "c"}, SessionClose{s}, PushDisable{s, k}, HibernationStart{s, []Stanza{st}}, HibernationEnd{s}, StanzaQueued{s, st},
 				AckDelayed{s, []Stanza{st}}, ArchiveAdded{account, st}, Offline{account, st}, Groupchat{account, st}, Ping{Account: account},
 				PushEnable{Session: s, Key: k, Options: []Field{{Var: "FORM_TYPE", Values: []string{"x"}}, {Var: "secret", Values: []string{secret}}}},
 				PushEnable{Session: SessionID{Account: account}, Options: []Field{{Var: "secret", Values: []string{secret}}}},
+				PushEnable{Session: s, Key: Key{Service: "push2.example.net", Node: "sealed"}, Wishes: encrypting},
+				PushEnable{Session: s, Key: Key{Service: "push2.example.net", Node: Push2Node}, Wishes: carrying},
 			}
 			if i%4 == 0 {
 				evs = evs[11:12]
@@ -122,11 +139,12 @@ func TestSecrets(t *testing.T) {
 		require.NoError(t, open.Close())
 	})
 	require.Greater(t, published, 100, "they were there")
+	require.Greater(t, sealed, 100)
 	require.Contains(t, full.String(), secret)
 	require.Contains(t, full.String(), text)
 	for what, s := range map[string]string{"log": said.String(), "recording": recorded.String(), "replay": replayed(t, full.Bytes())} {
 		require.Greater(t, len(s), 10000, what)
-		for _, bad := range []string{secret, text, "sweet", "tiger"} {
+		for _, bad := range []string{secret, text, "sweet", "tiger", "thread-of-gold", "dGlnZXItbGlseS", string(keys.signer), b64(keys.signer)} {
 			if i := strings.Index(s, bad); i >= 0 {
 				t.Errorf("%s: %q in …%s…", what, bad, s[max(i-500, 0):min(i+100, len(s))])
 			}

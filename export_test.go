@@ -11,7 +11,7 @@ type Sizes struct {
 func (a *Account) Sizes() (s Sizes) {
 	for _, r := range a.regs {
 		marks := 0
-		for _, m := range r.mem.ring[r.mem.head:] {
+		for _, m := range r.mem.all() {
 			if m.at != forgotten {
 				marks++
 			}

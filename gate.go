@@ -2,7 +2,6 @@ package push
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 )
@@ -509,7 +508,7 @@ func (e *Engine) stillWanted(f *flight) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	en := s.accounts[f.account]
-	if en == nil || slices.Contains(en.gone, f.key) {
+	if en == nil || en.isGone(f.key) {
 		return false
 	}
 	r := en.find(f.key)

@@ -16,8 +16,8 @@ import (
 type KeepMode uint8
 
 const (
-	// KeepLate: what waits, or is unanswered, for longer than a second, which is nothing while push services are well. What came within the
-	// last second or so is lost.
+	// KeepLate: what waits, or is unanswered, for a second longer than the policy wants it to (Policy.MinInterval, Policy.Delay), which is nothing while
+	// push services are well. What came within the last two seconds or so is lost.
 	KeepLate KeepMode = iota
 	// KeepNone: nothing. All that waits is lost.
 	KeepNone
@@ -77,7 +77,7 @@ func (k *keeps) wait(ctx context.Context) error {
 	}
 }
 
-// keepLag is how long something waits before KeepLate tells the Store, and how often it is told of one account at most.
+// keepLag is how long something waits, beyond what the policy wants it to, before KeepLate tells the Store, and how often it is told of one account at most.
 const keepLag = time.Second
 
 // settleKeep notes when to look whether the Store has to be told. The shard is locked.
@@ -92,6 +92,8 @@ func (e *Engine) settleKeep(en *entry, now time.Time) {
 	case e.cfg.Keep == KeepNone && !k.kept || k.at != 0:
 	case !waits || e.cfg.Keep == KeepAll && !k.kept:
 		k.at = toInstant(now)
+	case e.cfg.Keep == KeepLate && !k.kept:
+		k.at = toInstant(now.Add(keepLag + max(e.policy.MinInterval, e.policy.Delay)))
 	default:
 		k.at = toInstant(now.Add(keepLag))
 	}

@@ -31,6 +31,7 @@ func TestObserverIsToldWhatWasRead(t *testing.T) {
 		handle(t, e, SessionOpen{Session: phoneSession}, ArchiveAdded{Account: juliet, Stanza: message("m1")})
 		assert.Equal(t, []string{"session-open", "read " + juliet, "client phone", "archive-added"}, told)
 
+		synctest.Wait() // the store is told that it was accepted
 		told = nil
 		remove(t, store, phone)
 		require.NoError(t, e.Refresh(t.Context(), juliet))

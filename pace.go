@@ -28,6 +28,8 @@ type pacer struct {
 	queued bool
 	// stripped: it goes without sender and body.
 	stripped bool
+	// stub: only the registration's key is known, from a snapshot. It takes notifications, and sends them when the rest was read.
+	stub bool
 }
 
 // part is what one source contributes to a notification: a session, or the account's other events (from is nil).
@@ -226,12 +228,12 @@ func (p *pacer) schedule(due time.Time) {
 }
 
 // next returns when something is to be done about what waits: it can be handed out, or is too old. Zero means never.
-func (p *pacer) next(policy *Policy, held bool) time.Time {
+func (p *pacer) next(policy *Policy) time.Time {
 	if len(p.waiting) == 0 {
 		return time.Time{}
 	}
 	expiry := p.expiry(policy)
-	if p.inFlight || p.queued || held {
+	if p.inFlight || p.queued || p.stub {
 		return expiry
 	}
 	ready := p.ready()

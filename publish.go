@@ -52,7 +52,7 @@ func (a *Account) Begin(k Key, now time.Time, e *Effects) (Notification, bool) {
 			r.drop(p.takeAll(), ReasonDisabled, "", e)
 			return Notification{}, false
 		}
-		r.retried = toInstant(now)
+		r.retried = uint32(max(now.Unix(), 1))
 	}
 	if !now.Before(p.expiry(a.policy)) {
 		r.drop(p.takeOld(now, a.policy), ReasonTooOld, "", e)
@@ -217,8 +217,11 @@ const succeededEvery = 24 * time.Hour
 func (a *Account) End(k Key, reply Reply, now time.Time, e *Effects) Result {
 	res := Result{Outcome: reply.Classify()}
 	r := a.find(k)
-	if i := slices.Index(a.gone, k); i >= 0 { // it was for a registration that was removed; there may be another with its key
-		a.gone = slices.Delete(a.gone, i, i+1)
+	if a.isGone(k) { // it was for a registration that was removed; there may be another with its key
+		*a.gone = slices.DeleteFunc(*a.gone, func(o Key) bool { return o == k })
+		if len(*a.gone) == 0 {
+			a.gone = nil
+		}
 		if r != nil {
 			r.pace.inFlight = false
 		}

@@ -243,7 +243,7 @@ func (a *Account) addressed(ev Event) Event {
 // device names the device of a session: its client ID, else its resource.
 func (a *Account) device(session string) string {
 	if s := a.session(session); s != nil {
-		return cmp.Or(s.client, s.resource, s.id)
+		return cmp.Or(s.device, s.id)
 	}
 	return session
 }

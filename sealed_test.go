@@ -2,6 +2,7 @@ package push_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"encoding/base64"
@@ -10,8 +11,10 @@ import (
 	"encoding/xml"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
@@ -260,3 +263,51 @@ func BenchmarkSealed(b *testing.B) {
 		dst = n.AppendStanza(dst[:0], "example.com", "id1")
 	}
 }
+
+// TestSiskinEndToEnd goes from the enable that Siskin sends to what it reads in the notification.
+func TestSiskinEndToEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const account = "juliet@example.com"
+		published := make(chan []byte, 10)
+		router := &push.Router{Host: "example.com"}
+		router.Send = func(_ context.Context, to string, iq []byte) error {
+			published <- bytes.Clone(iq)
+			go router.Reply(to, idIn.FindStringSubmatch(string(iq))[1], nil)
+			return nil
+		}
+		e, err := push.New(push.Config{Host: "example.com", Publisher: router})
+		require.NoError(t, err)
+		session := push.SessionID{Account: account, ID: "s1"}
+		enable := func(more string) {
+			q, err := push.ParseRequest(session, []byte(set(enableNS+`jid='push.tigase.im' node='n1'>`+more+`</enable>`)))
+			require.NoError(t, err)
+			require.Nil(t, q.Answer(t.Context(), e).Refusal)
+		}
+		deliver := func(id, stanza string) []byte {
+			st, err := push.ParseStanza(id, []byte(stanza))
+			require.NoError(t, err)
+			_, err = e.Handle(t.Context(), push.Offline{Account: account, Stanza: st})
+			require.NoError(t, err)
+			return <-published
+		}
+		const message = `<message from='romeo@example.net/orchard' to='juliet@example.com' type='chat'><body>What light?</body></message>`
+		enable(`<priority xmlns='tigase:push:priority:0'/><encrypt xmlns='tigase:push:encrypt:0' alg='aes-128-gcm'>` + b64(sealKey) + `</encrypt>`)
+		payload, iq := unsealed(t, deliver("m1", message))
+		assert.Equal(t, map[string]any{"unread": 1.0, "sender": "romeo@example.net", "type": "chat", "message": "What light?"}, payload)
+		assert.Equal(t, "high", *iq.Notification.Priority)
+		payload, iq = unsealed(t, deliver("m2", `<message from='romeo@example.net/orchard' to='juliet@example.com' type='chat'><active xmlns='http://jabber.org/protocol/chatstates'/></message>`))
+		assert.Equal(t, map[string]any{"unread": 1.0}, payload, "nothing that the user should see")
+		assert.Equal(t, "low", *iq.Notification.Priority)
+
+		// Enabled again without encryption, the summary is back, and the policy says what is in it.
+		enable(``)
+		plain := string(deliver("m3", message))
+		assert.Contains(t, plain, "message-count")
+		assert.NotContains(t, plain, "encrypt")
+		assert.NotContains(t, plain, "priority")
+		assert.NotContains(t, plain, "light")
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
+var idIn = regexp.MustCompile(` id="([^"]+)"`)

@@ -2,15 +2,15 @@ package push
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
 // session is one client connection as far as push is concerned.
 type session struct {
-	id     string
-	client string
-	// resource is that of the session's JID, if there is no client ID: it names the device then (Push 2.0).
-	resource string
+	id string
+	// device is the client ID, if there is one; else the resource of the session's JID names the device, and nameless is set (Push 2.0).
+	device string
 	// bound is the registration that the session has (rule R1), or nil.
 	bound *registration
 	// claim is the key of the registration that is the session's: the one that it enabled last, was restored with, or that remembers its client
@@ -26,6 +26,15 @@ type session struct {
 	// extended: the host was advised to keep it resumable for longer than its normal time. unadvised: it may have to be, but hibernated before
 	// the registrations were read.
 	extended, unadvised bool
+	nameless            bool
+}
+
+// client returns the session's client ID, or nothing.
+func (s *session) client() string {
+	if s.nameless {
+		return ""
+	}
+	return s.device
 }
 
 func (a *Account) session(id string) *session {
@@ -54,7 +63,7 @@ func (a *Account) open(e SessionOpen, d *Decision) {
 	s.named(e.Client, e.JID)
 	a.claims++
 	s.since = a.claims
-	if r := a.ofClient(s.client); r != nil {
+	if r := a.ofClient(s.client()); r != nil {
 		r.caughtUp()
 		a.give(s, r, &d.Effects)
 		d.bound(r.Key, s, RuleClient, ReasonClientID)
@@ -63,9 +72,9 @@ func (a *Account) open(e SessionOpen, d *Decision) {
 
 // named notes what tells the session's device from the account's others.
 func (s *session) named(client, jid string) {
-	s.client, s.resource = client, ""
-	if b := bare(jid); client == "" && len(b) < len(jid) {
-		s.resource = jid[len(b)+1:]
+	s.device, s.nameless = client, client == ""
+	if b := bare(jid); s.nameless && len(b) < len(jid) {
+		s.device = strings.Clone(jid[len(b)+1:]) // the rest need not be kept
 	}
 }
 
@@ -93,7 +102,7 @@ func (a *Account) restore(e SessionRestored, now time.Time, d *Decision) {
 		a.claims++
 		s.since = a.claims
 	}
-	r, rule, reason := a.ofClient(s.client), RuleClient, ReasonClientID
+	r, rule, reason := a.ofClient(s.client()), RuleClient, ReasonClientID
 	if e.IsBound {
 		r, rule, reason = a.find(e.Bound), RuleBind, ReasonRestored
 	} else if e.Superseded {
@@ -186,7 +195,7 @@ func (a *Account) resolve(now time.Time, e *Effects) {
 			continue
 		}
 		if s.claim == nil {
-			if r := a.ofClient(s.client); r != nil {
+			if r := a.ofClient(s.client()); r != nil {
 				s.claim = &r.Key
 			}
 			continue
@@ -217,7 +226,7 @@ func (a *Account) resolve(now time.Time, e *Effects) {
 			continue
 		}
 		newest.bound = r
-		if newest.client != "" && newest.client == r.Client {
+		if newest.client() != "" && newest.client() == r.Client {
 			e.bound(r.Key, newest, RuleClient, ReasonClientID)
 		} else {
 			e.bound(r.Key, newest, RuleBind, ReasonRestored)

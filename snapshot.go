@@ -147,7 +147,7 @@ func writeKeys(e *snapshotWriter, a *Account) {
 
 func readKeys(d *snapshotReader, a *Account) {
 	for len(d.b) > 0 && d.err == nil {
-		r := &registration{Registration: Registration{Account: a.name, Key: d.key()}, stub: true}
+		r := &registration{Registration: Registration{Account: a.name, Key: d.key()}, pace: pacer{stub: true}}
 		if n := len(a.regs); n > 0 && a.regs[n-1].Key.Compare(r.Key) >= 0 {
 			d.fail("registrations out of order")
 		}
@@ -176,8 +176,8 @@ func writeSessions(e *snapshotWriter, a *Account) {
 			claim = claimsKnown
 		}
 		e.string(s.id)
-		e.string(s.client)
-		e.b = append(e.b, byte(claim)|flagBits(s.hibernated, s.extended, s.unadvised)<<2)
+		e.string(s.device)
+		e.b = append(e.b, byte(claim)|flagBits(s.hibernated, s.extended, s.unadvised, s.nameless)<<2)
 		switch claim {
 		case claimsBound, claimsKnown:
 			e.uint(uint64(i))
@@ -191,10 +191,10 @@ func writeSessions(e *snapshotWriter, a *Account) {
 
 func readSessions(d *snapshotReader, a *Account) {
 	for len(d.b) > 0 && d.err == nil {
-		s := &session{id: d.string(), client: d.string()}
+		s := &session{id: d.string(), device: d.string()}
 		flags := d.byte()
-		s.hibernated, s.extended, s.unadvised = flags&4 != 0, flags&8 != 0, flags&16 != 0
-		if flags >= 32 {
+		s.hibernated, s.extended, s.unadvised, s.nameless = flags&4 != 0, flags&8 != 0, flags&16 != 0, flags&32 != 0
+		if flags >= 64 {
 			d.fail("flags of a session")
 		}
 		switch claim := flags & 3; claim {
@@ -226,7 +226,7 @@ func writeStates(e *snapshotWriter, a *Account) {
 		}
 		e.uint(uint64(i))
 		e.uint(uint64(r.unread))
-		e.instant(r.retried)
+		e.uint(uint64(r.retried))
 		e.memory(&r.mem)
 		e.b = append(e.b, flagBits(p.inFlight, p.stripped))
 		e.uint(uint64(p.tries))
@@ -253,7 +253,7 @@ func readStates(d *snapshotReader, a *Account) {
 		}
 		last = i
 		r.unread = int32(d.limited(math.MaxInt32))
-		r.retried = d.instant()
+		r.retried = uint32(d.limited(math.MaxUint32))
 		d.memory(&r.mem)
 		p := &r.pace
 		flags := d.byte()
@@ -273,28 +273,32 @@ func readStates(d *snapshotReader, a *Account) {
 }
 
 func writeGone(e *snapshotWriter, a *Account) {
-	for _, k := range a.gone {
-		e.key(k)
+	if a.gone != nil {
+		for _, k := range *a.gone {
+			e.key(k)
+		}
 	}
 }
 
 func readGone(d *snapshotReader, a *Account) {
+	var gone []Key
 	for len(d.b) > 0 && d.err == nil {
-		a.gone = append(a.gone, d.key())
+		gone = append(gone, d.key())
 	}
+	a.gone = &gone
 }
 
 // memory writes what was notified, without what was forgotten.
 func (e *snapshotWriter) memory(m *notified) {
 	n := 0
-	for _, r := range m.ring[m.head:] {
+	for _, r := range m.all() {
 		if r.at != forgotten {
 			n++
 		}
 	}
 	e.uint(uint64(n))
 	last := int64(0)
-	for _, r := range m.ring[m.head:] {
+	for _, r := range m.all() {
 		if r.at != forgotten {
 			e.fixed(r.hash)
 			e.int(r.at - last)

@@ -124,7 +124,7 @@ func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 				keys = e.catchUp(s, en)
 				l := en.getLane()
 				l.learned = slices.DeleteFunc(l.learned, func(ls lesson) bool { return ls.key == r.Key })
-				keys = append(keys, e.decide(s, en, ev, Facts{}, &d)...)
+				keys = append(keys, e.decide(s, en, en.addressed(ev), Facts{}, &d)...)
 				if o := en.find(r.Key); o != nil && r.Enabled.Before(o.Enabled) && o.Enabled.Sub(r.Enabled) < RenewAfter {
 					o.Enabled = r.Enabled // the time that the Store was given
 				}
@@ -138,7 +138,9 @@ func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 	case PushDisable:
 		k = ev.Key
 	case AffiliationNone:
-		k = ev.Key
+		if k = ev.Key; k.Node == "" { // the service means only that one
+			k.Node = noNode
+		}
 	}
 	var removed []Key
 	return &call{
@@ -153,9 +155,9 @@ func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 				k = en.addressed(ev).(PushDisable).Key
 				e.release(s, en, false)
 				s.mu.Unlock()
-				if k.Service == "" {
-					return nil // it has none
-				}
+			}
+			if _, all := ev.(AccountRemoved); !all && k.Service == "" {
+				return nil // the device has none
 			}
 			removed, err = e.cfg.Store.Remove(ctx, name, k)
 			return err
@@ -190,6 +192,10 @@ func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 				return nil
 			}
 			e.lanes.away.Store(false)
+			if dis, ok := ev.(PushDisable); ok {
+				dis.Key = k
+				ev = dis
+			}
 			keys = e.decide(s, en, ev, Facts{}, &d)
 			if _, all := ev.(AccountRemoved); all { // nothing is left to be read
 				if !en.Loaded() {

@@ -39,17 +39,21 @@ func (p *Handler) act(w http.ResponseWriter, r *http.Request, operator, kind str
 	name, ok := p.resolve(r.PostForm.Get("jid"))
 	a := Action{At: time.Now(), Operator: operator, Kind: kind, Account: name, Key: push.Key{Service: r.PostForm.Get("service"), Node: r.PostForm.Get("node")}}
 	if !ok || a.Service == "" {
-		p.fail(w, http.StatusNotFound, operator, "There is no such device.")
+		p.fail(w, r, http.StatusNotFound, operator, "There is no such device.", nil)
 		return
 	}
 	st, err := p.cfg.Engine.Inspect(r.Context(), name)
 	if err != nil {
-		p.fail(w, http.StatusServiceUnavailable, operator, "The account could not be looked up.")
+		p.fail(w, r, http.StatusServiceUnavailable, operator, "The account could not be looked up.", nil)
 		return
 	}
 	if !slices.ContainsFunc(st.Registrations, func(r push.RegistrationStatus) bool { return r.Key == a.Key }) {
-		p.fail(w, http.StatusNotFound, operator, "There is no such device any more.")
+		p.fail(w, r, http.StatusNotFound, operator, "There is no such device any more.", nil)
 		return
+	}
+	done := func() {}
+	if p.cfg.History != nil && kind == "disable" {
+		done = p.cfg.History.acting(name, a.Key, operator)
 	}
 	if kind == "ping" {
 		_, a.Err = p.cfg.Engine.Handle(r.Context(), push.Ping{Account: name, Registrations: []push.Key{a.Key}})
@@ -59,13 +63,14 @@ func (p *Handler) act(w http.ResponseWriter, r *http.Request, operator, kind str
 	} else {
 		_, a.Err = p.cfg.Engine.Handle(r.Context(), push.PushDisable{Session: push.SessionID{Account: name}, Key: a.Key})
 	}
+	done()
 	p.cfg.Logger.LogAttrs(r.Context(), slog.LevelInfo, "pushhttp: "+kind, slog.String("operator", operator), slog.String("account", name),
 		slog.String("service", a.Service), slog.String("node", a.Node), slog.Any("error", a.Err))
 	if p.cfg.Audit != nil {
 		p.cfg.Audit(a)
 	}
 	if a.Err != nil {
-		p.fail(w, http.StatusServiceUnavailable, operator, "It could not be done: the server has the reason in its log.")
+		p.fail(w, r, http.StatusServiceUnavailable, operator, "It could not be done: the server has the reason in its log.", nil)
 		return
 	}
 	if p.cfg.History != nil {

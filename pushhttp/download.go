@@ -144,7 +144,7 @@ func recorded(event *line, verdicts []line) *trace.Recorded {
 }
 
 func replyOf(l *line) push.Reply {
-	if l.extra == "" && l.text == "no answer" {
+	if l.extra == "" && l.text == noAnswer {
 		return push.Reply{Missing: true}
 	}
 	if l.outcome == push.OutcomeDropped {

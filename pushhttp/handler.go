@@ -3,8 +3,11 @@ package pushhttp
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"embed"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"html/template"
 	"log/slog"
 	"net"
@@ -12,7 +15,6 @@ import (
 	"net/netip"
 	"path"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/xmpp-push/push"
@@ -48,11 +50,10 @@ type Config struct {
 
 // Handler serves the pages, under any prefix that ends with a slash. It can be used at once by many.
 type Handler struct {
-	cfg     Config
-	cross   *http.CrossOriginProtection
-	names   pseudonyms
-	closing chan struct{}
-	once    sync.Once
+	cfg   Config
+	cross *http.CrossOriginProtection
+	names pseudonyms
+	start string // tells the ETags of one Handler from those of another
 }
 
 //go:embed pages.html style.css script.js icon.svg
@@ -69,11 +70,8 @@ func New(cfg Config) (*Handler, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Handler{cfg: cfg, cross: http.NewCrossOriginProtection(), names: newPseudonyms(), closing: make(chan struct{})}, nil
+	return &Handler{cfg: cfg, cross: http.NewCrossOriginProtection(), names: newPseudonyms(), start: rand.Text()[:8]}, nil
 }
-
-// Close ends the connections of pages that follow what happens, so that a server can shut down.
-func (p *Handler) Close() { p.once.Do(func() { close(p.closing) }) }
 
 // authorized says who makes a request.
 func (p *Handler) authorized(r *http.Request) (string, bool) {
@@ -145,56 +143,143 @@ func (p *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch name {
 	case "":
 		p.overview(w, r, operator)
+	case "find":
+		p.find(w, r, operator)
 	case "account":
 		p.account(w, r, operator)
 	case "story":
 		p.story(w, r, operator)
+	case "session":
+		p.session(w, r, operator)
+	case "service":
+		p.service(w, r, operator)
+	case "services", "accounts", "devices":
+		p.list(w, r, operator, name)
 	case "trace":
 		p.trace(w, r)
-	case "live":
-		p.live(w, r)
 	case "style.css", "script.js", "icon.svg":
 		http.ServeFileFS(w, r, files, name)
 	default:
-		http.NotFound(w, r)
+		p.fail(w, r, http.StatusNotFound, operator, "There is no such page.", nil)
 	}
 }
 
 var pages = template.Must(template.New("").Funcs(template.FuncMap{
-	"clock": clock, "day": day, "stamp": stamp, "span": span, "rate": rate, "times": plural,
+	"time": timeTag, "day": day, "stamp": stampTag, "span": span, "times": plural, "name": name, "long": longName, "to": to, "visible": visible, "wordy": sentence.html,
 }).ParseFS(files, "pages.html"))
+
+// timeTag is a time of day, with all of it for the script, which shows it in the viewer's zone, and in the title.
+func timeTag(t time.Time) template.HTML {
+	return template.HTML(`<time datetime="` + t.UTC().Format("2006-01-02T15:04:05.000Z07:00") + `" data-as="time">` + clock(t) + `</time>`)
+}
+
+// stampTag is a time with its day, unless that is today.
+func stampTag(t time.Time) template.HTML {
+	text := clock(t)
+	if day(t) != day(time.Now()) {
+		text = t.UTC().Format("2 Jan ") + text
+	}
+	return template.HTML(`<time datetime="` + t.UTC().Format("2006-01-02T15:04:05.000Z07:00") + `" data-as="stamp">` + text + `</time>`)
+}
+
+// html is a sentence on a page.
+func (s sentence) html() template.HTML {
+	var b strings.Builder
+	for _, p := range s {
+		switch {
+		case !p.At.IsZero():
+			b.WriteString(string(stampTag(p.At)))
+		case p.Name != "":
+			b.WriteString(string(name(p.Name)))
+		default:
+			b.WriteString(template.HTMLEscapeString(p.Text))
+		}
+	}
+	return template.HTML(b.String())
+}
 
 // page is what every page has.
 type page struct {
-	Title, Operator string
-	Page            string // the template
-	Live            string // where its changes come from, if it follows
-	NoHistory       bool
-	CanAct          bool
-	Now             time.Time
+	Title     string    `json:"title"`
+	Operator  string    `json:"-"`
+	Page      string    `json:"page"` // the template
+	Live      bool      `json:"-"`    // it follows what happens
+	NoHistory bool      `json:"no_history,omitempty"`
+	CanAct    bool      `json:"-"`
+	Asked     string    `json:"-"` // what was looked up
+	Now       time.Time `json:"at"`
 }
 
 func (p *Handler) page(title, name, operator string) page {
-	return page{Title: title, Page: name, Operator: operator, NoHistory: p.cfg.History == nil, CanAct: !p.cfg.ReadOnly, Now: time.Now()}
+	return page{Title: title, Page: name, Operator: operator, NoHistory: p.cfg.History == nil, CanAct: !p.cfg.ReadOnly, Now: time.Now().UTC()}
+}
+
+// wantsJSON tells whether the page is asked for as data.
+func wantsJSON(r *http.Request) bool {
+	for part := range strings.SplitSeq(r.Header.Get("Accept"), ",") {
+		switch kind, _, _ := strings.Cut(strings.TrimSpace(part), ";"); kind {
+		case "application/json":
+			return true
+		case "text/html", "*/*":
+			return false
+		}
+	}
+	return false
+}
+
+// unchanged answers that a page is the same as the asker has it, if it is. seq is what the page changes with.
+func (p *Handler) unchanged(w http.ResponseWriter, r *http.Request, seq uint64) bool {
+	tag := fmt.Sprintf(`"%s-%d-%t"`, p.start, seq, wantsJSON(r))
+	w.Header().Set("ETag", tag)
+	if r.Header.Get("If-None-Match") != tag {
+		return false
+	}
+	w.WriteHeader(http.StatusNotModified)
+	return true
+}
+
+func (p *Handler) redirect(w http.ResponseWriter, to string) {
+	w.Header().Set("Location", to)
+	w.WriteHeader(http.StatusSeeOther)
 }
 
 // render writes a page. It is made whole first, so that an error is not half a page.
-func (p *Handler) render(w http.ResponseWriter, status int, name string, data any) {
+func (p *Handler) render(w http.ResponseWriter, r *http.Request, status int, name string, data any) {
 	var b bytes.Buffer
-	if err := pages.ExecuteTemplate(&b, name, data); err != nil {
+	h := w.Header()
+	h.Add("Vary", "Accept")
+	var err error
+	if wantsJSON(r) {
+		h.Set("Content-Type", "application/json")
+		enc := json.NewEncoder(&b)
+		enc.SetIndent("", "  ")
+		err = enc.Encode(data)
+	} else {
+		h.Set("Content-Type", "text/html; charset=utf-8")
+		err = pages.ExecuteTemplate(&b, name, data)
+	}
+	if err != nil {
 		p.cfg.Logger.Error("pushhttp: page not made", slog.String("page", name), slog.Any("error", err))
 		http.Error(w, "The page could not be made.", http.StatusInternalServerError)
 		return
 	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
 	w.Write(b.Bytes())
 }
 
-// fail writes a page that says what is wrong.
-func (p *Handler) fail(w http.ResponseWriter, status int, operator, what string) {
-	p.render(w, status, "message", struct {
-		page
-		What string
-	}{p.page("Not found", "message", operator), what})
+// messagePage says what is wrong, and what may have been meant.
+type messagePage struct {
+	page
+	What string `json:"error"`
+	Near []link `json:"near,omitempty"`
+}
+
+func (p *Handler) fail(w http.ResponseWriter, r *http.Request, status int, operator, what string, near []link) {
+	title := http.StatusText(status)
+	if status == http.StatusNotFound {
+		title = "Not found"
+	}
+	v := messagePage{p.page(title, "message", operator), what, near}
+	v.Asked = r.FormValue("q") + r.FormValue("jid")
+	p.render(w, r, status, "message", &v)
 }

@@ -3,6 +3,7 @@ package pushhttp
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,14 +32,18 @@ type History struct {
 	accounts map[string]*account
 	seq      uint64
 	tally    tally
-	watchers map[*watcher]struct{}
 	mask     *trace.Mask
+	// off are the devices that were given up, as far as they were while this watched.
+	off map[deviceOfAccount]given
+	// operators are those who are switching a device off at this moment.
+	operators map[deviceOfAccount]string
 
 	// runs are the Engines that this was the history of, one after another; base is what is added to the numbers of the present one's events,
 	// so that no two events have the same.
 	runs    []run
 	base    uint64
 	highest uint64
+	evicted bool
 }
 
 // run is the time of one Engine.
@@ -73,18 +78,20 @@ type line struct {
 	outcome push.Outcome
 	notify  bool
 	done    bool // of a publish: it was answered
+	// operator: of a change, an operator did it, who is in text.
+	operator bool
 
 	inAll, inAccount links
 }
 
-func (l *line) at() time.Time { return time.Unix(0, l.nanos) }
+func (l *line) at() time.Time { return time.Unix(0, l.nanos).UTC() }
 
 // retry is when a publish is tried again, or zero.
 func (l *line) retry() time.Time {
 	if l.retryAt == 0 {
 		return time.Time{}
 	}
-	return time.Unix(0, l.retryAt)
+	return time.Unix(0, l.retryAt).UTC()
 }
 
 type kind uint8
@@ -112,13 +119,142 @@ type list struct {
 type account struct {
 	name  string
 	lines list
+	// evicted: older lines made room.
+	evicted bool
+	// last is the number of its last line; trouble is when something went wrong last, and what.
+	last        uint64
+	trouble     int64
+	troubleText string
+	devices     []seen
+	sessions    []connection
+}
+
+// seen is what is known of a device besides what the Engine says. It stays while older lines go.
+type seen struct {
+	key            push.Key
+	name, resource string
+	seen, told     int64 // when it was in touch with the server, and when a notification to it was accepted last
+}
+
+// connection is a session that is open, as far as this was told.
+type connection struct {
+	id, resource string
+	key          push.Key
+	bound        bool
+}
+
+// deviceOfAccount names a device in all.
+type deviceOfAccount struct {
+	account string
+	key     push.Key
+}
+
+// given is when and why a device was given up.
+type given struct {
+	at    int64
+	cause string
+}
+
+// Bounds of what is kept of an account besides its lines, and of the devices that were given up.
+const (
+	maxDevices  = 24
+	maxSessions = 24
+	maxOff      = 10_000
+)
+
+func (a *account) device(k push.Key) *seen {
+	for i := range a.devices {
+		if a.devices[i].key == k {
+			return &a.devices[i]
+		}
+	}
+	if len(a.devices) == maxDevices {
+		a.devices = slices.Delete(a.devices, 0, 1)
+	}
+	a.devices = append(a.devices, seen{key: k})
+	return &a.devices[len(a.devices)-1]
+}
+
+func (a *account) connection(id string) *connection {
+	for i := range a.sessions {
+		if a.sessions[i].id == id {
+			return &a.sessions[i]
+		}
+	}
+	return nil
+}
+
+func (a *account) opened(id, jid string) *connection {
+	_, resource, _ := strings.Cut(jid, "/")
+	c := a.connection(id)
+	if c == nil {
+		if len(a.sessions) == maxSessions {
+			a.sessions = slices.Delete(a.sessions, 0, 1)
+		}
+		a.sessions = append(a.sessions, connection{})
+		c = &a.sessions[len(a.sessions)-1]
+	}
+	*c = connection{id: id, resource: cut(resource)}
+	return c
+}
+
+// learn takes from an event what it tells of sessions and devices.
+func (a *account) learn(at int64, ev push.Event, d *push.Decision) {
+	switch e := ev.(type) {
+	case push.SessionOpen:
+		a.opened(e.Session.ID, e.JID)
+	case push.SessionRestored:
+		c := a.opened(e.Session.ID, e.JID)
+		c.key, c.bound = e.Bound, e.IsBound
+	case push.SessionClose:
+		a.touch(e.Session.ID, at)
+		a.sessions = slices.DeleteFunc(a.sessions, func(c connection) bool { return c.id == e.Session.ID })
+	case push.HibernationStart:
+		a.touch(e.Session.ID, at)
+	case push.HibernationEnd:
+		a.touch(e.Session.ID, at)
+	case push.Acknowledged:
+		a.touch(e.Session.ID, at)
+	case push.PushEnable:
+		if e.Wishes != nil && e.Wishes.Name != "" {
+			for i := range d.Changes { // its key may be one that the Engine completed
+				a.device(d.Changes[i].Key).name = cut(e.Wishes.Name)
+				break
+			}
+		}
+	default:
+		return
+	}
+	for i := range d.Changes {
+		c := &d.Changes[i]
+		id := c.Session
+		if _, ok := ev.(push.PushEnable); ok && id == "" {
+			id = ev.Subject().ID
+		}
+		if c.Kind == push.ChangeRemoved || c.Kind == push.ChangeDisabled || c.Kind == push.ChangeUnbound {
+			continue
+		}
+		if s := a.connection(id); s != nil {
+			s.key, s.bound = c.Key, true
+			v := a.device(c.Key)
+			v.resource, v.seen = s.resource, at
+		}
+	}
+}
+
+// touch notes that a session's device was in touch with the server.
+func (a *account) touch(id string, at int64) {
+	if c := a.connection(id); c != nil && c.bound {
+		a.device(c.key).seen = at
+	}
 }
 
 // NewHistory returns an empty History.
 func NewHistory(cfg HistoryConfig) *History {
 	cfg.Lines = max(cmp.Or(cfg.Lines, 100_000), 16)
 	cfg.PerAccount = max(cmp.Or(cfg.PerAccount, 10_000), 16)
-	return &History{cfg: cfg, accounts: make(map[string]*account), watchers: make(map[*watcher]struct{}), mask: trace.NewMask()}
+	return &History{cfg: cfg, accounts: make(map[string]*account), mask: trace.NewMask(),
+		off: make(map[deviceOfAccount]given), operators: make(map[deviceOfAccount]string)}
 }
 
 // Observer returns what has to be told of the Engine's doings.
@@ -163,8 +299,8 @@ func (h *History) decided(number uint64, at time.Time, ev push.Event, d *push.De
 		l.text = cut(v.Detail)
 		l.mask = maskOf(queue, v.Stanzas)
 	}
+	a.learn(at.UnixNano(), kept, d)
 	h.effects(a, at, number, &d.Effects)
-	h.tell(a)
 }
 
 func (h *History) affected(name string, at time.Time, e *push.Effects) {
@@ -172,7 +308,7 @@ func (h *History) affected(name string, at time.Time, e *push.Effects) {
 	defer h.mu.Unlock()
 	a := h.account(name)
 	h.effects(a, at, 0, e)
-	h.tell(a)
+	h.forget(a)
 }
 
 func (h *History) effects(a *account, at time.Time, number uint64, e *push.Effects) {
@@ -180,14 +316,20 @@ func (h *History) effects(a *account, at time.Time, number uint64, e *push.Effec
 		c := &e.Changes[i]
 		l := h.add(a, isChange, at)
 		l.number, l.key, l.reason, l.text, l.extra = number, c.Key, c.Reason, cut(c.Detail), string(c.Kind)
-		h.tally.changed(at, a.name, c)
+		if c.Kind == push.ChangeRemoved && len(h.operators) > 0 {
+			if who, ok := h.operators[deviceOfAccount{a.name, c.Key}]; ok {
+				l.text, l.operator = cut(who), true
+			}
+		}
+		h.changed(a, at, c)
+		h.tally.changed(at, a, c)
 	}
 	for i := range e.Drops {
 		d := &e.Drops[i]
 		l := h.add(a, isDrop, at)
 		l.number, l.key, l.reason, l.text, l.class, l.count = number, d.Key, d.Reason, cut(d.Detail), d.Class, int32(d.Count)
 		l.events = h.numbers(d.Events)
-		h.tally.dropped(at, a.name, d)
+		h.tally.dropped(at, a, d)
 	}
 	for i := range e.Advice {
 		ad := &e.Advice[i]
@@ -203,14 +345,16 @@ func (h *History) sent(at time.Time, n *push.Notification) {
 	a := h.account(n.Account)
 	l := h.add(a, isPublish, at)
 	l.key, l.class, l.count, l.try, l.events = n.Key, n.Class, int32(n.Count), int32(n.Try), h.numbers(n.Events)
-	h.tell(a)
 }
 
 func (h *History) replied(at time.Time, n *push.Notification, reply push.Reply, res push.Result, took time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.tally.replied(at, n, reply, res, took)
 	a := h.account(n.Account)
+	h.tally.replied(at, a, n, reply, res, took)
+	if res.Outcome == push.OutcomeAccepted {
+		a.device(n.Key).told = at.UnixNano()
+	}
 	l := h.unanswered(a, n.Key)
 	if l == nil {
 		l = h.add(a, isReply, at)
@@ -222,11 +366,52 @@ func (h *History) replied(at time.Time, n *push.Notification, reply push.Reply, 
 	}
 	l.text, l.extra = cut(reply.Condition), cut(reply.Type)
 	if reply.Missing {
-		l.text = "no answer"
+		l.text = noAnswer
 	} else if reply.Vetoed != "" {
 		l.text = cut(reply.Vetoed)
 	}
-	h.tell(a)
+	a.last = max(a.last, h.next())
+}
+
+// changed keeps the list of devices that were given up.
+func (h *History) changed(a *account, at time.Time, c *push.Change) {
+	k := deviceOfAccount{a.name, c.Key}
+	switch c.Kind {
+	case push.ChangeDisabled:
+		if len(h.off) < maxOff {
+			h.off[k] = given{at.UnixNano(), cut(c.Detail)}
+		}
+	case push.ChangeAdded, push.ChangeUpdated, push.ChangeEnabled, push.ChangeRemoved:
+		if len(h.off) > 0 {
+			delete(h.off, k)
+		}
+	}
+}
+
+// next numbers something that changed a line.
+func (h *History) next() uint64 {
+	h.seq++
+	return h.seq
+}
+
+// forget removes an account of which nothing is kept.
+func (h *History) forget(a *account) {
+	if a.lines.n == 0 {
+		delete(h.accounts, a.name)
+	}
+}
+
+// acting has what happens to a device meanwhile be an operator's doing. It returns what ends that.
+func (h *History) acting(account string, k push.Key, operator string) (done func()) {
+	d := deviceOfAccount{account, k}
+	h.mu.Lock()
+	h.operators[d] = operator
+	h.mu.Unlock()
+	return func() {
+		h.mu.Lock()
+		delete(h.operators, d)
+		h.mu.Unlock()
+	}
 }
 
 // acted notes what an operator did.
@@ -236,7 +421,6 @@ func (h *History) acted(at time.Time, act *Action) {
 	a := h.account(act.Account)
 	l := h.add(a, isAction, at)
 	l.key, l.text, l.extra = act.Key, cut(act.Operator), act.Kind
-	h.tell(a)
 }
 
 // unanswered returns the newest publish to a registration, if it has no reply. It looks no further than a publish takes.
@@ -301,6 +485,7 @@ func (h *History) add(a *account, k kind, at time.Time) *line {
 	}
 	h.seq++
 	l := h.line(i)
+	a.last = h.seq
 	*l = line{kind: k, nanos: at.UnixNano(), seq: h.seq, account: a}
 	h.append(&h.all, i, func(l *line) *links { return &l.inAll })
 	h.append(&a.lines, i, func(l *line) *links { return &l.inAccount })
@@ -321,6 +506,7 @@ func (h *History) append(to *list, i int32, of func(*line) *links) {
 // remove takes a line out of its lists, and its account out of the map if that was the last one, unless a line is being added to it.
 func (h *History) remove(i int32, adding *account) {
 	l := h.line(i)
+	l.account.evicted, h.evicted = true, true
 	h.unlink(&h.all, l.inAll, func(l *line) *links { return &l.inAll })
 	h.unlink(&l.account.lines, l.inAccount, func(l *line) *links { return &l.inAccount })
 	if l.account.lines.n == 0 && l.account != adding {
@@ -340,6 +526,43 @@ func (h *History) unlink(from *list, at links, of func(*line) *links) {
 		from.last = at.before
 	}
 	from.n--
+}
+
+// about is what is known of an account besides its lines.
+type about struct {
+	last     uint64
+	evicted  bool
+	devices  []seen
+	sessions []connection
+}
+
+func (h *History) about(name string) (b about) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if a := h.accounts[name]; a != nil {
+		b = about{a.last, a.evicted, slices.Clone(a.devices), slices.Clone(a.sessions)}
+	}
+	return b
+}
+
+// Reach is how far back the history goes: Since is the time of the oldest line that is kept, and Whole says that nothing older made room for
+// newer lines. Since is zero if there is nothing.
+type Reach struct {
+	Since time.Time
+	Whole bool
+	// Lines are kept in all, for so many Accounts.
+	Lines, Accounts int
+}
+
+// Reach returns how far back the history goes.
+func (h *History) Reach() Reach {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	r := Reach{Lines: h.all.n, Accounts: len(h.accounts), Whole: !h.evicted}
+	if h.all.first != 0 {
+		r.Since = h.line(h.all.first).at()
+	}
+	return r
 }
 
 // of returns copies of an account's lines, oldest first. It lets the Engine go on every now and then.
@@ -373,26 +596,6 @@ func (h *History) of(name string) (ls []line) {
 		h.mu.RUnlock()
 	}
 	return ls
-}
-
-// names returns the accounts that were seen lately, newest first.
-func (h *History) names(limit int) (names []string) {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	seen := make(map[*account]bool)
-	i := h.all.last
-	for range 10_000 {
-		if i == 0 || len(names) == limit {
-			break
-		}
-		l := h.line(i)
-		if !seen[l.account] {
-			seen[l.account] = true
-			names = append(names, l.account.name)
-		}
-		i = l.inAll.before
-	}
-	return names
 }
 
 // find returns an account that f says yes to.
@@ -470,7 +673,10 @@ func (h *History) withoutText(ev push.Event) push.Event {
 			f.Var, f.Values = cut(f.Var), f.Values[:min(len(f.Values), 8)]
 		}
 		return e
-	case push.SessionOpen, push.SessionClose, push.PushDisable, push.HibernationEnd, push.AffiliationNone, push.AccountRemoved: // no text in them
+	case push.Acknowledged:
+		e.IDs = slices.Clone(e.IDs[:min(len(e.IDs), maxQueue)])
+		return e
+	case push.SessionOpen, push.SessionRestored, push.SessionClose, push.PushDisable, push.HibernationEnd, push.AffiliationNone, push.AccountRemoved: // no text in them
 	}
 	return ev
 }
@@ -494,7 +700,7 @@ func stanzaWithoutText(st push.Stanza) push.Stanza {
 		}
 		st.Body = blank[:min(n, len(blank))]
 	}
-	st.ID, st.From, st.To = cut(st.ID), cut(st.From), cut(st.To)
+	st.ID, st.From, st.To, st.XML = cut(st.ID), cut(st.From), cut(st.To), ""
 	return st
 }
 

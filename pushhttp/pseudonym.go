@@ -7,6 +7,8 @@ import (
 	"encoding/hex"
 	"strings"
 	"sync"
+
+	"mellium.im/xmpp/jid"
 )
 
 // pseudonyms gives JIDs other names, which are the same for one JID as long as the process lives and cannot be guessed back.
@@ -70,12 +72,15 @@ func (p *Handler) shownID(id string) string {
 	return id
 }
 
-// resolve returns the account that is shown as name.
+// resolve returns the account that is shown as name, in its prepared form: any spelling and any resource of its JID will do.
 func (p *Handler) resolve(name string) (string, bool) {
-	if !p.cfg.Pseudonyms {
-		return name, name != ""
-	}
-	if !strings.HasPrefix(name, pseudonymPrefix) || strings.Contains(name, "@") {
+	if !p.cfg.Pseudonyms || !strings.HasPrefix(name, pseudonymPrefix) || strings.Contains(name, "@") {
+		if h := p.cfg.History; h != nil && h.about(name).last > 0 {
+			return name, true // as the host spells it, whatever that is
+		}
+		if j, err := jid.Parse(fromURI(name)); err == nil && j.Localpart() != "" {
+			return j.Bare().String(), true
+		}
 		return name, name != ""
 	}
 	if jid, ok := p.names.lookUp(name); ok {

@@ -1,14 +1,92 @@
-// The pages work without this. It lets them follow what happens, and moves about by keys.
+// The pages work without this. It lets them follow what happens, shows times in the viewer's zone, and moves about by keys.
 "use strict";
 
-const live = document.body.dataset.live;
-const sign = document.getElementById("live");
+const $ = (id) => document.getElementById(id);
+
+// ---- Times. The server writes them in UTC; what is chosen is kept for all pages.
+
+const local = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
+let zone = local;
+try {
+  zone = localStorage.getItem("push-zone") === "UTC" ? "UTC" : local;
+} catch {}
+
+function clock(date, options) {
+  return new Intl.DateTimeFormat("en-GB", { timeZone: zone, hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", ...options }).format(date);
+}
+
+function dayOf(date) {
+  return new Intl.DateTimeFormat("en-CA", { timeZone: zone }).format(date);
+}
+
+// times writes the times below an element. A day stands before those that are not of today.
+function times(top) {
+  for (const t of top.querySelectorAll("time[data-as]")) {
+    const date = new Date(t.dateTime);
+    let text = clock(date);
+    if (t.dataset.as === "stamp" && dayOf(date) !== dayOf(new Date())) text = clock(date, { day: "numeric", month: "short" }).replace(",", "");
+    if (t.textContent !== text) t.textContent = text;
+    t.title = t.dateTime;
+    const day = t.parentElement.matches(".when") && t.nextElementSibling;
+    if (day && day.textContent !== dayOf(date)) day.textContent = dayOf(date);
+  }
+}
+
+function showZone() {
+  const button = $("zone");
+  button.hidden = local === "UTC";
+  button.textContent = zone === "UTC" ? "Show " + local : "Show UTC";
+  $("zones").textContent = "Times are " + (zone === "UTC" ? "UTC." : "of " + zone + ".");
+  for (const i of document.querySelectorAll("input.tz")) {
+    i.disabled = zone === "UTC";
+    i.value = zone;
+  }
+}
+
+// The filter's times come in the zone that the address names.
+function inputs() {
+  const form = document.querySelector("form[data-zone]");
+  if (!form || form.dataset.zone === zone || form.dataset.zone !== "UTC") return;
+  for (const i of form.querySelectorAll("input[type=datetime-local]")) {
+    if (!i.value) continue;
+    const date = new Date(i.value + "Z");
+    i.value = dayOf(date) + "T" + clock(date);
+  }
+  form.dataset.zone = zone;
+}
+
+$("zone").addEventListener("click", () => {
+  zone = zone === "UTC" ? local : "UTC";
+  try {
+    localStorage.setItem("push-zone", zone === "UTC" ? "UTC" : "");
+  } catch {}
+  location.reload();
+});
+
+times(document);
+showZone();
+inputs();
+
+// ---- Following. A page asks now and then whether it has changed; nothing is kept open, so any number of tabs will do.
+
+const live = "live" in document.body.dataset;
+const box = document.querySelector(".live");
+let paused = false;
+let tag = null;
+let lostAt = null;
+let timer = null;
+let held = null; // a newer list that is not shown yet
+
+// say tells of a change of state; it is not spoken again and again.
+function say(text) {
+  const state = $("state");
+  if (state.textContent !== text) state.textContent = text;
+}
 
 // merge makes old look like fresh and leaves alone what is the same, so that focus, selection and what was unfolded stay.
 function merge(old, fresh) {
   if (old.isEqualNode(fresh)) return;
-  const busy = old.contains(document.activeElement) && old.matches("form, .sure");
-  if (busy || old.id === "filter") return;
+  if (old.id === "filter" || (old.contains(document.activeElement) && old.matches("form, .sure"))) return;
   if (old.tagName !== fresh.tagName || old.id !== fresh.id || !keyed(fresh)) {
     if (old.tagName === "DETAILS" && fresh.tagName === "DETAILS") fresh.open = old.open;
     for (const d of old.querySelectorAll("details[open]")) {
@@ -56,58 +134,100 @@ function at(top, p) {
   return p.reduce((e, i) => e?.children[i], top);
 }
 
-let fetching = false;
-let again = false;
+// reading tells whether somebody is in the list: then nothing new is put above what they read.
+function reading(list) {
+  return list.getBoundingClientRect().top < 0 || list.contains(document.activeElement) || list.matches(":hover");
+}
 
-async function refresh() {
-  if (fetching || document.hidden) {
-    again = true;
+// list brings the list up to date. What is in it changes in place; what is new waits while somebody reads.
+function list(old, fresh) {
+  const had = new Set([...old.children].map((c) => c.id));
+  const added = [...fresh.children].filter((c) => c.id && !had.has(c.id) && c.id !== "nothing");
+  document.querySelector(".held")?.remove();
+  held = null;
+  if (added.length && had.size && !had.has("nothing") && reading(old)) {
+    for (const c of [...fresh.children]) {
+      const same = c.id && [...old.children].find((o) => o.id === c.id);
+      if (same) merge(same, c.cloneNode(true));
+    }
+    held = fresh;
+    const button = document.createElement("button");
+    button.className = "held";
+    button.type = "button";
+    button.textContent = added.length === 1 ? "1 new – show it" : added.length + " new – show them";
+    button.addEventListener("click", () => {
+      button.remove();
+      merge(old, held);
+      held = null;
+    });
+    old.before(button);
     return;
   }
-  fetching = true;
-  again = false;
+  merge(old, fresh);
+}
+
+async function refresh() {
+  clearTimeout(timer);
+  if (paused || document.hidden) return;
   try {
-    const reply = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store" });
-    if (!reply.ok) throw new Error(reply.status);
-    const fresh = new DOMParser().parseFromString(await reply.text(), "text/html");
-    for (const old of document.querySelectorAll("main section[id], #timeline, #total, #more, #ticket, #unknown, .live b")) {
-      const selector = old.id ? "#" + CSS.escape(old.id) : ".live b";
-      const f = fresh.querySelector(selector);
-      if (f) merge(old, f);
+    const headers = { Accept: "text/html" };
+    if (tag) headers["If-None-Match"] = tag;
+    const reply = await fetch(location.href, { headers, cache: "no-store", redirect: "manual", signal: AbortSignal.timeout(15000) });
+    if (reply.status !== 304) {
+      if (!reply.ok) throw new Error(reply.status === 403 ? "refused" : "");
+      tag = reply.headers.get("ETag");
+      const fresh = new DOMParser().parseFromString(await reply.text(), "text/html");
+      times(fresh);
+      for (const old of document.querySelectorAll("main section[id], #timeline, #more, #reach, #first")) {
+        if (old.parentElement.closest("section[id]:not(#messages)")) continue;
+        const f = fresh.querySelector("#" + CSS.escape(old.id));
+        if (!f) continue;
+        if (old.id === "timeline" && document.body.dataset.page === "account") list(old, f);
+        else if (old.id !== "messages") merge(old, f);
+      }
     }
-    state(true);
-  } catch {
-    state(false);
+    lostAt = null;
+    box.classList.remove("off");
+    say("Live");
+  } catch (e) {
+    lostAt ??= new Date();
+    box.classList.add("off");
+    say(e.message === "refused" ? "Not allowed any more: log in again and load the page anew." : "No connection since " + clock(lostAt) + "; trying again. What is shown may be old.");
   }
-  fetching = false;
-  if (again && !document.hidden) setTimeout(refresh, 400);
+  timer = setTimeout(refresh, lostAt ? 5000 : tag ? 2000 : 4000);
 }
 
-function state(on) {
-  sign.classList.toggle("on", on);
-  sign.classList.toggle("off", !on);
+if (live && !new URLSearchParams(location.search).has("before")) {
+  $("pause").hidden = false;
+  $("pause").addEventListener("click", () => {
+    paused = !paused;
+    $("pause").textContent = paused ? "Go on" : "Pause";
+    $("pause").setAttribute("aria-pressed", paused);
+    if (paused) {
+      clearTimeout(timer);
+      say("Paused at " + clock(new Date()));
+    } else {
+      refresh();
+    }
+  });
+  document.addEventListener("visibilitychange", () => !document.hidden && refresh());
+  refresh();
 }
 
-if (live && window.EventSource) {
-  const source = new EventSource(live);
-  source.addEventListener("changed", refresh);
-  source.onopen = () => state(true);
-  source.onerror = () => state(false);
-  document.addEventListener("visibilitychange", () => again && refresh());
-}
+// ---- Keys.
 
 document.addEventListener("keydown", (e) => {
   if (e.ctrlKey || e.metaKey || e.altKey || e.target.matches("input, select, textarea")) return;
   if (e.key === "/") {
     e.preventDefault();
-    document.getElementById("jid").focus();
+    $("q").focus();
   } else if (e.key === "n" || e.key === "p") {
-    const all = [...document.querySelectorAll(".entry")];
-    const i = all.indexOf(document.activeElement?.closest(".entry"));
+    const all = [...document.querySelectorAll(".entry, .message")];
+    const i = all.indexOf(document.activeElement?.closest(".entry, .message"));
     const to = all[e.key === "n" ? i + 1 : Math.max(i - 1, 0)];
     to?.focus();
     to?.scrollIntoView({ block: "nearest" });
-  } else if (e.key === "Enter" && e.target.matches(".entry")) {
-    e.target.querySelector("h3 a")?.click();
+  } else if (e.key === "Enter" && e.target.matches(".entry, .message")) {
+    e.target.querySelector("h3 a, .what a")?.click();
   }
 });

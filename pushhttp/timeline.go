@@ -15,91 +15,94 @@ import (
 
 // entry is one item of a timeline.
 type entry struct {
-	ID    string // within the page
-	Seq   uint64
-	At    time.Time
-	Kind  string // "event", "publish", "action" or "other"
-	Title string
+	ID    string    `json:"-"` // within the page
+	Seq   uint64    `json:"-"`
+	At    time.Time `json:"at"`
+	Kind  string    `json:"kind"` // "event", "publish", "action" or "other"
+	Title string    `json:"title"`
 	// Story leads to everything that belongs to it.
-	Story string
+	Story string `json:"story,omitempty"`
 
-	Number   uint64
-	Session  string
-	Reason   string // why nobody was asked
-	Stanzas  []stanzaView
-	More     int // stanzas that are not shown
-	Verdicts []verdictView
-	Publish  *publishView
-	Notes    []note
+	Number   uint64        `json:"number,omitempty"`
+	Session  string        `json:"session,omitempty"`
+	Token    string        `json:"reason,omitempty"` // why nobody was asked
+	Reason   string        `json:"text,omitempty"`
+	Stanzas  []stanzaView  `json:"stanzas,omitempty"`
+	More     int           `json:"more_stanzas,omitempty"` // that are not shown
+	Verdicts []verdictView `json:"verdicts,omitempty"`
+	Publish  *publishView  `json:"publish,omitempty"`
+	Notes    []note        `json:"notes,omitempty"`
 	// Quiet: the event notified nobody.
-	Quiet bool
+	Quiet bool `json:"-"`
 }
 
 type stanzaView struct {
-	ID, From, Class, Story string
-	Held                   bool
+	ID    string `json:"id"`
+	From  string `json:"from,omitempty"`
+	Class string `json:"class"`
+	Story string `json:"-"`
+	Held  bool   `json:"held,omitempty"`
 }
 
 type verdictView struct {
 	Device
-	Notify               bool
-	Dim                  bool // it says little
-	Rule, Reason, Detail string
-	Class                string
-	Count                int
+	Notify bool   `json:"notify"`
+	Dim    bool   `json:"-"` // it says little
+	Rule   string `json:"rule"`
+	Token  string `json:"reason"`
+	Reason string `json:"text"`
+	Detail string `json:"detail,omitempty"`
+	Class  string `json:"class"`
+	Count  int    `json:"count"`
 	// Then is what became of it.
-	Then []then
+	Then []then `json:"then,omitempty"`
 }
 
 // then is what became of a notification.
 type then struct {
-	Text, Mood string // mood: "good", "bad", "wait"
-	Link       string // to the entry
+	Text string `json:"text"`
+	Mood string `json:"-"` // "good", "bad", "wait"
+	Link string `json:"-"` // to the entry
 }
 
 type publishView struct {
 	Device
-	Class         string
-	Count, Try    int
-	Causes        []cause
-	Done          bool
-	What          string
-	Outcome, Text string
-	Mood          string
-	Took          time.Duration
-	Retry         time.Time
+	Class   string        `json:"class"`
+	Count   int           `json:"count"`
+	Try     int           `json:"try"`
+	Causes  []cause       `json:"events,omitempty"`
+	Done    bool          `json:"answered"`
+	What    string        `json:"-"`
+	Token   string        `json:"outcome,omitempty"`
+	Outcome string        `json:"text,omitempty"`
+	Text    string        `json:"error,omitempty"`
+	Mood    string        `json:"-"`
+	Took    time.Duration `json:"took_ns,omitempty"`
+	Retry   time.Time     `json:"retry_at,omitzero"`
 }
 
 type cause struct {
-	Number uint64
-	Link   string // empty if it is not in the history any more
+	Number uint64 `json:"number"`
+	Link   string `json:"-"` // empty if it is not in the history any more
 }
 
 // note is something else that happened along with it.
 type note struct {
-	Mood, Text string
+	Mood   string `json:"-"`
+	Device string `json:"device,omitempty"`
+	Text   string `json:"text"`
 }
 
 // Device is a registration as it is shown.
 type Device struct {
-	Service, Node string
+	Service string `json:"service"`
+	Node    string `json:"node"`
+	// Name is what the device is called: what it calls itself, else its resource, else its node.
+	Name string `json:"name"`
 }
-
-func deviceOf(k push.Key) Device { return Device{k.Service, k.Node} }
 
 // Key is the device as a value of a form.
 func (d Device) Key() string { return d.Service + " " + d.Node }
-
-// Label is the device's short name: its node, or as much of it as tells it from others.
-func (d Device) Label() string {
-	if d.Node == "" {
-		return "(no node)"
-	}
-	if r := []rune(d.Node); len(r) > 24 {
-		return string(r[:16]) + "…" + string(r[len(r)-6:])
-	}
-	return d.Node
-}
 
 // The parts of an entry that are shown at most.
 const (
@@ -111,6 +114,7 @@ const (
 // timeline makes the entries of an account's lines.
 type timeline struct {
 	pages *Handler
+	names *names
 	jid   string // as it is shown
 	lines []line // oldest first
 	// became has the publishes and drops of each event and registration.
@@ -123,8 +127,8 @@ type because struct {
 	number uint64
 }
 
-func (p *Handler) timeline(account string, lines []line) *timeline {
-	t := &timeline{p, p.shown(account), lines, make(map[because][]*line), make(map[uint64]bool)}
+func (p *Handler) timeline(account string, lines []line, ns *names) *timeline {
+	t := &timeline{p, ns, p.shown(account), lines, make(map[because][]*line), make(map[uint64]bool)}
 	for i := range lines {
 		l := &lines[i]
 		if l.kind == isEvent {
@@ -195,7 +199,7 @@ func (t *timeline) entries(lines []line) []entry {
 				Story: story("event", strconv.FormatUint(l.number, 10)), Quiet: true,
 			}
 			if l.reason != push.ReasonNone {
-				e.Reason = l.reason.Sentence()
+				e.Token, e.Reason = l.reason.String(), l.reason.Sentence()
 			}
 			q := stanzas(l.event)
 			for j := range q[:min(len(q), maxStanzas)] {
@@ -208,7 +212,7 @@ func (t *timeline) entries(lines []line) []entry {
 			}
 			e.More = max(len(q)-maxStanzas, 0)
 			if o, ok := l.event.(push.SessionOpen); ok && o.Client != "" {
-				e.Notes = append(e.Notes, note{"", "client ID " + p.shownID(o.Client)})
+				e.Notes = append(e.Notes, note{Text: "client ID " + p.shownID(o.Client)})
 			}
 			entries = append(entries, e)
 		case isVerdict:
@@ -220,7 +224,7 @@ func (t *timeline) entries(lines []line) []entry {
 				continue
 			}
 			v := verdictView{
-				Device: deviceOf(l.key), Notify: l.notify, Rule: l.rule.String(), Reason: l.reason.Sentence(), Detail: l.text, Class: l.class.String(), Count: int(l.count), Dim: !l.notify && informative(l.reason) == 0,
+				Device: t.names.device(l.key), Notify: l.notify, Rule: l.rule.String(), Token: l.reason.String(), Reason: l.reason.Sentence(), Detail: l.text, Class: l.class.String(), Count: int(l.count), Dim: !l.notify && informative(l.reason) == 0,
 			}
 			if l.notify {
 				v.Then = becameOf(t.became[because{l.key, l.number}], l.at())
@@ -228,8 +232,8 @@ func (t *timeline) entries(lines []line) []entry {
 			last.Verdicts = append(last.Verdicts, v)
 		case isPublish, isReply:
 			v := &publishView{
-				Device: deviceOf(l.key), Class: l.class.String(), Count: int(l.count), Try: int(l.try), Done: l.done,
-				Outcome: outcomeText(l.outcome), What: what(int(l.count)), Text: errorOf(l), Mood: moodOf(l), Took: l.took, Retry: l.retry(),
+				Device: t.names.device(l.key), Class: l.class.String(), Count: int(l.count), Try: int(l.try), Done: l.done,
+				Token: outcomeToken(l), Outcome: outcomeText(l.outcome), What: what(int(l.count)), Text: errorOf(l), Mood: moodOf(l), Took: l.took, Retry: l.retry(),
 			}
 			for _, n := range l.events[:min(len(l.events), maxCauses)] {
 				c := cause{Number: n}
@@ -246,10 +250,10 @@ func (t *timeline) entries(lines []line) []entry {
 		case isAction:
 			entries = append(entries, entry{
 				ID: "a" + strconv.FormatUint(l.seq, 10), Seq: l.seq, At: l.at(), Kind: "action", Title: l.extra,
-				Notes: []note{{"", fmt.Sprintf("%s: %s, by %s", l.extra, deviceOf(l.key).Label(), l.text)}},
+				Notes: []note{{"", t.names.of(l.key), actionText(l.extra) + " by " + l.text}},
 			})
 		default:
-			n := p.noteOf(l)
+			n := t.noteOf(l)
 			if l.number != 0 && last != nil && last.Number == l.number {
 				last.Notes = append(last.Notes, n)
 				continue
@@ -340,6 +344,16 @@ func outcomeText(o push.Outcome) string {
 	return o.String()
 }
 
+func outcomeToken(l *line) string {
+	if !l.done {
+		return ""
+	}
+	return l.outcome.String()
+}
+
+// noAnswer stands for the condition where there was no reply.
+const noAnswer = "no answer"
+
 func errorOf(l *line) string {
 	if l.text != "" && l.extra != "" {
 		return l.extra + "/" + l.text
@@ -359,14 +373,19 @@ func moodOf(l *line) string {
 	return "bad"
 }
 
-func (p *Handler) noteOf(l *line) note {
-	d := deviceOf(l.key)
+// actionText says what an operator did.
+func actionText(kind string) string {
+	if kind == "ping" {
+		return "woken"
+	}
+	return "switched off"
+}
+
+func (t *timeline) noteOf(l *line) note {
+	p, n := t.pages, note{Device: t.names.of(l.key)}
 	switch l.kind {
 	case isChange:
-		n := note{Text: fmt.Sprintf("%s %s: %s", d.Label(), l.extra, l.reason.Sentence())}
-		if l.text != "" {
-			n.Text += " (" + l.text + ")"
-		}
+		n.Text = changeText(l)
 		switch push.ChangeKind(l.extra) {
 		case push.ChangeDisabled, push.ChangeRemoved:
 			n.Mood = "bad"
@@ -375,8 +394,8 @@ func (p *Handler) noteOf(l *line) note {
 		}
 		return n
 	case isDrop:
-		n := note{"bad", fmt.Sprintf("%s: %s dropped: %s", d.Label(), plural(int(l.count), "stanza"), l.reason.Sentence())}
-		if l.reason == push.ReasonResumed {
+		n.Mood, n.Text = "bad", plural(int(l.count), "stanza")+" dropped: "+l.reason.Sentence()
+		if l.reason == push.ReasonResumed || l.reason == push.ReasonAcknowledged {
 			n.Mood = "wait"
 		}
 		if l.text != "" {
@@ -384,11 +403,31 @@ func (p *Handler) noteOf(l *line) note {
 		}
 		return n
 	}
-	n := note{Text: fmt.Sprintf("session %s can be resumed for %s: %s", p.shownID(l.extra), span(l.took), l.reason.Sentence())}
+	n.Device = ""
+	n.Text = fmt.Sprintf("session %s can be resumed for %s: %s", p.shownID(l.extra), span(l.took), l.reason.Sentence())
 	if l.took == 0 {
 		n.Text = fmt.Sprintf("session %s can be resumed for the usual time again: %s", p.shownID(l.extra), l.reason.Sentence())
 	}
 	return n
+}
+
+// changeText says what happened to a device.
+func changeText(l *line) string {
+	if l.operator {
+		return "switched off by the operator " + l.text
+	}
+	what := l.extra
+	switch push.ChangeKind(l.extra) {
+	case push.ChangeDisabled:
+		what = "given up"
+	case push.ChangeRemoved:
+		what = "switched off"
+	}
+	what += ": " + l.reason.Sentence()
+	if l.text != "" {
+		what += " (" + l.text + ")"
+	}
+	return what
 }
 
 // related returns the lines of a story: everything that has to do with the given events and stanzas.
@@ -418,95 +457,6 @@ func related(lines []line, ids map[string]bool, numbers map[uint64]bool) []line 
 	return out
 }
 
-// Answer is what there is to say about one device, in a sentence.
-type answer struct {
-	Device
-	Mood, Text string
-}
-
-// answers says for each device what became of a story, given its lines.
-func answers(lines []line, ids map[string]bool) []answer {
-	var keys []push.Key
-	byKey := make(map[push.Key][]*line)
-	queues := make(map[uint64][]push.Stanza)
-	for i := range lines {
-		l := &lines[i]
-		switch l.kind {
-		case isEvent:
-			queues[l.number] = stanzas(l.event)
-		case isVerdict, isPublish, isReply, isDrop:
-			if byKey[l.key] == nil {
-				keys = append(keys, l.key)
-			}
-			byKey[l.key] = append(byKey[l.key], l)
-		}
-	}
-	slices.SortFunc(keys, push.Key.Compare)
-	var out []answer
-	for _, k := range keys {
-		a := answer{Device: deviceOf(k), Mood: "bad"}
-		var yes, no, sent, dropped *line
-		for _, l := range byKey[k] {
-			switch l.kind {
-			case isVerdict:
-				if l.notify && notifies(l, queues[l.number], ids) {
-					yes = l
-				} else if no == nil || informative(l.reason) >= informative(no.reason) {
-					no = l
-				}
-			case isDrop:
-				dropped = l
-			default:
-				if sent == nil || !(sent.done && sent.outcome == push.OutcomeAccepted) {
-					sent = l
-				}
-			}
-		}
-		switch {
-		case sent != nil && sent.done && sent.outcome == push.OutcomeAccepted:
-			a.Mood, a.Text = "good", fmt.Sprintf("notified: the push service accepted it after %s, at %s", span(sent.took), clock(sent.at().Add(sent.took)))
-			if sent.class == push.ClassPlain {
-				a.Text += "; as a silent wake-up, which shows nothing by itself"
-			}
-		case dropped != nil && (sent == nil || dropped.seq > sent.seq && dropped.reason != push.ReasonRejected):
-			a.Text = "not notified: dropped, " + dropped.reason.String()
-			if dropped.text != "" {
-				a.Text += " (" + dropped.text + ")"
-			}
-		case sent != nil && !sent.done:
-			a.Mood, a.Text = "wait", "sent at "+clock(sent.at())+"; the push service has not answered yet"
-		case sent != nil:
-			a.Text = "not notified: the publish was answered by " + errorOf(sent) + ", " + outcomeText(sent.outcome)
-			if !sent.retry().IsZero() {
-				a.Mood = "wait"
-				a.Text += "; tried again at " + clock(sent.retry())
-			}
-		case yes != nil:
-			a.Mood, a.Text = "wait", "to be notified; the publish has not gone out yet"
-		case no != nil:
-			a.Mood, a.Text = "", "not notified: "+no.reason.String()
-			if no.text != "" {
-				a.Text += " (" + no.text + ")"
-			}
-		}
-		out = append(out, a)
-	}
-	return out
-}
-
-// notifies tells whether a verdict's yes is about one of ids.
-func notifies(l *line, queue []push.Stanza, ids map[string]bool) bool {
-	if len(ids) == 0 || l.mask == 0 {
-		return true
-	}
-	for i := range queue[:min(len(queue), 64)] {
-		if l.mask&(1<<i) != 0 && ids[queue[i].ID] {
-			return true
-		}
-	}
-	return false
-}
-
 // informative ranks reasons for a no: that an event is about another session says less than any other.
 func informative(r push.Reason) int {
 	switch r {
@@ -518,7 +468,7 @@ func informative(r push.Reason) int {
 
 // How things are written.
 
-func clock(t time.Time) string { return t.UTC().Format("15:04:05.000") }
+func clock(t time.Time) string { return t.UTC().Format("15:04:05") }
 func day(t time.Time) string   { return t.UTC().Format("2006-01-02") }
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
 

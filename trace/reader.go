@@ -445,6 +445,9 @@ func (r *Reader) sessionEvent(l *line) (push.Event, error) {
 		}
 		return push.PushEnable{Session: s, Key: k, Options: fields, Wishes: l.Wishes}, nil
 	case "push-disable":
+		if l.Service == "" && strings.HasPrefix(l.Node, push.Push2Node) { // of Push 2.0, whatever the service
+			return push.PushDisable{Session: s, Key: push.Key{Node: l.Node}}, nil
+		}
 		k, err := key(l)
 		if err != nil {
 			return nil, err

@@ -20,6 +20,7 @@ type registrationState struct {
 	Enabled   *int64          `json:"enabled,omitempty"`
 	Errors    int             `json:"errors,omitempty"`
 	Refusals  int             `json:"refusals,omitempty"`
+	Failing   *int64          `json:"failing,omitempty"`
 	Succeeded *int64          `json:"succeeded,omitempty"`
 	Disabled  *int64          `json:"disabled,omitempty"`
 	Cause     string          `json:"cause,omitempty"`
@@ -77,7 +78,7 @@ func (r *Reader) account(l *line) (*push.AccountStatus, error) {
 		st.Registrations = append(st.Registrations, push.RegistrationStatus{Registration: push.Registration{
 			Account: user, Key: k, Options: fields, Client: t.Client, Wishes: t.Wishes, Enabled: fromMillis(t.Enabled),
 			Health: push.Health{
-				Errors: t.Errors, Refusals: t.Refusals, Succeeded: fromMillis(t.Succeeded), Disabled: fromMillis(t.Disabled), Cause: t.Cause,
+				Errors: t.Errors, Refusals: t.Refusals, Failing: fromMillis(t.Failing), Succeeded: fromMillis(t.Succeeded), Disabled: fromMillis(t.Disabled), Cause: t.Cause,
 			},
 		}})
 	}
@@ -155,8 +156,9 @@ func sameState(a push.AccountStatus, b *push.AccountStatus) bool {
 	return slices.EqualFunc(a.Registrations, b.Registrations, func(x, y push.RegistrationStatus) bool {
 		h, g := x.Health, y.Health
 		return x.Key == y.Key && x.Client == y.Client && h.Errors == g.Errors && h.Refusals == g.Refusals &&
-			h.Succeeded.IsZero() == g.Succeeded.IsZero() && h.Disabled.IsZero() == g.Disabled.IsZero() && h.Cause == g.Cause
+			h.Failing.IsZero() == g.Failing.IsZero() && h.Succeeded.IsZero() == g.Succeeded.IsZero() && h.Disabled.IsZero() == g.Disabled.IsZero() && h.Cause == g.Cause
 	}) && slices.Equal(byAge(a), byAge(*b)) && slices.EqualFunc(a.Sessions, b.Sessions, func(x, y push.SessionStatus) bool {
+		x.Extended = y.Extended // the line may be made in the middle of a publish that takes the advice back
 		return x == y
 	})
 }

@@ -149,10 +149,21 @@ func randomLoad(seed uint64, n int) []step {
 			if rnd.IntN(10) == 0 {
 				s.ID = ""
 			}
-			ev = push.PushEnable{Session: s, Key: k, Options: []push.Field{{Var: "secret", Values: []string{theSecret}}}}
+			enable := push.PushEnable{Session: s, Key: k, Options: []push.Field{{Var: "secret", Values: []string{theSecret}}}}
+			switch rnd.IntN(4) {
+			case 0:
+				enable.Node, enable.Options = push.Push2Node, nil
+				enable.Wishes = &push.Wishes{Push2: &push.Push2{Client: push.NewSecret(theSecret), Matches: []push.Match{{Profile: push.MatchProfile(rnd.IntN(4))}}}}
+			case 1:
+				enable.Wishes = &push.Wishes{Encryption: &push.Encryption{Algorithm: push.AES128GCM, Key: push.NewSecret(theSecret)}, Priority: true}
+			}
+			ev = enable
 		case 6:
-			if rnd.IntN(2) == 0 {
+			switch rnd.IntN(3) {
+			case 0:
 				k.Node = ""
+			case 1:
+				k = push.Key{Node: push.Push2Node}
 			}
 			ev = push.PushDisable{Session: s, Key: k}
 		case 7, 8:

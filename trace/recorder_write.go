@@ -144,7 +144,7 @@ func (w *Writer) Event(at time.Time, number uint64, ev push.Event, d *Recorded) 
 	}
 	switch ev.(type) {
 	case push.PushEnable, push.PushDisable, push.AffiliationNone:
-		if !readable(l.Service) {
+		if !readable(l.Service) && !(l.Service == "" && strings.HasPrefix(l.Node, push.Push2Node)) {
 			return nil
 		}
 	case push.SessionRestored:
@@ -218,7 +218,7 @@ func (w *Writer) Account(at time.Time, st *push.AccountStatus) []byte {
 		}
 		h := &r.Health
 		l.Targets = append(l.Targets, target{r.Service, r.Node, registrationState{
-			Client: r.Client, Enabled: millis(r.Enabled), Errors: h.Errors, Refusals: h.Refusals,
+			Client: r.Client, Enabled: millis(r.Enabled), Errors: h.Errors, Refusals: h.Refusals, Failing: millis(h.Failing),
 			Succeeded: millis(h.Succeeded), Disabled: millis(h.Disabled), Cause: h.Cause, Options: fields(r.Options), Wishes: r.Wishes,
 		}})
 	}

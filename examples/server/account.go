@@ -1,6 +1,7 @@
 package main
 
 import (
+	"iter"
 	"slices"
 	"sync"
 
@@ -36,12 +37,24 @@ func (s *Server) account(j jid.JID) *account {
 	if j.Domainpart() != s.domain {
 		return nil
 	}
-	return s.accounts[j.Localpart()]
+	return s.accountNamed(j.Localpart())
+}
+
+func (s *Server) accountNamed(localpart string) *account {
+	a, _ := s.accounts.Load(localpart)
+	acct, _ := a.(*account)
+	return acct
+}
+
+func (s *Server) allAccounts() iter.Seq[*account] {
+	return func(yield func(*account) bool) {
+		s.accounts.Range(func(_, a any) bool { return yield(a.(*account)) })
+	}
 }
 
 // sessions returns the full JIDs of an account's sessions, hibernated ones included.
 func (s *Server) sessions(localpart string) []string {
-	a := s.accounts[localpart]
+	a := s.accountNamed(localpart)
 	if a == nil {
 		return nil
 	}
@@ -64,9 +77,8 @@ type session struct {
 	// leaving: the client is about to resume on another stream.
 	leaving bool
 
-	// client is a stable name of the client, if it has told one (XEP-0388), and binding the registration that it enabled last.
-	client  string
-	binding push.Key
+	// client is a stable name of the client, if it has told one (XEP-0388).
+	client string
 
 	presence   *element.Element // what it announced, or nil while it is not available
 	priority   int
@@ -86,8 +98,9 @@ type outgoing struct {
 	id string
 	// msg is the message that el is a copy of; nil for what is not handed on if the session ends.
 	msg *message
-	// seq is its place in the queue of its session, in the database.
-	seq int64
+	// seq is its place in the queue of its session, in the database; told: the push engine knows that it is not acknowledged.
+	seq  int64
+	told bool
 }
 
 // bind makes a session for a client that has the resource from now on. It returns nil if that is no resource. A session that had it is replaced

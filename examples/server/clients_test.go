@@ -318,7 +318,7 @@ func TestClients(t *testing.T) {
 			// acknowledged waits until the client has acknowledged what it was sent.
 			acknowledged := func() {
 				t.Helper()
-				a := s.accounts["juliet"]
+				a := s.accountNamed("juliet")
 				for {
 					a.mu.Lock()
 					waiting := 0

@@ -313,3 +313,86 @@ func TestStopped(t *testing.T) {
 		t.Errorf("the archive has %q", texts)
 	}
 }
+
+// TestRestored kills the server while a phone is connected, and while it is asleep. Its session is restored with its registration: it counts as online without
+// a new enable, is woken for what is queued for it, and resumes.
+func TestRestored(t *testing.T) {
+	dir := t.TempDir()
+	args := []string{"-user", "juliet:pw", "-user", "romeo:pw", "-ack-delay", "1m"}
+	ok := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var p *process
+	var service *peer.PushService
+	up := func() {
+		t.Helper()
+		p = start(t, dir, args...)
+		var err error
+		service, err = peer.ConnectService(p.dialService(), pushDomain, "s")
+		ok(err)
+	}
+	published := func(when string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		pub, err := service.Next(ctx)
+		if err != nil || pub.Node != "n1" || pub.Secret != "s3" {
+			t.Fatalf("%s: published %+v, %v", when, pub, err)
+		}
+	}
+	quiet := func(when string, wait time.Duration) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), wait)
+		defer cancel()
+		if pub, err := service.Next(ctx); err == nil {
+			t.Errorf("%s: published %+v", when, pub)
+		}
+	}
+	up()
+	phone, err := peer.Connect(p.dial(), peer.Login{Domain: "localhost", User: "juliet", Password: "pw", Resource: "phone", Resumable: true})
+	ok(err)
+	ok(phone.Available())
+	ok(phone.EnablePush(t.Context(), pushDomain, "n1", "s3"))
+	ok(phone.Settle(t.Context()))
+	romeo, err := peer.Connect(p.dial(), peer.Login{Domain: "localhost", User: "romeo", Password: "pw", Resource: "r", Resumable: true})
+	ok(err)
+	p.end(syscall.SIGKILL)
+
+	up()
+	phone, err = phone.Resume(p.dial())
+	ok(err)
+	romeo, err = romeo.Resume(p.dial())
+	ok(err)
+	_, err = romeo.Chat("juliet@localhost", "online")
+	ok(err)
+	ok(phone.Body(t.Context(), "online"))
+	ok(phone.Settle(t.Context()))
+	quiet("it is online", 1500*time.Millisecond)
+	phone.Drop()
+	_, err = romeo.Chat("juliet@localhost", "asleep")
+	ok(err)
+	published("it is asleep")
+	quiet("it was woken", 1500*time.Millisecond)
+	ok(romeo.Settle(t.Context()))
+	p.end(syscall.SIGKILL)
+
+	up()
+	romeo, err = romeo.Resume(p.dial())
+	ok(err)
+	_, err = romeo.Chat("juliet@localhost", "still asleep")
+	ok(err)
+	published("it is still asleep")
+	phone, err = phone.Resume(p.dial())
+	ok(err)
+	ok(phone.Body(t.Context(), "asleep"))
+	ok(phone.Body(t.Context(), "still asleep"))
+	ok(phone.Settle(t.Context()))
+	phone.Close()
+	_, err = romeo.Chat("juliet@localhost", "gone")
+	ok(err)
+	published("it is gone")
+	p.end(syscall.SIGTERM)
+}

@@ -18,7 +18,7 @@ func demoConfig() Config {
 		Domain: "localhost", ComponentSecret: "demo",
 		AckDelay: 400 * time.Millisecond, ResumeTimeout: 800 * time.Millisecond, MaxResume: 72 * time.Hour, MaxErrors: 16,
 	}
-	cfg.Policy.Delay = 300 * time.Millisecond
+	cfg.Policy.Delay, cfg.Policy.MinInterval = 300*time.Millisecond, 300*time.Millisecond
 	cfg.Policy.RetryMin = 500 * time.Millisecond
 	return cfg
 }
@@ -212,16 +212,19 @@ func (d *story) tell() {
 	d.chat(romeo, "romeo", "juliet", "Art thou there?")
 	d.pushed("phone", true)
 
-	t.chapter("3. Its connection is lost. That message was notified already; two new ones make one publish.")
+	t.chapter("3. Its connection is lost. That message was notified already. The next goes at once, and what follows soon makes one publish.")
 	d.lose(phone)
+	d.quiet(300 * time.Millisecond)
 	d.chat(romeo, "romeo", "juliet", "Speak again,")
+	d.pushed("phone", true)
 	d.chat(romeo, "romeo", "juliet", "bright angel!")
+	d.chat(romeo, "romeo", "juliet", "for thou art")
 	d.pushed("phone", true)
 
 	t.chapter("4. The phone resumes, has all of it, and what still waited is dropped.")
 	d.chat(romeo, "romeo", "juliet", "What light through yonder window breaks?")
 	phone = d.resume(phone)
-	for _, body := range []string{"Art thou there?", "Speak again,", "bright angel!", "What light through yonder window breaks?"} {
+	for _, body := range []string{"Art thou there?", "Speak again,", "bright angel!", "for thou art", "What light through yonder window breaks?"} {
 		d.must(phone.Body(ctx, body))
 	}
 	d.quiet(400 * time.Millisecond)

@@ -22,7 +22,7 @@ import (
 // is far from it, and what processor time and memory that takes. Both are measured with storage that survives their being killed, too.
 func load(ctx context.Context, w io.Writer, o *options) error {
 	l := &loadScript{clients: o.clients, messages: o.messages, rate: o.rate, seconds: o.seconds, w: w}
-	fmt.Fprintf(w, "hibernated: %d clients get a message each, all at once; both servers wait a second for more before they publish.\n", l.clients)
+	fmt.Fprintf(w, "hibernated: %d clients get a message each, all at once; Prosody waits a second for more before it publishes.\n", l.clients)
 	fmt.Fprintf(w, "offline: %d clients get %d messages, %d at a time.\n", l.clients, l.messages, loadInFlight)
 	fmt.Fprintf(w, "at rate: they get %d messages a second for %d s, whatever the server does; latency counts from when each was due.\n", l.rate, l.seconds)
 	fmt.Fprintf(w, "CPU is the server's, for a publish; memory what it holds at the end.\n\n")
@@ -144,7 +144,7 @@ func (l *loadScript) startServer(ctx context.Context, more ...string) (stop func
 		cmd.Process.Signal(os.Interrupt)
 		cmd.Wait()
 	}
-	for range 50 {
+	for range 1200 { // a minute, as making the accounts takes a slow disk a while
 		if conn, err := net.Dial("tcp", l.component); err == nil {
 			conn.Close()
 			return stop, nil

@@ -221,7 +221,6 @@ func inspect(s *Server, o *options) (*http.Server, error) {
 		return nil, err
 	}
 	h := &http.Server{Addr: l.Addr().String(), Handler: pages, ReadHeaderTimeout: 10 * time.Second}
-	h.RegisterOnShutdown(pages.Close)
 	go h.Serve(l)
 	return h, nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -15,7 +16,8 @@ import (
 //  1. Make an Engine (newPushHost). It needs a way to send IQ stanzas: here a push.Router, which is given the server's way to route a stanza.
 //  2. Give it the stanzas that are for it: enable and disable from clients (request), replies from push services (reply), and revocations (notice).
 //     Announce the feature push.NS for accounts (see iq.go).
-//  3. Raise an event wherever one of these happens: opened, closed, ackDelayed, hibernated, queued, resumed, archived, offline, groupchat. They are
+//  3. Raise an event wherever one of these happens: opened, restored, closed, ackDelayed, acknowledged,
+//     hibernated, queued, resumed, archived, offline, groupchat. They are
 //     called from account.go, sm.go, archive.go and route.go, in the account's lock, so that they come in their order.
 //  4. Close the Engine when the server stops (Server.Close).
 //
@@ -29,10 +31,19 @@ type pushHost struct {
 
 	mu       sync.Mutex
 	sessions map[push.SessionID]*session
+	bindings map[push.SessionID]binding
+}
+
+// binding is the registration that a session has.
+type binding struct {
+	push.Key
+	bound bool
+	// superseded: a newer session of the same device has it.
+	superseded bool
 }
 
 func newPushHost(s *Server) (*pushHost, error) {
-	p := &pushHost{srv: s, sessions: make(map[push.SessionID]*session)}
+	p := &pushHost{srv: s, sessions: make(map[push.SessionID]*session), bindings: make(map[push.SessionID]binding)}
 	p.router = &push.Router{Host: s.domain, Send: p.send}
 	var err error
 	p.engine, err = push.New(push.Config{
@@ -42,7 +53,7 @@ func newPushHost(s *Server) (*pushHost, error) {
 		Policy:     s.cfg.pushPolicy(),
 		Resumption: p,
 		Logger:     s.log,
-		Observer:   s.cfg.Observer,
+		Observer:   push.Observers(s.cfg.Observer, p.observer()),
 	})
 	return p, err
 }
@@ -115,10 +126,8 @@ func (p *pushHost) ResumeTimeout(id push.SessionID, timeout time.Duration, _ pus
 	if x == nil {
 		return
 	}
-	if timeout == 0 {
-		timeout = p.srv.cfg.ResumeTimeout
-	}
-	x.resumption.reset(timeout)
+	p.srv.keep.Do("UPDATE session SET extended = ? WHERE id = ?", timeout != 0, id.ID)
+	x.resumption.reset(cmp.Or(timeout, p.srv.cfg.ResumeTimeout))
 }
 
 // Events.
@@ -137,18 +146,77 @@ func (p *pushHost) opened(x *session) {
 	p.tell(push.SessionOpen{Session: x.id, JID: x.jid.String(), Client: x.client})
 }
 
-// restored takes up a session of before a restart. What it has not acknowledged was told of already if it had hibernated.
-func (p *pushHost) restored(x *session, hibernated bool) {
+// restored takes up a session of before a restart. If it had hibernated then, the engine was told of what it had not acknowledged; what came in the last
+// moment it is told again, for that may not have been kept.
+func (p *pushHost) restored(x *session, b binding, hibernated, extended bool, since time.Time) {
 	p.mu.Lock()
-	p.sessions[x.id] = x
+	p.sessions[x.id], p.bindings[x.id] = x, b
 	p.mu.Unlock()
-	p.tell(push.SessionOpen{Session: x.id, JID: x.jid.String(), Client: x.client})
-	p.hibernated(x)
+	p.tell(push.SessionRestored{
+		Session: x.id, JID: x.jid.String(), Client: x.client, Bound: b.Key, IsBound: b.bound, Superseded: b.superseded, Hibernated: hibernated, Extended: extended,
+	})
+	if !hibernated {
+		p.hibernated(x)
+		return
+	}
+	for i := range x.sm.queue {
+		o := &x.sm.queue[i]
+		o.told = true
+		if o.msg != nil && !o.msg.at.Before(since) {
+			p.queued(x, o)
+		}
+	}
+}
+
+// observer follows which session has which registration, so that it still has it after a restart. It is called in the course of Handle, so it leaves the
+// account's lock alone.
+func (p *pushHost) observer() *push.Observer {
+	follow := func(account string, changes []push.Change) {
+		for _, c := range changes {
+			if c.Session == "" {
+				continue
+			}
+			b := binding{Key: c.Key, bound: true}
+			switch c.Kind {
+			case push.ChangeAdded, push.ChangeUpdated, push.ChangeEnabled, push.ChangeBound:
+			case push.ChangeUnbound:
+				b.superseded = c.Reason == push.ReasonNewerSession
+				b.bound = b.superseded
+			default:
+				continue
+			}
+			p.bind(push.SessionID{Account: account, ID: c.Session}, b)
+		}
+	}
+	return &push.Observer{
+		Decided: func(_ uint64, _ time.Time, _ push.Event, d *push.Decision, _ time.Duration) {
+			follow(d.Account, d.Changes)
+		},
+		Affected: func(account string, _ time.Time, e *push.Effects) { follow(account, e.Changes) },
+	}
+}
+
+func (p *pushHost) bind(id push.SessionID, b binding) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sessions[id] == nil {
+		return
+	}
+	p.bindings[id] = b
+	p.srv.keep.Do("UPDATE session SET service = ?, node = ?, bound = ?, superseded = ? WHERE id = ?", b.Service, b.Node, b.bound, b.superseded, id.ID)
+}
+
+// bindingOf returns the registration that a session has.
+func (p *pushHost) bindingOf(id push.SessionID) binding {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.bindings[id]
 }
 
 func (p *pushHost) closed(x *session) {
 	p.mu.Lock()
 	delete(p.sessions, x.id)
+	delete(p.bindings, x.id)
 	p.mu.Unlock()
 	p.tell(push.SessionClose{Session: x.id})
 }
@@ -162,8 +230,16 @@ func (p *pushHost) hibernated(x *session) {
 	p.tell(push.HibernationStart{Session: x.id, Stanzas: x.unacknowledged(0)})
 }
 
-func (p *pushHost) queued(x *session, o outgoing) {
+func (p *pushHost) queued(x *session, o *outgoing) {
+	o.told = true
 	p.tell(push.StanzaQueued{Session: x.id, Stanza: o.stanza()})
+}
+
+// acknowledged is told of stanzas that the client has acknowledged at last.
+func (p *pushHost) acknowledged(x *session, ids []string) {
+	if len(ids) > 0 {
+		p.tell(push.Acknowledged{Session: x.id, IDs: ids})
+	}
 }
 
 func (p *pushHost) resumed(x *session) {
@@ -189,6 +265,7 @@ func (x *session) unacknowledged(from int) []push.Stanza {
 	sts := make([]push.Stanza, len(queue))
 	for i := range queue {
 		sts[i] = queue[i].stanza()
+		queue[i].told = true
 	}
 	return sts
 }

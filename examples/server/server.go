@@ -53,9 +53,10 @@ type Server struct {
 	keep   *keep.Keep
 	log    *slog.Logger
 
+	accounts sync.Map // of localpart to *account
+
 	mu         sync.Mutex
-	accounts   map[string]*account // by localpart
-	components map[string]*stream  // by domain
+	components map[string]*stream // by domain
 	listeners  []net.Listener
 	streams    map[*stream]struct{}
 	closed     bool
@@ -71,7 +72,7 @@ func NewServer(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, domain: domain.String(), log: cfg.Logger,
-		accounts: make(map[string]*account), components: make(map[string]*stream), streams: make(map[*stream]struct{}),
+		components: make(map[string]*stream), streams: make(map[*stream]struct{}),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -86,13 +87,13 @@ func NewServer(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// AddAccount creates an account. It is for the time before the server listens.
+// AddAccount creates an account.
 func (s *Server) AddAccount(name, password string) error {
 	j, err := jid.New(name, s.domain, "")
 	if err != nil || name == "" {
 		return fmt.Errorf("%q is not the name of an account", name)
 	}
-	s.accounts[j.Localpart()] = newAccount(s, j, password)
+	s.accounts.Store(j.Localpart(), newAccount(s, j, password))
 	return nil
 }
 
@@ -182,7 +183,7 @@ func (s *Server) Close(ctx context.Context) error {
 	if s.keep.Durable {
 		s.stopping.Store(true)
 	} else {
-		for _, a := range s.accounts {
+		for a := range s.allAccounts() {
 			s.route(a.endAll("system-shutdown")...)
 		}
 	}
@@ -190,7 +191,7 @@ func (s *Server) Close(ctx context.Context) error {
 	err := s.push.engine.Close(ctx) // once nothing comes in any more, and while the components are still there
 	s.closeStreams(func(*stream) bool { return true })
 	s.serving.Wait()
-	for _, a := range s.accounts {
+	for a := range s.allAccounts() {
 		a.freeze()
 	}
 	return errors.Join(err, s.keep.Close())

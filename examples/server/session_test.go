@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/examples/server/internal/peer"
 )
 
@@ -21,8 +22,11 @@ type world struct {
 
 const pushDomain = "push.localhost"
 
-func newWorld(t testing.TB, users int) *world {
+func newWorld(t testing.TB, users int) *world { return newWorldWith(t, users, push.Policy{}) }
+
+func newWorldWith(t testing.TB, users int, policy push.Policy) *world {
 	s, err := NewServer(Config{
+		Policy: policy,
 		Domain: "localhost", ComponentSecret: "secret",
 		AckDelay: 3 * time.Second, ResumeTimeout: 10 * time.Minute, MaxResume: 72 * time.Hour, MaxErrors: 16,
 		Logger: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelInfo})),
@@ -143,14 +147,14 @@ func TestLife(t *testing.T) {
 		w.ok(phone.Body(w.ctx(), "one"))
 		w.published(time.Minute)
 
-		// It does not acknowledge: published after the ack delay and the batching second, once.
+		// It does not acknowledge: published after the ack delay, once.
 		phone.Deaf()
 		romeo.Chat("juliet@localhost", "two")
-		w.published(3*time.Second + 500*time.Millisecond)
-		w.published(time.Second, "n1 alert")
+		w.published(2900 * time.Millisecond)
+		w.published(200*time.Millisecond, "n1 alert")
 		romeo.Chat("juliet@localhost", "three")
-		w.published(500 * time.Millisecond)
-		w.published(time.Second, "n1 alert")
+		w.published(800 * time.Millisecond) // within a second of the last
+		w.published(200*time.Millisecond, "n1 alert")
 
 		// Connection lost: both are known already.
 		w.drop(phone)
@@ -200,7 +204,7 @@ func TestResumeRace(t *testing.T) {
 	for _, after := range []time.Duration{0, 999 * time.Millisecond, time.Second - time.Nanosecond, time.Second, time.Second + time.Nanosecond, 1001 * time.Millisecond} {
 		t.Run(after.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, 2)
+				w := newWorldWith(t, 2, push.Policy{DelayImportant: true})
 				defer w.close()
 				romeo := w.connect("romeo", "balcony")
 				phone := w.connect("juliet", "phone")

@@ -50,11 +50,13 @@ func (x *session) save() {
 	if x.sm == nil || x.ended {
 		return
 	}
-	x.acct.srv.keep.Do(`INSERT INTO session (id, account, resource, client, resume, handled, acked, presence, carbons, interested, archivist, service, node)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET presence = excluded.presence, carbons = excluded.carbons,
-		interested = excluded.interested, archivist = excluded.archivist, service = excluded.service, node = excluded.node`,
+	b := x.acct.srv.push.bindingOf(x.id)
+	x.acct.srv.keep.Do(`INSERT INTO session (id, account, resource, client, resume, handled, acked, presence, carbons, interested, archivist,
+		service, node, bound, superseded)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET presence = excluded.presence, carbons = excluded.carbons,
+		interested = excluded.interested, archivist = excluded.archivist`,
 		x.id.ID, x.acct.jid, x.jid.Resourcepart(), x.client, x.sm.resumeID, x.sm.in, x.sm.acked, alone(x.presence), x.carbons, x.interested, x.archivist,
-		x.binding.Service, x.binding.Node)
+		b.Service, b.Node, b.bound, b.superseded)
 }
 
 // saveHandled writes down how many stanzas of the client were handled.
@@ -109,7 +111,7 @@ func (x *session) enqueue(o outgoing) {
 	}
 	x.acct.srv.keep.Do("INSERT INTO queue VALUES (?, ?, ?, ?, ?)", x.id.ID, o.seq, o.id, o.msg != nil, copied)
 	if x.stream == nil {
-		x.acct.srv.push.queued(x, o)
+		x.acct.srv.push.queued(x, &x.sm.queue[len(x.sm.queue)-1])
 		return
 	}
 	x.transmit(o.el, element.New(nsSM, "r"))
@@ -164,12 +166,17 @@ func (x *session) acknowledge(h string) bool {
 	if int64(known) > int64(len(x.sm.queue)) {
 		return false
 	}
+	var told []string
 	for _, o := range x.sm.queue[:known] {
+		if o.told {
+			told = append(told, o.id)
+		}
 		if o.msg != nil {
 			o.msg.holders--
 			x.acct.take(o.msg)
 		}
 	}
+	x.acct.srv.push.acknowledged(x, told)
 	if done > 0 {
 		next := x.sm.seq
 		if int(known) < len(x.sm.queue) {

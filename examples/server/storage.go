@@ -48,8 +48,11 @@ CREATE TABLE IF NOT EXISTS session ( -- with stream management
 	interested INTEGER NOT NULL,
 	archivist  INTEGER NOT NULL,
 	until      INTEGER NOT NULL DEFAULT 0, -- if it is hibernated, until when it can be resumed, in milliseconds
-	service    TEXT, -- the registration that it enabled last
-	node       TEXT
+	extended   INTEGER NOT NULL DEFAULT 0, -- that is longer than usual, on the push engine's advice
+	service    TEXT NOT NULL, -- the registration that is bound to it
+	node       TEXT NOT NULL,
+	bound      INTEGER NOT NULL,
+	superseded INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS queue ( -- what a session has not acknowledged
 	session TEXT NOT NULL,
@@ -161,15 +164,24 @@ func (s *Server) restoreMessages() error {
 // restoreSessions reads the sessions. Those that can still be resumed hibernate: their clients do not know yet that the server was away. The others
 // end, and what they have not acknowledged is handed on.
 func (s *Server) restoreSessions() error {
-	var all []*session
-	until := make(map[*session]time.Time)
-	err := s.keep.Read(func(scan func(...any) error) error {
-		x := &session{sm: &acks{restored: true}}
+	type found struct {
+		*session
+		until    time.Time
+		extended bool
+		binding  binding
+	}
+	var all []found
+	since, err := s.lastMoment()
+	if err != nil {
+		return err
+	}
+	err = s.keep.Read(func(scan func(...any) error) error {
+		x := found{session: &session{sm: &acks{restored: true}}}
 		var owner, resource string
 		var deadline int64
 		var presence []byte
 		if err := scan(&owner, &x.id.ID, &resource, &x.client, &x.sm.resumeID, &x.sm.in, &x.sm.acked, &presence, &x.carbons, &x.interested, &x.archivist, &deadline,
-			&x.binding.Service, &x.binding.Node); err != nil {
+			&x.extended, &x.binding.Service, &x.binding.Node, &x.binding.bound, &x.binding.superseded); err != nil {
 			return err
 		}
 		if x.acct = s.owner(owner); x.acct == nil {
@@ -188,11 +200,12 @@ func (s *Server) restoreSessions() error {
 		}
 		x.resumption.save = x.saveUntil
 		if deadline != 0 {
-			until[x] = time.UnixMilli(deadline)
+			x.until = time.UnixMilli(deadline)
 		}
 		all = append(all, x)
 		return nil
-	}, `SELECT account, id, resource, client, resume, handled, acked, presence, carbons, interested, archivist, until, coalesce(service, ''), coalesce(node, '')
+	}, `SELECT account, id, resource, client, resume, handled, acked, presence, carbons, interested, archivist, until,
+		extended, service, node, bound, superseded
 		FROM session ORDER BY n`)
 	if err != nil {
 		return err
@@ -202,23 +215,62 @@ func (s *Server) restoreSessions() error {
 		if err := x.restoreQueue(messages); err != nil {
 			return err
 		}
-		x.acct.sessions = append(x.acct.sessions, x)
+		x.acct.sessions = append(x.acct.sessions, x.session)
 	}
 	for _, x := range all {
-		deadline, hibernated := until[x]
-		x.acct.mu.Lock()
-		s.push.restored(x, hibernated)
-		x.acct.mu.Unlock()
 		left := s.cfg.ResumeTimeout
-		if hibernated {
-			left = time.Until(deadline)
+		if !x.until.IsZero() {
+			left = time.Until(x.until)
 		}
 		if x.sm.resumeID == "" {
 			left = 0
 		}
+		x.acct.mu.Lock()
 		x.resumption.start(max(left, 0), x.expire)
+		s.push.restored(x.session, x.binding, !x.until.IsZero(), x.extended, since)
+		x.acct.mu.Unlock()
 	}
-	return nil
+	return s.tellAgain(since)
+}
+
+// lastMoment is a little before the newest message. What the push engine was told after that may have been lost with the last process, so it is told
+// again; if it was not, it knows the stanzas by their IDs and notifies nobody twice.
+func (s *Server) lastMoment() (time.Time, error) {
+	var newest int64
+	err := s.keep.Read(func(scan func(...any) error) error { return scan(&newest) }, "SELECT coalesce(max(at), 0) FROM message")
+	return time.UnixMilli(newest).Add(-lastMoment), err
+}
+
+const lastMoment = 10 * time.Second
+
+// tellAgain tells the push engine again of messages that were archived or went offline.
+func (s *Server) tellAgain(since time.Time) error {
+	return s.keep.Read(func(scan func(...any) error) error {
+		m := &message{kept: true}
+		var owner string
+		var at int64
+		var xml []byte
+		err := scan(&owner, &m.id, &at, &xml, &m.stored, &m.offline)
+		if err != nil {
+			return err
+		}
+		a := s.owner(owner)
+		if a == nil {
+			return nil
+		}
+		if m.el, err = element.Parse(xml); err != nil {
+			return fmt.Errorf("message %s of %s: %w", m.id, owner, err)
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if m.stored {
+			s.push.archived(a, m)
+		}
+		if m.offline {
+			s.push.offline(a, m)
+		}
+		return nil
+	}, "SELECT account, id, at, xml, archived, offline FROM message WHERE at >= ? AND (archived OR offline) ORDER BY n", since.UnixMilli())
 }
 
 // restoreQueue reads what a session has not acknowledged. Several sessions may have copies of one message.

@@ -8,9 +8,9 @@
 // each mutant is run with those tests alone, the quick ones first, until one fails. A mutant that no test fails for has survived: either a test is
 // missing, or the mutant does the same as the code. What was judged to do the same is listed in the file mutants.txt of the directory, a line each:
 //
-//	file.go: mutation: source line: reason
+//	file.go: mutation: source line -- reason
 //
-// which is looked up by the first three. The exit code is 1 if others survived.
+// which is looked up by what is before the dashes. The exit code is 1 if others survived.
 //
 // It takes minutes to hours, and is not part of the gate.
 package main
@@ -141,8 +141,11 @@ func (c config) run(dir string) (survivors int, err error) {
 			}
 		})
 	}
-	for _, m := range mutants {
+	for i, m := range mutants {
 		next <- m
+		if (i+1)%50 == 0 {
+			fmt.Fprintf(os.Stderr, "%d of %d\n", i+1, len(mutants))
+		}
 	}
 	close(next)
 	wg.Wait()

@@ -22,10 +22,20 @@ import (
 	"github.com/xmpp-push/push/trace"
 )
 
+// full runs are long; the gate has them.
+var full = os.Getenv("PUSH_TEST_FULL") == "1"
+
+func size(quick, long int) int {
+	if full {
+		return long
+	}
+	return quick
+}
+
 var (
-	seeds     = flag.Int("seeds", 20, "number of random traces")
+	seeds     = flag.Int("seeds", size(5, 20), "number of random traces; 20 with PUSH_TEST_FULL=1")
 	firstSeed = flag.Uint64("seed", 1, "seed of the first random trace")
-	events    = flag.Int("events", 10000, "events of a random trace")
+	events    = flag.Int("events", size(4000, 10000), "events of a random trace; 10000 with PUSH_TEST_FULL=1")
 	shortenIn = flag.Duration("shorten", 15*time.Second, "how long to look for the shortest trace that shows a difference")
 )
 

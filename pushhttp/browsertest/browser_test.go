@@ -112,7 +112,6 @@ func open(t *testing.T, ctx context.Context, authorize func(*http.Request) (stri
 	mux.Handle("/some/where/push/", pages)
 	srv := httptest.NewServer(mux)
 	t.Cleanup(func() {
-		pages.Close()
 		srv.CloseClientConnections()
 		srv.Close()
 		s.engine.Close(context.Background())

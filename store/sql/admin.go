@@ -25,15 +25,12 @@ type Filter struct {
 	Disabled bool
 }
 
-// where returns conditions whose arguments are numbered from n+1 on.
+// where returns conditions whose arguments are numbered from n+1 on. The account is not among them: only its pages are looked at.
 func (f Filter) where(n int) (string, []any) {
 	conditions, args := []string{"1 = 1"}, []any(nil)
 	add := func(condition string, arg any) {
 		args = append(args, arg)
 		conditions = append(conditions, fmt.Sprintf(condition, n+len(args)))
-	}
-	if f.Account != "" {
-		add("account = $%d", f.Account)
 	}
 	if f.Service != "" {
 		add("service = $%d", f.Service)

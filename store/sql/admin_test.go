@@ -82,8 +82,8 @@ func TestAllAndPurge(t *testing.T) {
 			break
 		}
 
-		if _, err := s.Purge(ctx, sqlstore.Filter{}); !errors.Is(err, sqlstore.ErrFilter) {
-			t.Errorf("purging everything returned %v, want ErrFilter", err)
+		if n, err := s.Purge(ctx, sqlstore.Filter{}); n != 0 || !errors.Is(err, sqlstore.ErrFilter) {
+			t.Errorf("purging everything returned %d, %v, want ErrFilter", n, err)
 		}
 		left := whole
 		for name, c := range filters {

@@ -207,13 +207,20 @@ func BenchmarkStore(b *testing.B) {
 				return err
 			}
 		}
-		enable := func(s *sqlstore.Store) func(int) error {
+		enable := func(s *sqlstore.Store, changed bool) func(int) error {
 			return func(i int) error {
 				j := rand.IntN(n)
-				r := registration(account(j), fmt.Sprintf("node-%08d-abcdef", j), time.Duration(i)*time.Second)
+				r := registration(account(j), fmt.Sprintf("node-%08d-abcdef", j), time.Hour)
+				if changed {
+					r.Client = fmt.Sprintf("a3d1f0c2-5e0b-4c55-8d6e-%012x", i)
+				}
 				_, err := s.Enable(ctx, r, 5)
 				return err
 			}
+		}
+		update := func(int) error {
+			j := rand.IntN(n)
+			return s.Update(ctx, account(j), push.Key{Service: "push.example.net", Node: fmt.Sprintf("node-%08d-abcdef", j)}, pushErrors(1))
 		}
 		known := func() string { return account(rand.IntN(n)) }
 		b.Run("call=List/account=known", func(b *testing.B) { latencies(b, 1, list(1, known)) })
@@ -221,15 +228,24 @@ func BenchmarkStore(b *testing.B) {
 		b.Run("call=List/account=unknown", func(b *testing.B) {
 			latencies(b, 1, list(0, func() string { return account(rand.IntN(n)) + ".net" }))
 		})
-		b.Run("call=Enable", func(b *testing.B) { latencies(b, 1, enable(s)) })
-		b.Run("call=Enable/goroutines=8", func(b *testing.B) { latencies(b, 8, enable(s)) })
-		b.Run("call=Update", func(b *testing.B) {
-			latencies(b, 1, func(int) error {
-				j := rand.IntN(n)
-				return s.Update(ctx, account(j), push.Key{Service: "push.example.net", Node: fmt.Sprintf("node-%08d-abcdef", j)}, pushErrors(1))
+		for _, goroutines := range []int{1, 8, 64} {
+			b.Run(fmt.Sprintf("call=Enable/changed=false/goroutines=%d", goroutines), func(b *testing.B) {
+				before := s.Stats().Writes
+				latencies(b, goroutines, enable(s, false))
+				b.ReportMetric(float64(s.Stats().Writes-before), "writes")
 			})
-		})
-		b.Run("call=Enable/encrypted=true", func(b *testing.B) { latencies(b, 1, enable(sealed)) })
+		}
+		for _, goroutines := range []int{1, 8, 64} {
+			b.Run(fmt.Sprintf("call=Enable/changed=true/goroutines=%d", goroutines), func(b *testing.B) {
+				before := s.Stats()
+				latencies(b, goroutines, enable(s, true))
+				after := s.Stats()
+				b.ReportMetric(float64(after.Writes-before.Writes)/float64(after.Commits-before.Commits), "writes/commit")
+			})
+		}
+		b.Run("call=Update/goroutines=1", func(b *testing.B) { latencies(b, 1, update) })
+		b.Run("call=Update/goroutines=64", func(b *testing.B) { latencies(b, 64, update) })
+		b.Run("call=Enable/changed=true/goroutines=64/encrypted=true", func(b *testing.B) { latencies(b, 64, enable(sealed, true)) })
 	})
 }
 

@@ -2,7 +2,6 @@ package sqlstore
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"iter"
 
@@ -116,20 +115,19 @@ func (s *Store) resealKept(ctx context.Context) (resealed, unreadable int, err e
 			unreadable++
 			continue
 		}
-		var result sql.Result
-		err = s.write(ctx, r.account, func(ctx context.Context, t *tx) (err error) {
-			result, err = t.exec(ctx, s.table("UPDATE {kept} SET state = $1, key_id = $2 WHERE owner = $3 AND account = $4 AND key_id = $5 AND state = $6"),
+		n := int64(0)
+		err = s.write(ctx, r.account, func(ctx context.Context, t *tx) error {
+			result, err := t.exec(ctx, s.table("UPDATE {kept} SET state = $1, key_id = $2 WHERE owner = $3 AND account = $4 AND key_id = $5 AND state = $6"),
 				s.sealer.seal(state, "kept", r.owner, r.account), s.sealer.current, r.owner, r.account, r.keyID, r.state)
+			if err == nil {
+				n, err = result.RowsAffected()
+			}
 			return err
 		})
 		if err != nil {
 			return resealed, unreadable, err
 		}
-		n, err := result.RowsAffected()
 		resealed += int(n)
-		if err != nil {
-			return resealed, unreadable, err
-		}
 	}
 	return resealed, unreadable, nil
 }

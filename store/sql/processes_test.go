@@ -30,8 +30,14 @@ type process struct {
 
 func run(t *testing.T, d database, role string, env ...string) *process {
 	t.Helper()
-	p := &process{Cmd: exec.Command(os.Args[0]), lines: make(chan string, 10_000)}
-	p.Env = append(d.env(role), env...)
+	return begin(t, exec.Command(os.Args[0]), append(d.env(role), env...))
+}
+
+// begin starts a command with its input and output at hand.
+func begin(t *testing.T, cmd *exec.Cmd, env []string) *process {
+	t.Helper()
+	p := &process{Cmd: cmd, lines: make(chan string, 10_000)}
+	p.Env = env
 	p.Stderr = os.Stderr
 	var err error
 	if p.in, err = p.StdinPipe(); err != nil {

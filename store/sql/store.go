@@ -96,6 +96,8 @@ type Store struct {
 	node   string
 	writer writer
 	tables *strings.Replacer
+	// selectAccount is the one statement that is worth preparing for all transactions, where that is worth while; the database closes it.
+	selectAccount *sql.Stmt
 
 	lists, queries, unchanged, writes, commits atomic.Uint64
 }
@@ -133,7 +135,12 @@ func Open(ctx context.Context, db *sql.DB, d *Dialect, o *Options) (*Store, erro
 	s.cache = newCache(s.options.CacheSize, s.options.CacheFor)
 	s.tables = strings.NewReplacer("{registrations}", s.options.Prefix+"registrations", "{kept}", s.options.Prefix+"kept")
 	s.writer = writer{s: s, active: map[string]bool{}}
-	err = s.retry(ctx, func() error { return migrate(ctx, db, d, s.options.Prefix, migrations) })
+	err = s.retry(ctx, func() (err error) {
+		if err = migrate(ctx, db, d, s.options.Prefix, migrations); err == nil && d.prepares {
+			s.selectAccount, err = db.PrepareContext(ctx, s.table(selectAccount))
+		}
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("sqlstore: open: %w", err)
 	}
@@ -170,13 +177,16 @@ func (s *Store) List(ctx context.Context, account string) ([]push.Registration, 
 	return rs, nil
 }
 
+// Cached returns what List would, if it is cached: see push.Store.
+func (s *Store) Cached(account string) ([]push.Registration, bool) { return s.cache.get(account) }
+
 // read reads an account past the cache, which learns of it.
 func (s *Store) read(ctx context.Context, account string) (rs []push.Registration, err error) {
 	s.queries.Add(1)
 	var records []record
 	ticket, read := s.cache.ticket(account), time.Now()
 	err = s.retry(ctx, func() error {
-		rows, err := s.db.QueryContext(ctx, s.table(selectAccount), account)
+		rows, err := s.queryAccount(ctx, account)
 		if err != nil {
 			return err
 		}
@@ -189,6 +199,13 @@ func (s *Store) read(ctx context.Context, account string) (rs []push.Registratio
 	rs = s.readable(records)
 	s.cache.put(account, rs, read, ticket)
 	return rs, nil
+}
+
+func (s *Store) queryAccount(ctx context.Context, account string) (*sql.Rows, error) {
+	if s.selectAccount != nil {
+		return s.selectAccount.QueryContext(ctx, account)
+	}
+	return s.db.QueryContext(ctx, s.table(selectAccount), account)
 }
 
 // record is a row as it is stored.

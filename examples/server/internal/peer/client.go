@@ -100,6 +100,9 @@ func Connect(conn net.Conn, l Login) (*Client, error) {
 	return c, nil
 }
 
+// User is the account's name.
+func (c *Client) User() string { return c.login.User }
+
 func newClient(conn net.Conn, l Login) *Client {
 	conn.SetDeadline(time.Now().Add(30 * time.Second))
 	return &Client{login: l, conn: conn, in: element.NewReader(conn), done: make(chan struct{}),

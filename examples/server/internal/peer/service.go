@@ -39,24 +39,33 @@ type PushService struct {
 // ConnectService connects a push service to a server's component port.
 func ConnectService(conn net.Conn, domain, secret string) (*PushService, error) {
 	s := &PushService{Domain: domain, conn: conn, in: element.NewReader(conn), done: make(chan struct{}), news: make(chan struct{}, 1)}
-	conn.SetDeadline(time.Now().Add(30 * time.Second))
-	fmt.Fprintf(conn, "<?xml version='1.0'?><stream:stream xmlns='%s' xmlns:stream='%s' to='%s'>", element.NSComponent, element.NSStream, domain)
-	head, err := s.in.Header()
-	if err == nil {
-		sum := sha1.Sum([]byte(head.Get("id") + secret))
-		fmt.Fprintf(conn, "<handshake>%s</handshake>", hex.EncodeToString(sum[:]))
-		var e *element.Element
-		if e, err = s.in.Next(); err == nil && !e.Is("", "handshake") {
-			err = fmt.Errorf("handshake refused: %s", e)
-		}
-	}
-	if err != nil {
+	if err := s.shakeHands(secret); err != nil {
 		conn.Close()
 		return nil, err
 	}
-	conn.SetDeadline(time.Time{})
 	go s.read()
 	return s, nil
+}
+
+// shakeHands logs the component in.
+func (s *PushService) shakeHands(secret string) error {
+	s.conn.SetDeadline(time.Now().Add(30 * time.Second))
+	fmt.Fprintf(s.conn, "<?xml version='1.0'?><stream:stream xmlns='%s' xmlns:stream='%s' to='%s'>", element.NSComponent, element.NSStream, s.Domain)
+	head, err := s.in.Header()
+	if err != nil {
+		return err
+	}
+	sum := sha1.Sum([]byte(head.Get("id") + secret))
+	fmt.Fprintf(s.conn, "<handshake>%s</handshake>", hex.EncodeToString(sum[:]))
+	e, err := s.in.Next()
+	if err != nil {
+		return err
+	}
+	if !e.Is("", "handshake") {
+		return fmt.Errorf("handshake refused: %s", e)
+	}
+	s.conn.SetDeadline(time.Time{})
+	return nil
 }
 
 // Answer sets how publishes are answered from now on: with an error, or, where the condition is empty, with a result. Nil: all are accepted.
@@ -158,4 +167,32 @@ func (s *PushService) Send(st *element.Element) error {
 func (s *PushService) Close() {
 	s.conn.Close()
 	<-s.done
+}
+
+// ServeRaw connects a component that answers each IQ with what reply returns.
+func ServeRaw(conn net.Conn, domain, secret string, reply func(iq []byte) [][]byte) error {
+	s := &PushService{Domain: domain, conn: conn, in: element.NewReader(conn), done: make(chan struct{}), news: make(chan struct{}, 1)}
+	if err := s.shakeHands(secret); err != nil {
+		conn.Close()
+		return err
+	}
+	go func() {
+		defer conn.Close()
+		for {
+			iq, err := s.in.Next()
+			if err != nil {
+				return
+			}
+			if iq.Name.Local != "iq" || iq.Get("type") != "set" {
+				continue
+			}
+			for _, b := range reply(iq.AppendAlone(nil)) {
+				e, err := element.Parse(b)
+				if err != nil || s.Send(e) != nil {
+					return
+				}
+			}
+		}
+	}()
+	return nil
 }
