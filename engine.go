@@ -303,7 +303,7 @@ func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event
 		}
 		if !asked {
 			s.mu.Unlock()
-			e.facts(ctx, name, ev, &f)
+			e.facts(ctx, s, name, ev, &f)
 			asked = true
 			continue
 		}

@@ -284,7 +284,7 @@ func (e *Engine) publish(g *gate, f *flight) *flight {
 		if !e.begin(f) {
 			return e.giveBack(g)
 		}
-		if e.cfg.Unread != nil || e.cfg.Veto != nil {
+		if e.cfg.Unread != nil || e.cfg.Subscriptions != nil || e.cfg.Veto != nil {
 			e.prepare(g, f)
 			return nil
 		}
@@ -479,6 +479,14 @@ func (e *Engine) consult(f *flight) string {
 			f.n.Unread = max(n, 0)
 		} else {
 			e.warn("push: unread count not known", f.account, err)
+		}
+	}
+	if c := e.cfg.Subscriptions; c != nil {
+		n, err := ask(e.ctx, e, &e.hooks.subscriptions, f.account, func(ctx context.Context) (int, error) { return c.PendingSubscriptions(ctx, f.account) })
+		if err == nil {
+			f.n.Pending = max(n, 0)
+		} else {
+			e.warn("push: subscription requests not known", f.account, err)
 		}
 	}
 	if v := e.cfg.Veto; v != nil {

@@ -41,20 +41,20 @@ type hook struct {
 
 // hooks are all that a host has.
 type hooks struct {
-	liveness, vetoStanza, vetoPublish, unread, publisher, resumption, observer, logger hook
-	list, enable, remove, update, keep, kept                                           hook
+	liveness, contacts, chats, vetoStanza, vetoPublish, unread, subscriptions, publisher, resumption, observer, logger hook
+	list, enable, remove, update, keep, kept                                                                           hook
 }
 
 func (hs *hooks) all() []*hook {
 	return []*hook{
-		&hs.publisher, &hs.unread, &hs.liveness, &hs.vetoStanza, &hs.vetoPublish, &hs.resumption, &hs.observer, &hs.logger,
+		&hs.publisher, &hs.unread, &hs.subscriptions, &hs.liveness, &hs.contacts, &hs.chats, &hs.vetoStanza, &hs.vetoPublish, &hs.resumption, &hs.observer, &hs.logger,
 		&hs.list, &hs.enable, &hs.remove, &hs.update, &hs.keep, &hs.kept,
 	}
 }
 
 func (hs *hooks) init() {
 	for i, name := range []string{
-		"Publisher.Publish", "UnreadCounter.Unread", "Liveness.Elsewhere", "Vetoer.VetoStanza", "Vetoer.VetoPublish", "Resumption.ResumeTimeout", "Observer", "Logger",
+		"Publisher.Publish", "UnreadCounter.Unread", "SubscriptionCounter.PendingSubscriptions", "Liveness.Elsewhere", "Contacts.Contact", "Chats.Chat", "Vetoer.VetoStanza", "Vetoer.VetoPublish", "Resumption.ResumeTimeout", "Observer", "Logger",
 		"Store.List", "Store.Enable", "Store.Remove", "Store.Update", "Keeper.Keep", "Keeper.Kept",
 	} {
 		hs.all()[i].name = name
@@ -210,13 +210,16 @@ func (e *Engine) warn(text, account string, err error, more ...slog.Attr) {
 }
 
 // facts asks the host what it knows about an event before it is decided. It holds nothing, and each hook has a bound of its own.
-func (e *Engine) facts(ctx context.Context, account string, ev Event, f *Facts) {
+func (e *Engine) facts(ctx context.Context, s *shard, account string, ev Event, f *Facts) {
 	if _, ok := ev.(ArchiveAdded); ok && e.cfg.Liveness != nil {
 		keys, err := ask(ctx, e, &e.hooks.liveness, account, func(ctx context.Context) ([]Key, error) { return e.cfg.Liveness.Elsewhere(ctx, account) })
 		if err != nil {
 			e.warn("push: sessions elsewhere not known", account, err)
 		}
 		f.Elsewhere = keys
+	}
+	if e.cfg.Contacts != nil || e.cfg.Chats != nil {
+		e.chatFacts(ctx, s, account, ev, f)
 	}
 	if v := e.cfg.Veto; v != nil {
 		f.Veto = func(r *Registration, st Stanza) string {
@@ -230,10 +233,44 @@ func (e *Engine) facts(ctx context.Context, account string, ev Event, f *Facts) 
 	}
 }
 
+// chatFacts asks the host about the chats that matter for an event.
+func (e *Engine) chatFacts(ctx context.Context, s *shard, account string, ev Event, f *Facts) {
+	s.mu.Lock()
+	en := s.accounts[account]
+	if en == nil || s.acquire(ctx, en) != nil {
+		s.mu.Unlock()
+		return
+	}
+	f.Now = e.now()
+	questions := en.Asks(ev, *f)
+	e.release(s, en, false)
+	s.mu.Unlock()
+	for _, q := range questions {
+		a := ChatAnswer{Stanza: -1, Chat: q.Chat}
+		if e.cfg.Chats != nil {
+			info, err := ask(ctx, e, &e.hooks.chats, account, func(ctx context.Context) (ChatInfo, error) { return e.cfg.Chats.Chat(ctx, account, q.Chat) })
+			a.ChatInfo, a.Failed = info, err != nil
+			if err != nil {
+				e.warn("push: not known what the user set for a chat", account, err)
+			}
+		}
+		if q.Contact && e.cfg.Contacts != nil {
+			is, err := ask(ctx, e, &e.hooks.contacts, account, func(ctx context.Context) (bool, error) { return e.cfg.Contacts.Contact(ctx, account, q.Chat) })
+			if err == nil {
+				a.Contact = FactOf(is)
+			} else {
+				a.Failed = true
+				e.warn("push: not known whether it is a contact", account, err)
+			}
+		}
+		f.Chats = append(f.Chats, a)
+	}
+}
+
 // asks tells whether the host has to be asked before ev is decided.
 func (e *Engine) asks(ev Event) bool {
-	if e.cfg.Veto != nil {
-		return true
+	if e.cfg.Veto != nil || e.cfg.Contacts != nil || e.cfg.Chats != nil {
+		return needsRegistrations(ev)
 	}
 	_, archived := ev.(ArchiveAdded)
 	return archived && e.cfg.Liveness != nil

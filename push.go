@@ -84,6 +84,13 @@ type UnreadCounter interface {
 	Unread(ctx context.Context, account string) (int, error)
 }
 
+// SubscriptionCounter knows how many subscription requests of an account are not answered. Optional: without it notifications do not say.
+type SubscriptionCounter interface {
+	// PendingSubscriptions returns the number for the summary form's pending-subscription-count. It is asked before each publish; if it fails, the field
+	// is left out.
+	PendingSubscriptions(ctx context.Context, account string) (int, error)
+}
+
 // Liveness knows the sessions on other nodes of a cluster. Optional.
 type Liveness interface {
 	// Elsewhere returns the account's registrations that are bound to a session on another node. If it fails, the decision is made without.
@@ -136,8 +143,12 @@ type Config struct {
 	// Optional abilities of the host; nil means that it has not got them.
 	Resumption Resumption
 	Unread     UnreadCounter
-	Liveness   Liveness
-	Veto       Vetoer
+	// Subscriptions counts requests for subscription. Contacts and Chats answer what only the host knows of senders and rooms.
+	Subscriptions SubscriptionCounter
+	Contacts      Contacts
+	Chats         Chats
+	Liveness      Liveness
+	Veto          Vetoer
 
 	// HookTimeout is how long each call of an optional ability, the Observer or the Logger may take: the account goes on without it then, as if it had failed, and
 	// its late return changes nothing. It is also how long Handle waits for registrations to be read. Default 5 s.
@@ -170,6 +181,7 @@ func (c *Config) Validate() error {
 	}
 	for name, hook := range map[string]any{
 		"Publisher": c.Publisher, "Store": c.Store, "Resumption": c.Resumption, "Unread": c.Unread, "Liveness": c.Liveness, "Veto": c.Veto,
+		"Subscriptions": c.Subscriptions, "Contacts": c.Contacts, "Chats": c.Chats,
 	} {
 		if hook != nil && isNil(hook) {
 			say("Config.%s holds a nil %T; leave the field nil if the host has not got that", name, hook)

@@ -132,12 +132,6 @@ func (e *Engine) readNow(s *shard, en *entry) <-chan struct{} {
 
 // load takes what the Store has of an account, in the account's turn.
 func (e *Engine) load(en *entry, rs []Registration, eff *Effects) {
-	e.merge(en, rs, eff)
-	e.tellRead(en, e.now())
-}
-
-// merge is load of which nobody is told but by the effects.
-func (e *Engine) merge(en *entry, rs []Registration, eff *Effects) {
 	l := en.getLane()
 	l.fails, l.readAt, l.stale = 0, time.Time{}, false
 	rs = sane(en.name, rs)
@@ -153,6 +147,7 @@ func (e *Engine) merge(en *entry, rs []Registration, eff *Effects) {
 		en.keep.interrupted = false
 		en.Interrupted(e.now(), eff)
 	}
+	e.tellRead(en, e.now())
 }
 
 // sane leaves out what a Store should not have returned.
@@ -169,10 +164,12 @@ func (e *Engine) catchUp(s *shard, en *entry) (keys []Key) {
 	for len(l.deferred) > 0 {
 		p := l.deferred[0]
 		var f Facts
-		if e.asks(p.ev) {
+		if e.asks(p.ev) { // it asks in a turn of its own
+			e.release(s, en, false)
 			s.mu.Unlock()
-			e.facts(e.ctx, en.name, p.ev, &f)
+			e.facts(e.ctx, s, en.name, p.ev, &f)
 			s.mu.Lock()
+			_ = s.acquire(context.Background(), en)
 		}
 		var d Decision
 		d.reset(en.name)

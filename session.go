@@ -1,6 +1,7 @@
 package push
 
 import (
+	"hash/fnv"
 	"slices"
 	"strings"
 	"time"
@@ -11,6 +12,8 @@ type session struct {
 	id string
 	// device is the client ID, if there is one; else the resource of the session's JID names the device, and nameless is set (Push 2.0).
 	device string
+	// resource is a hash of the resource of its JID, as far as that is known. active is when the user did something in it last, in seconds since 1970.
+	resource, active uint32
 	// bound is the registration that the session has (rule R1), or nil.
 	bound *registration
 	// claim is the key of the registration that is the session's: the one that it enabled last, was restored with, or that remembers its client
@@ -23,10 +26,27 @@ type session struct {
 	since uint32
 	// hibernated: the connection is gone and the session can be resumed (XEP-0198).
 	hibernated bool
+	// away: its presence says that the user is away.
+	away bool
 	// extended: the host was advised to keep it resumable for longer than its normal time. unadvised: it may have to be, but hibernated before
 	// the registrations were read.
 	extended, unadvised bool
-	nameless            bool
+	// unresolved: its claim, or its client ID, is of a registration that was not read yet, perhaps.
+	unresolved bool
+	nameless   bool
+}
+
+// use notes that the user does something in the session.
+func (s *session) use(now time.Time) { s.active = uint32(max(now.Unix(), 1)) }
+
+// resourceHash makes a resource small. It is zero for none.
+func resourceHash(s string) uint32 {
+	if s == "" {
+		return 0
+	}
+	h := fnv.New32a()
+	h.Write([]byte(s))
+	return h.Sum32() | 1
 }
 
 // client returns the session's client ID, or nothing.
@@ -67,12 +87,15 @@ func (a *Account) open(e SessionOpen, d *Decision) {
 		r.caughtUp()
 		a.give(s, r, &d.Effects)
 		d.bound(r.Key, s, RuleClient, ReasonClientID)
+	} else {
+		s.unresolved = !a.loaded && s.bound == nil
 	}
 }
 
 // named notes what tells the session's device from the account's others.
 func (s *session) named(client, jid string) {
 	s.device, s.nameless = client, client == ""
+	s.resource = resourceHash(resource(jid))
 	if b := bare(jid); s.nameless && len(b) < len(jid) {
 		s.device = strings.Clone(jid[len(b)+1:]) // the rest need not be kept
 	}
@@ -97,7 +120,7 @@ func (a *Account) restore(e SessionRestored, now time.Time, d *Decision) {
 	had := s.bound
 	s.named(e.Client, e.JID)
 	s.bound, s.claim = nil, nil
-	s.hibernated, s.extended, s.unadvised, s.wakeAt = e.Hibernated, e.Hibernated && e.Extended, false, 0
+	s.hibernated, s.extended, s.unadvised, s.unresolved, s.wakeAt = e.Hibernated, e.Hibernated && e.Extended, false, false, 0
 	if s.since = 0; a.loaded || !s.hibernated && !e.Superseded {
 		a.claims++
 		s.since = a.claims
@@ -110,9 +133,10 @@ func (a *Account) restore(e SessionRestored, now time.Time, d *Decision) {
 	}
 	switch {
 	case r == nil && !e.IsBound:
+		s.unresolved = !a.loaded && !e.Superseded
 	case r == nil && !a.loaded:
 		key := e.Bound
-		s.claim = &key
+		s.claim, s.unresolved = &key, !e.Superseded
 	case r == nil:
 		d.unbound(e.Bound, s, ReasonRemoved)
 	case !r.Health.Disabled.IsZero():
@@ -153,7 +177,7 @@ func (a *Account) connected(r *registration) bool {
 func (a *Account) give(s *session, r *registration, e *Effects) {
 	had := s.bound
 	a.claims++
-	s.bound, s.claim, s.since = r, &r.Key, a.claims
+	s.bound, s.claim, s.since, s.unresolved = r, &r.Key, a.claims, false
 	for _, o := range a.sessions {
 		if o == s || o.bound != r {
 			continue
@@ -195,7 +219,7 @@ func (a *Account) resolve(now time.Time, e *Effects) {
 			continue
 		}
 		if s.claim == nil {
-			if r := a.ofClient(s.client()); r != nil {
+			if r := a.ofClient(s.client()); r != nil && s.unresolved {
 				s.claim = &r.Key
 			}
 			continue
@@ -218,7 +242,7 @@ func (a *Account) resolve(now time.Time, e *Effects) {
 				newest = nil
 				break
 			}
-			if s.bound == nil && s.claim == &r.Key && (newest == nil || s.since >= newest.since) {
+			if s.bound == nil && s.unresolved && s.claim == &r.Key && (newest == nil || s.since >= newest.since) {
 				newest = s
 			}
 		}
@@ -233,6 +257,7 @@ func (a *Account) resolve(now time.Time, e *Effects) {
 		}
 	}
 	for _, s := range a.sessions {
+		s.unresolved = false
 		if s.unadvised {
 			s.unadvised = false
 			a.extend(s, now, e)

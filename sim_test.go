@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	. "github.com/xmpp-push/push"
 )
 
@@ -20,6 +22,8 @@ type sim struct {
 
 	// facts may add to what the rules know.
 	facts func(f *Facts)
+	// chats answers what the rules would ask the host.
+	chats func(asked []ChatQuestion) []ChatAnswer
 	// answer says how a publish will be answered, and after how long; not later than Policy.ReplyTimeout.
 	answer func(n *Notification) (Reply, time.Duration)
 
@@ -95,10 +99,33 @@ func (s *sim) event(ev Event) {
 	a := s.account(ev.Subject().Account)
 	f := Facts{Now: s.now, Number: s.number}
 	s.facts(&f)
+	if s.chats != nil {
+		f.Chats = s.chats(a.Asks(ev, f))
+	}
 	a.Handle(ev, f, &s.d)
 	s.decided(a, ev, &s.d)
 	s.effects(a, &s.d.Effects)
 	s.settle(a)
+}
+
+// restart lets an account go on as one that was restored from a snapshot of it. What is ready at a service's gate would be handed out again.
+func (s *sim) restart(t require.TestingT, a *simAccount) {
+	for _, v := range s.services {
+		if slices.ContainsFunc(v.ready, func(r simRef) bool { return r.a == a }) {
+			return
+		}
+	}
+	data, err := a.MarshalBinary()
+	require.NoError(t, err)
+	b, err := RestoreAccount(a.name, s.policy, data)
+	require.NoError(t, err)
+	again, err := b.MarshalBinary()
+	require.NoError(t, err)
+	require.Equal(t, data, again)
+	var e Effects
+	b.Load(a.Registrations(), s.now, &e)
+	require.Empty(t, e)
+	a.Account = b
 }
 
 // settle hands out what is due for an account.

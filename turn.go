@@ -63,7 +63,7 @@ func (en *entry) canDecide(ev Event) bool {
 // needsRegistrations tells whether an event cannot be decided before the account's registrations are known.
 func needsRegistrations(ev Event) bool {
 	switch ev.(type) {
-	case SessionOpen, SessionRestored, SessionClose, Acknowledged:
+	case SessionOpen, SessionRestored, SessionClose, Acknowledged, SessionActive, SessionPresence, ChatChanged:
 		return false
 	default:
 		return true

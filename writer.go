@@ -115,11 +115,7 @@ func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 				}
 				e.lanes.away.Store(false)
 				var eff Effects // what other processes did, which an enable meets in the Store
-				if en.Loaded() {
-					e.merge(en, before, &eff)
-				} else {
-					e.load(en, before, &eff)
-				}
+				e.load(en, before, &eff)
 				e.tellEffects(en, e.now(), &eff, true)
 				keys = e.catchUp(s, en)
 				l := en.getLane()
