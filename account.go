@@ -2,6 +2,7 @@ package push
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -23,6 +24,8 @@ type Account struct {
 	touched, left instant
 	// gone are the keys of registrations that were removed while a publish for them was not answered. nil: there are none, as a rule.
 	gone *[]Key
+	// chats is what is known of chats: which stanzas of them somebody was notified of, what the host answered. nil: nothing.
+	chats *chats
 	// key is that of the hashes of stanza IDs.
 	key hashKey
 	// claims counts what sessions claimed, to tell which one was last.
@@ -40,6 +43,8 @@ type registration struct {
 	unread int32
 	// retried is when a tombstone was tried again last (Policy.RetryDisabled), in seconds since 1970. Zero: never.
 	retried uint32
+	// told is when it was told of a count last because of what was read, in seconds since 1970. Zero: never.
+	told uint32
 }
 
 // Facts is what the rules may know besides the event.
@@ -50,6 +55,8 @@ type Facts struct {
 	Number uint64
 	// Elsewhere are the registrations that have a session on another node of the host. They count as active.
 	Elsewhere []Key
+	// Chats are what the host answered to [Account.Asks], if it was asked.
+	Chats []ChatAnswer
 	// Veto, if not nil, is the host's last word on each registration and stanza that would be notified: text other than "" is a no.
 	Veto func(r *Registration, st Stanza) string
 }
@@ -218,6 +225,22 @@ func (a *Account) Handle(ev Event, f Facts, d *Decision) {
 		a.judgeSession(onAckDelayed, e.Session.ID, e.Stanzas, &f, d)
 	case Acknowledged:
 		a.acknowledge(e, d)
+	case SessionActive:
+		if s := a.session(e.Session.ID); s != nil {
+			s.use(f.Now)
+		} else {
+			d.Reason = ReasonUnknownSession
+		}
+	case SessionPresence:
+		if s := a.session(e.Session.ID); s != nil {
+			s.away = e.Away
+		} else {
+			d.Reason = ReasonUnknownSession
+		}
+	case Displayed:
+		d.Reason = a.read(e.Chat, e.UpTo, a.session(e.Session), f.Now, &d.Effects)
+	case ChatChanged:
+		a.forgetChat(e.Chat)
 	case HibernationStart:
 		if s := a.session(e.Session.ID); s != nil {
 			a.hibernate(s, f.Now, d)
@@ -248,6 +271,7 @@ func (a *Account) Handle(ev Event, f Facts, d *Decision) {
 			a.remove(r, ReasonAccount, &d.Effects)
 		}
 		a.sessions, a.touched = nil, 0
+		a.chats = nil
 	}
 }
 
@@ -400,11 +424,25 @@ func (a *Account) judgeSession(on trigger, id string, stanzas []Stanza, f *Facts
 		d.Reason = a.nobody()
 		return
 	}
-	for _, r := range a.regs {
-		q := question{event: on, mine: s.bound == r, unbound: s.bound == nil, skipPlain: a.policy.SkipPlain}
-		q.newer = q.unbound && s.claim != nil && *s.claim == r.Key
-		a.judge(&q, r, s, stanzas, 0, f, d)
+	a.learn(f)
+	lead := s.bound
+	if lead == nil {
+		lead = a.regs[0]
 	}
+	var what said
+	for _, r := range a.regs {
+		q := a.ofSession(on, s, r)
+		q.lead = lead == r
+		a.judge(&q, r, s, stanzas, 0, &what, f, d)
+	}
+	a.hangUp(stanzas)
+}
+
+// ofSession is the question about an event of a session.
+func (a *Account) ofSession(on trigger, s *session, r *registration) question {
+	q := question{event: on, mine: s.bound == r, unbound: s.bound == nil, skipPlain: a.policy.SkipPlain, policy: a.policy}
+	q.newer = q.unbound && s.claim != nil && *s.claim == r.Key
+	return q
 }
 
 // judgeAccount answers an event that concerns all of the account's registrations.
@@ -413,19 +451,35 @@ func (a *Account) judgeAccount(on trigger, st *Stanza, f *Facts, d *Decision) {
 		d.Reason = a.nobody()
 		return
 	}
+	one := []Stanza{*st}
+	h := a.hash(st.ID)
+	a.learn(f)
+	own, away := a.wrote(on, st), len(f.Elsewhere) == 0 && a.allAway()
+	var what said
+	for i, r := range a.regs {
+		q := a.ofAccount(on, own, away, r, f)
+		q.lead = i == 0
+		a.judge(&q, r, nil, one, h, &what, f, d)
+	}
+	what.report(d)
+	a.hangUp(one)
+}
+
+// ofAccount is the question about an event of the account.
+func (a *Account) ofAccount(on trigger, own, away bool, r *registration, f *Facts) question {
+	q := question{event: on, own: own, away: away, skipPlain: a.policy.SkipPlain, policy: a.policy}
+	q.live, q.hibernated = a.standing(r)
+	q.live = q.live || slices.Contains(f.Elsewhere, r.Key)
+	return q
+}
+
+// wrote tells whether what was archived was sent by the account, not to it.
+func (a *Account) wrote(on trigger, st *Stanza) bool {
 	to := st.To
 	if to == "" {
 		to = st.From // RFC 6121 §8.1.1.1: what has no address is for the sender's own account
 	}
-	own := on == onArchiveAdded && to != "" && bare(to) != a.name
-	one := []Stanza{*st}
-	h := a.hash(st.ID)
-	for _, r := range a.regs {
-		q := question{event: on, own: own, skipPlain: a.policy.SkipPlain}
-		q.live, q.hibernated = a.standing(r)
-		q.live = q.live || slices.Contains(f.Elsewhere, r.Key)
-		a.judge(&q, r, nil, one, h, f, d)
-	}
+	return on == onArchiveAdded && to != "" && bare(to) != a.name
 }
 
 // nobody is why there is no registration.
@@ -442,100 +496,229 @@ func (a *Account) ping(e Ping, f *Facts, d *Decision) {
 		return
 	}
 	for _, r := range a.regs {
-		q := question{event: onPing, named: len(e.Registrations) == 0 || slices.Contains(e.Registrations, r.Key)}
-		a.judge(&q, r, nil, []Stanza{{Kind: KindNonza}}, 0, f, d)
+		q := question{event: onPing, named: len(e.Registrations) == 0 || slices.Contains(e.Registrations, r.Key), policy: a.policy}
+		a.judge(&q, r, nil, []Stanza{{Kind: KindNonza}}, 0, nil, f, d)
 	}
 }
 
-// judge answers for one registration: it puts each stanza to the rules, notes those that are notified, and leaves them to the pacing.
-func (a *Account) judge(q *question, r *registration, from *session, stanzas []Stanza, hash uint64, f *Facts, d *Decision) {
+// judge answers for one registration: it puts each stanza to the rules, notes those that are notified, and leaves them to the pacing. what is shared
+// by the calls for one event.
+func (a *Account) judge(q *question, r *registration, from *session, stanzas []Stanza, hash uint64, what *said, f *Facts, d *Decision) {
 	d.Verdicts = append(d.Verdicts, Verdict{Key: r.Key})
 	v := &d.Verdicts[len(d.Verdicts)-1]
 	first := len(d.ids)
 	q.disabled = !r.Health.Disabled.IsZero() && !a.mayRetry(r, f.Now)
+	q.wishes = r.Wishes
 	if len(stanzas) == 0 {
 		q.skipPlain = false
-		if v.Rule, v.Reason = decide(q); v.Reason.Notifies() {
+		if v.Rule, v.Reason = decide(q, nil, nil); v.Reason.Notifies() {
 			v.Reason = ReasonNothing
 		}
 	}
 	var w *part
+	var wait time.Duration // for the user who is active elsewhere
+	ended := false
 	for i := range stanzas {
 		st := &stanzas[i]
-		q.class, q.held, q.seen = st.Class, st.Held, false
-		rule, reason := decide(q)
-		h := hash
-		if reason.Notifies() && st.ID != "" { // only then it matters whether it was notified before
-			if h == 0 {
-				h = a.hash(st.ID)
-			}
-			if q.seen = r.mem.has(h); q.seen {
-				rule, reason = decide(q)
+		q.ask(st)
+		if q.lead && st.refers(a.name) {
+			a.since(st, f.Now, &d.Effects)
+			w = nil // it may be gone
+		}
+		if st.Content == ContentCallEnd {
+			if n := a.call(st); n != nil && !r.mem.has(a.hash(st.ID)) {
+				q.ends, q.rung = true, a.rings(st, n, r, &d.Effects)
+				w = nil
 			}
 		}
-		detail := ""
+		var s *said
+		rule, reason := decide(q, st, nil)
+		h := hash
+		if reason.Notifies() && what != nil && !q.ends && a.asked(r, st, f) { // only then it matters what was asked for
+			a.saying(what, st, i, f, d)
+			s = what
+			rule, reason = decide(q, st, s)
+		}
+		if reason.Notifies() && (st.ID != "" || st.Content == ContentSubscription) { // only then it matters whether it was notified before
+			if h == 0 || st.Content == ContentSubscription {
+				h = a.identity(st)
+			}
+			if q.seen = r.mem.has(h); q.seen {
+				rule, reason = decide(q, st, s)
+			}
+		}
+		detail := q.detail
 		if reason.Notifies() && f.Veto != nil {
-			if detail = f.Veto(&r.Registration, *st); detail != "" {
-				rule, reason = RuleVeto, ReasonVeto
-				d.Answers.Vetoes = append(d.Answers.Vetoes, VetoAnswer{r.Key, i, detail})
+			if veto := f.Veto(&r.Registration, *st); veto != "" {
+				rule, reason, detail = RuleVeto, ReasonVeto, veto
+				d.Answers.Vetoes = append(d.Answers.Vetoes, VetoAnswer{r.Key, i, veto})
 			}
 		}
 		if !reason.Notifies() {
 			if !v.Notify {
-				v.Class = max(v.Class, st.Class)
+				v.Class = max(v.Class, q.class)
 				if i == 0 {
 					v.Rule, v.Reason, v.Detail = rule, reason, detail
 				}
 			}
 			continue
 		}
+		if !v.Notify {
+			v.Notify, v.Rule, v.Reason, v.Detail, v.Class = true, rule, reason, detail, ClassPlain
+		}
 		if w == nil {
-			v.Notify, v.Rule, v.Reason, v.Detail, v.Class = true, rule, reason, "", ClassPlain
 			w = r.pace.open(from)
 		}
-		v.Class = max(v.Class, st.Class)
-		w.at[st.Class] = toInstant(f.Now)
+		v.Class = max(v.Class, q.class)
+		w.at[q.class] = toInstant(f.Now)
 		if q.event == onPing { // it wakes, and counts no stanza
 			w.wakes = true
 			w.note(0, ClassPlain, f.Number, a.policy)
 			continue
 		}
+		ended = ended || q.ends
+		wait = max(wait, q.grace)
 		v.Count++
-		w.count[st.Class]++
-		if st.ID == "" {
+		w.count[q.class]++
+		if st.ID == "" && st.Content != ContentSubscription {
 			h = 0
 		}
-		w.note(h, st.Class, f.Number, a.policy)
+		w.note(h, q.class, f.Number, a.policy)
 		mark := h
-		if st.Class >= ClassImportant {
+		if q.class >= ClassImportant {
 			mark |= counts
 			r.unread++
 		}
 		if h != 0 {
-			d.ids = append(d.ids, st.ID)
+			if st.ID != "" {
+				d.ids = append(d.ids, st.ID)
+			}
 			r.mem.add(mark, f.Now, a.policy.Remember)
-		} else if st.Class >= ClassImportant {
+			a.hear(st, h, f.Now)
+		} else if q.class >= ClassImportant {
 			w.nameless++
 		}
-		if a.policy.IncludeSender || a.policy.IncludeBody {
+		if (a.policy.IncludeSender || a.policy.IncludeBody) && (q.class >= ClassImportant || w.text == nil) {
 			w.text = &text{toInstant(f.Now), h, st.From, st.Body}
 		}
 		if r.Wishes != nil {
 			w.carry(r, q, st, h, f.Now)
 		}
 	}
+	if what != nil && from != nil {
+		what.report(d)
+	}
 	v.Stanzas = d.ids[first:len(d.ids):len(d.ids)]
-	if w == nil {
+	if !v.Notify || len(r.pace.waiting) == 0 {
 		return
 	}
 	a.touched = toInstant(f.Now)
 	due := f.Now
-	if (q.event == onAckDelayed || q.event == onStanzaQueued) && (v.Class == ClassPlain || v.Class == ClassImportant && a.policy.DelayImportant) {
+	if (q.event == onAckDelayed || q.event == onStanzaQueued) && (v.Class == ClassPlain || v.Class == ClassImportant && a.policy.DelayImportant) && !ended {
 		due = due.Add(a.policy.Delay)
 	}
+	if wait > 0 && v.Class < ClassUrgent && !ended {
+		if until := a.grace(r, wait); until.After(due) {
+			due = until
+		}
+	}
 	r.pace.schedule(due)
-	if v.Class == ClassUrgent {
+	if v.Class == ClassUrgent || ended {
 		r.pace.spaced, r.pace.retryAt = 0, 0 // a call that waited for the next try or the interval would be too old by then
+	}
+}
+
+// ask makes q the question about a stanza.
+func (q *question) ask(st *Stanza) {
+	q.class, q.held, q.history, q.noStore = st.Class, st.Held, st.History, st.NoStore
+	q.seen, q.ends, q.rung, q.detail = false, false, false, ""
+	q.grace = q.policy.Grace
+	if st.Content == ContentReaction && q.policy.AlertReactions {
+		q.class = ClassImportant
+	}
+}
+
+// refers tells whether a stanza may say something about those before it.
+func (st *Stanza) refers(account string) bool {
+	switch st.Content {
+	case ContentCorrection, ContentRetraction, ContentModeration:
+		return true
+	}
+	return strings.HasPrefix(st.From, account) && bare(st.From) == account
+}
+
+// identity returns the hash by which a stanza is told to be the same: of a subscription request that of who asks, since it is sent again until it is
+// answered (RFC 6121 §3.1.3).
+func (a *Account) identity(st *Stanza) uint64 {
+	if st.Content == ContentSubscription {
+		return a.hash("subscribe " + bare(st.From))
+	}
+	return a.hash(st.ID)
+}
+
+// asked tells whether the user or the client may have asked for something that concerns the stanza, as far as is known.
+func (a *Account) asked(r *registration, st *Stanza, f *Facts) bool {
+	if r.Wishes == nil && st.Info == nil && len(f.Chats) == 0 && (a.chats == nil || len(a.chats.known) == 0) && (st.Class != ClassUrgent || !a.policy.AskedCallsOnly) {
+		return false
+	}
+	return st.isMessage() || st.Content == ContentSubscription
+}
+
+// saying makes what be about the stanza at place i of its event, once for all registrations.
+func (a *Account) saying(what *said, st *Stanza, i int, f *Facts, d *Decision) {
+	if what.made && what.place == i {
+		return
+	}
+	what.report(d)
+	*what = said{made: true, place: i, chat: st.Chat(a.name)}
+	what.self = Self{Account: a.name, Active: !a.allAway() && a.online()}
+	if info := a.info(what, st, i, f); info != nil {
+		what.info, what.answered = *info, true
+		what.self.Nicks[0], what.self.OccupantID = info.Nick, info.OccupantID
+	}
+	if st.Type == MessageGroupchat {
+		for _, r := range a.regs {
+			if r.Wishes == nil {
+				continue
+			}
+			if room, ok := r.Wishes.Room(what.chat); ok && room.Nick != what.self.Nicks[0] && room.Nick != "" {
+				what.self.Nicks[1] = room.Nick
+				break
+			}
+		}
+	}
+}
+
+// info returns what the host said of a stanza's chat: with it, when it was asked for this event, or before.
+func (a *Account) info(what *said, st *Stanza, i int, f *Facts) *ChatInfo {
+	if st.Info != nil {
+		return st.Info
+	}
+	for j := range f.Chats {
+		if c := &f.Chats[j]; c.Chat == what.chat && (c.Stanza == i || c.Stanza < 0) {
+			if c.Failed {
+				what.failed = true
+				return nil
+			}
+			return &c.ChatInfo
+		}
+	}
+	return a.knows(what.chat, f.Now)
+}
+
+// online tells whether a session is connected.
+func (a *Account) online() bool {
+	return slices.ContainsFunc(a.sessions, func(s *session) bool { return !s.hibernated })
+}
+
+// hangUp notes that the calls are over that the stanzas end.
+func (a *Account) hangUp(stanzas []Stanza) {
+	for i := range stanzas {
+		if stanzas[i].Content == ContentCallEnd {
+			if n := a.call(&stanzas[i]); n != nil {
+				n.sender = callOver
+			}
+		}
 	}
 }
 
@@ -609,7 +792,9 @@ func (r *registration) drop(parts []part, reason Reason, detail string, e *Effec
 			d.Events = append(d.Events, n.event)
 			if h := n.hash &^ hashFlags; h != 0 {
 				r.uncount(h)
-				if reason != ReasonAcknowledged {
+				switch reason {
+				case ReasonAcknowledged, ReasonRead, ReasonRetracted, ReasonCallEnded: // the device has it, or need not have it
+				default:
 					r.mem.forget(h)
 				}
 			}
@@ -649,7 +834,10 @@ func (a *Account) Status(now time.Time) AccountStatus {
 		st.Registrations = append(st.Registrations, rs)
 	}
 	for _, s := range a.sessions {
-		ss := SessionStatus{ID: s.id, Client: s.client(), Hibernated: s.hibernated, Extended: s.extended}
+		ss := SessionStatus{ID: s.id, Client: s.client(), Hibernated: s.hibernated, Extended: s.extended, Away: s.away}
+		if s.nameless {
+			ss.Resource = s.device
+		}
 		if s.bound != nil {
 			ss.Bound, ss.IsBound = s.bound.Key, true
 		} else if s.claim != nil {
@@ -672,6 +860,7 @@ func (a *Account) Prune(now time.Time) bool {
 			r.mem.prune(now, age)
 		}
 	}
+	a.pruneChats(now, age)
 	return a.Idle(now)
 }
 

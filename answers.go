@@ -7,6 +7,9 @@ type Answers struct {
 	Elsewhere []Key
 	// Vetoes are the answers of [Vetoer.VetoStanza] that were a no.
 	Vetoes []VetoAnswer
+	// Chats are what was known of the stanzas' chats where that mattered ([Contacts], [Chats], Stanza.Info), with whether the stanza mentions the
+	// user if the decision asked for that.
+	Chats []ChatAnswer
 }
 
 // VetoAnswer is the host's no to one registration and stanza.
@@ -19,6 +22,8 @@ type VetoAnswer struct {
 }
 
 // None tells whether the host said nothing.
-func (a *Answers) None() bool { return len(a.Elsewhere) == 0 && len(a.Vetoes) == 0 }
+func (a *Answers) None() bool {
+	return len(a.Elsewhere) == 0 && len(a.Vetoes) == 0 && len(a.Chats) == 0
+}
 
 func (a *Answers) reset() { *a = Answers{} }

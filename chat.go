@@ -5,7 +5,6 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -41,7 +40,7 @@ type ChatInfo struct {
 	Nick       string `json:"nick,omitempty"`
 	OccupantID string `json:"occupant_id,omitempty"`
 	// Mentioned: whether the stanza that this comes with mentions the user, where the host can tell better than the library. It is for
-	// Stanza.Chat only.
+	// Stanza.Info only.
 	Mentioned Fact `json:"mentioned,omitempty"`
 }
 
@@ -199,8 +198,13 @@ func (c *ChatInfo) When(identity string) (NotifyWhen, bool) {
 	return c.Settings[found].Notify, true
 }
 
-func (c *ChatInfo) clone() ChatInfo {
-	n := *c
-	n.Settings = slices.Clone(c.Settings)
-	return n
+// ChatAnswer is what the host answered about the chat of one stanza.
+type ChatAnswer struct {
+	// Stanza is the place of the stanza in its event, from 0. In Facts a negative one means all of that chat.
+	Stanza int `json:"stanza,omitempty"`
+	// Chat is the chat's bare JID.
+	Chat string `json:"chat"`
+	// Failed: the host was asked and could not say.
+	Failed bool `json:"failed,omitempty"`
+	ChatInfo
 }

@@ -26,7 +26,7 @@ type Verdict struct {
 	Notify bool
 	Rule   Rule
 	Reason Reason
-	// Detail is the text that the host's hook gave for its veto.
+	// Detail is the text that the host's hook gave for its veto or, with a yes, what the host could not answer that might have made it a no.
 	Detail string
 	// Class is the highest class among the stanzas that the registration is notified of, or, if it is not notified, of the event.
 	Class Class

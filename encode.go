@@ -46,7 +46,7 @@ func (n *Notification) TokenReader() xml.TokenReader {
 func (n *Notification) writeSummary(w *tokenList) {
 	w.open(nsForm, "x", "type", "submit")
 	w.field("FORM_TYPE", "hidden", "urn:xmpp:push:summary")
-	if n.Unread > 0 {
+	if n.Unread > 0 || n.TellZero {
 		w.field("message-count", "", strconv.Itoa(n.Unread))
 	}
 	if n.Sender != "" {

@@ -264,6 +264,7 @@ func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event
 	var elsewhere Effects // what other processes did, which an enable meets in the Store
 	if _, ok := ev.(PushEnable); ok {
 		en.Load(before, now, &elsewhere)
+		e.read(en.Account)
 	}
 	en.Handle(ev, f, d)
 	d.Changes, d.Drops, d.Advice = append(elsewhere.Changes, d.Changes...), append(elsewhere.Drops, d.Drops...), append(elsewhere.Advice, d.Advice...)

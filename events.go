@@ -97,6 +97,20 @@ type Acknowledged struct {
 	IDs []string
 }
 
+// SessionActive is raised when the user does something in a session: sends a message, comes back to the client (XEP-0352 active, chat state
+// active). It may be raised each time. Messages in the archive's events say it by themselves, if the session's JID is known. See Policy.Grace.
+type SessionActive struct {
+	Session SessionID
+}
+
+// SessionPresence is raised when what a session's presence says of the user changes, for registrations that asked to be notified while the
+// user is away (tigase:push:away:0). A session of which it was never raised is not away.
+type SessionPresence struct {
+	Session SessionID
+	// Away: <show/> is away or xa (RFC 6121 §4.7.2.1).
+	Away bool
+}
+
 // HibernationStart is raised when a connection is lost and its session can still be resumed.
 type HibernationStart struct {
 	Session SessionID
@@ -135,6 +149,27 @@ type Groupchat struct {
 	Stanza  Stanza
 }
 
+// Displayed is raised when the user has seen a chat on one of the account's devices, up to a stanza: an item was published to
+// urn:xmpp:mds:displayed:0 (XEP-0490), or a device sent a marker (XEP-0333). What waits for that and earlier stanzas of the chat is not sent, and
+// they count as unread no longer. Own messages and markers in the archive's events, and copies of them that are sent to a session, say
+// it by themselves: a host need not raise both.
+type Displayed struct {
+	Account string
+	// Chat is the bare JID of the room or of the other side.
+	Chat string
+	// UpTo is the stanza's ID ([Stanza.ID]), or the ID that the room gave it, or its message id. Empty: everything in the chat so far.
+	UpTo string
+	// Session is the ID of the session that displayed it, if it is known: its own device is not told of the new count.
+	Session string
+}
+
+// ChatChanged is raised when what the host would answer about a chat ([Chats]) is not what it was, so that it is asked again.
+type ChatChanged struct {
+	Account string
+	// Chat is the chat's bare JID. Empty: all of the account's.
+	Chat string
+}
+
 // Ping is raised when the host or an operator wants to wake devices without a stanza.
 type Ping struct {
 	Account string
@@ -161,6 +196,10 @@ func (PushEnable) Name() string       { return "push-enable" }
 func (PushDisable) Name() string      { return "push-disable" }
 func (AckDelayed) Name() string       { return "ack-delayed" }
 func (Acknowledged) Name() string     { return "acknowledged" }
+func (SessionActive) Name() string    { return "session-active" }
+func (SessionPresence) Name() string  { return "session-presence" }
+func (Displayed) Name() string        { return "displayed" }
+func (ChatChanged) Name() string      { return "chat-changed" }
 func (HibernationStart) Name() string { return "hibernation-start" }
 func (StanzaQueued) Name() string     { return "stanza-queued" }
 func (HibernationEnd) Name() string   { return "hibernation-end" }
@@ -178,6 +217,10 @@ func (e PushEnable) Subject() SessionID       { return e.Session }
 func (e PushDisable) Subject() SessionID      { return e.Session }
 func (e AckDelayed) Subject() SessionID       { return e.Session }
 func (e Acknowledged) Subject() SessionID     { return e.Session }
+func (e SessionActive) Subject() SessionID    { return e.Session }
+func (e SessionPresence) Subject() SessionID  { return e.Session }
+func (e Displayed) Subject() SessionID        { return SessionID{Account: e.Account} }
+func (e ChatChanged) Subject() SessionID      { return SessionID{Account: e.Account} }
 func (e HibernationStart) Subject() SessionID { return e.Session }
 func (e StanzaQueued) Subject() SessionID     { return e.Session }
 func (e HibernationEnd) Subject() SessionID   { return e.Session }
@@ -195,6 +238,10 @@ func (PushEnable) event()       {}
 func (PushDisable) event()      {}
 func (AckDelayed) event()       {}
 func (Acknowledged) event()     {}
+func (SessionActive) event()    {}
+func (SessionPresence) event()  {}
+func (Displayed) event()        {}
+func (ChatChanged) event()      {}
 func (HibernationStart) event() {}
 func (StanzaQueued) event()     {}
 func (HibernationEnd) event()   {}
@@ -222,6 +269,14 @@ func subject(ev Event) SessionID {
 	case AckDelayed:
 		return e.Subject()
 	case Acknowledged:
+		return e.Subject()
+	case SessionActive:
+		return e.Subject()
+	case SessionPresence:
+		return e.Subject()
+	case Displayed:
+		return e.Subject()
+	case ChatChanged:
 		return e.Subject()
 	case HibernationStart:
 		return e.Subject()
@@ -261,6 +316,14 @@ func own(ev Event) Event {
 	case AckDelayed:
 		return e
 	case Acknowledged:
+		return e
+	case SessionActive:
+		return e
+	case SessionPresence:
+		return e
+	case Displayed:
+		return e
+	case ChatChanged:
 		return e
 	case HibernationStart:
 		return e

@@ -51,6 +51,8 @@ type part struct {
 	spent Reason
 	// wakes: a wake-up is in it, which is plain and no stanza.
 	wakes bool
+	// counts: the number of unread messages is to be told, whatever it is.
+	counts bool
 }
 
 // noted is a stanza that waits, or is in flight.
@@ -108,6 +110,7 @@ func (p *part) merge(o *part, policy *Policy) {
 	}
 	p.nameless += o.nameless
 	p.wakes = p.wakes || o.wakes
+	p.counts = p.counts || o.counts
 	if o.text != nil && (p.text == nil || o.text.at >= p.text.at) {
 		p.text = o.text
 	}

@@ -74,6 +74,23 @@ type Policy struct {
 	StandIn   string
 	NoStandIn bool
 
+	// AlertReactions makes reactions (XEP-0444) important. By default they are plain.
+	AlertReactions bool
+	// AskedCallsOnly notifies of calls only those whose client asked for them (tigase:push:jingle:0). By default everybody is.
+	AskedCallsOnly bool
+	// NoTextMentions lets only references, replies and marked mentions count as a mention. By default the user's nickname in the text does too.
+	NoTextMentions bool
+	// SkipEncryptedMentions: in a room that notifies of mentions only, an encrypted message, of which nobody can tell, does not notify. By default it does.
+	SkipEncryptedMentions bool
+	// Grace is how long notifications that are not urgent wait while the user is active in another session (SessionActive, or a message of the
+	// account's in its archive): until that long after it was active last. What is read meanwhile is not sent. Default: off.
+	Grace time.Duration
+	// TellRead sends one quiet notification with the new number of unread messages to devices that were notified of what the user has
+	// read elsewhere since, so that they take it back; merged with what else goes out, and alone no more often than once in 10 s. Default: off.
+	TellRead bool
+	// AskAgain is how long an answer of Chats is used for the same chat. Default 10 min; negative: for one stanza.
+	AskAgain time.Duration
+
 	// Contact is a URI at which push services reach the operator, such as "mailto:ops@example.com". It is the sub of tokens (RFC 8292 §2.1), of
 	// which some services want that it is there and is of mailto or https. Default: "xmpp:" and the server's domain.
 	Contact string
@@ -121,6 +138,7 @@ func (p Policy) withDefaults() Policy {
 	if p.NoStandIn {
 		p.StandIn = ""
 	}
+	p.AskAgain = orDefault(p.AskAgain, 10*time.Minute)
 	p.Causes = orDefault(p.Causes, 32)
 	return p
 }
@@ -156,6 +174,7 @@ func (p Policy) Validate() error {
 	positive("ServiceInFlight", int64(p.ServiceInFlight))
 	positive("BreakAfter", int64(p.BreakAfter))
 	positive("ProbeEvery", int64(p.ProbeEvery))
+	positive("Grace", int64(p.Grace))
 	positive("Causes", int64(p.Causes))
 	d := p.withDefaults()
 	if d.RetryMax < d.RetryMin {

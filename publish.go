@@ -18,6 +18,8 @@ type Notification struct {
 	// Unread is the message-count of the summary form: the messages (important and urgent stanzas) that the registration was notified of since its
 	// session was last active and that were not acknowledged since, as far as is remembered, or the host's own number. Zero leaves the field out.
 	Unread int
+	// TellZero: the number is to be told even if it is 0, since the user has read elsewhere what the device was notified of.
+	TellZero bool
 	// Sender and Body are those of the newest stanza, if the policy includes them. Body may be the policy's StandIn.
 	Sender, Body string
 	// Options are the registration's publish options, which must not be changed.
@@ -72,10 +74,14 @@ func (a *Account) Begin(k Key, now time.Time, e *Effects) (Notification, bool) {
 			n.Class = max(n.Class, c)
 		}
 		n.Count += f.total()
+		n.TellZero = n.TellZero || f.counts
 		n.Events = f.causes(n.Events)
 		if f.text != nil && f.text.at >= at {
 			at, n.Sender, n.Body = f.text.at, f.text.sender, f.text.body
 		}
+	}
+	if n.TellZero {
+		r.told = uint32(max(now.Unix(), 1))
 	}
 	if !slices.IsSorted(n.Events) {
 		sortUnique(&n.Events)
@@ -421,7 +427,7 @@ func (n *Notification) AppendStanza(dst []byte, from, id string) []byte {
 func (n *Notification) appendSummary(dst []byte) []byte {
 	dst = append(dst, `<x xmlns="jabber:x:data" type="submit">`+
 		`<field var="FORM_TYPE" type="hidden"><value>urn:xmpp:push:summary</value></field>`...)
-	if n.Unread > 0 {
+	if n.Unread > 0 || n.TellZero {
 		dst = append(dst, `<field var="message-count"><value>`...)
 		dst = strconv.AppendInt(dst, int64(n.Unread), 10)
 		dst = append(dst, `</value></field>`...)

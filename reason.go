@@ -22,11 +22,16 @@ const (
 	RuleCSI              // R13
 	RuleClient           // R14
 	RuleVeto             // the host's own
+	RuleCallEnd          // R15
+	RuleContent          // R16
+	RuleFilter           // R17: what the client asked for with its registration
+	RuleSettings         // R17: what the user set for the chat (XEP-0492)
 )
 
 var ruleNames = [...]string{
 	"none", "bind", "ack-delayed", "hibernation", "queued", "resumed", "archived", "offline", "groupchat", "urgent", "ping",
 	"once", "enabled", "csi", "client", "veto",
+	"call-end", "content", "filter", "chat-settings",
 }
 
 // String is the rule's token, which does not change between versions.
@@ -55,6 +60,8 @@ const (
 	ReasonGroupchat      // R8
 	ReasonCall           // R9
 	ReasonPing           // R10
+	ReasonAway           // R6: every connected session is away, and the client asked for it
+	ReasonCallEnded      // R15
 	ReasonWake           // the session's resumption time is about to run out (Policy.WakeBefore)
 
 	// Reasons not to.
@@ -75,6 +82,17 @@ const (
 	ReasonResumed        // R5
 	ReasonUnknownSession // the session was never opened, or is closed
 	ReasonStore          // the registrations could not be read
+	ReasonNotRung        // R15: the registration was not notified of the call, or was told already that it is over
+	ReasonHistory        // R16
+	ReasonNoStore        // no session holds it, and it is stored nowhere (XEP-0334)
+	ReasonReflection     // the room sends the user's own message back
+	ReasonMuted          // tigase:push:filter:muted:0
+	ReasonNotContact     // tigase:push:filter:ignore-unknown:0
+	ReasonRoomNever      // tigase:push:filter:groupchat:0: the client said never
+	ReasonRoomNotListed  // tigase:push:filter:groupchat:0: the client named its rooms, and this is none of them
+	ReasonNotMentioned   // the room notifies of mentions only
+	ReasonChatNever      // XEP-0492: the user said never
+	ReasonNoCalls        // Policy.AskedCallsOnly, and the client did not ask for calls
 
 	// Reasons why something that waited was dropped, and reasons of changes and advice.
 
@@ -100,6 +118,9 @@ const (
 	ReasonRestored       // the host restored the session with its binding
 	ReasonOperator       // an enable that names no session
 	ReasonElsewhere      // another node of the host did it
+	ReasonRead           // the user has seen it on another device
+	ReasonRetracted      // it was retracted before it was sent
+	ReasonUnknownStanza  // no stanza is known by that ID in that chat
 	reasonEnd
 )
 
@@ -114,6 +135,8 @@ var reasons = [...]struct{ token, sentence string }{
 	ReasonGroupchat:      {"room-not-joined", "room message with no resource joined"},
 	ReasonCall:           {"call", "incoming call"},
 	ReasonPing:           {"wake-up-requested", "wake-up requested"},
+	ReasonAway:           {"away", "message archived and every session is away"},
+	ReasonCallEnded:      {"call-ended", "call has ended: stop ringing"},
 	ReasonWake:           {"resumption-ending", "resumption time is about to run out"},
 	ReasonNoRegistration: {"no-registration", "no registration"},
 	ReasonUnbound:        {"not-bound", "no registration bound"},
@@ -131,6 +154,17 @@ var reasons = [...]struct{ token, sentence string }{
 	ReasonResumed:        {"resumed", "session resumed"},
 	ReasonUnknownSession: {"unknown-session", "session not known"},
 	ReasonStore:          {"store-failed", "registrations could not be read"},
+	ReasonNotRung:        {"not-rung", "call has ended and was not announced to it"},
+	ReasonHistory:        {"history", "history that was sent again"},
+	ReasonNoStore:        {"no-store", "not stored and held by no session"},
+	ReasonReflection:     {"own-reflection", "own message reflected by the room"},
+	ReasonMuted:          {"muted", "muted by the user"},
+	ReasonNotContact:     {"not-a-contact", "sender is no contact"},
+	ReasonRoomNever:      {"room-never", "room does not notify by the client's choice"},
+	ReasonRoomNotListed:  {"room-not-listed", "room is not among those that the client chose"},
+	ReasonNotMentioned:   {"not-mentioned", "user is not mentioned"},
+	ReasonChatNever:      {"chat-never", "chat does not notify by the user's setting"},
+	ReasonNoCalls:        {"no-calls", "client did not ask for calls"},
 	ReasonTooOld:         {"too-old", "too old"},
 	ReasonRejected:       {"rejected", "rejected by the push service"},
 	ReasonRemoved:        {"registration-removed", "registration removed"},
@@ -153,6 +187,9 @@ var reasons = [...]struct{ token, sentence string }{
 	ReasonRestored:       {"restored", "session restored by the host"},
 	ReasonOperator:       {"no-session-named", "enabled without a session"},
 	ReasonElsewhere:      {"elsewhere", "changed on another node"},
+	ReasonRead:           {"read", "read on another device"},
+	ReasonRetracted:      {"retracted", "retracted by its sender or the room"},
+	ReasonUnknownStanza:  {"unknown-stanza", "stanza not known in that chat"},
 }
 
 var reasonTokens = func() []string {

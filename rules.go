@@ -1,10 +1,14 @@
 package push
 
+import "time"
+
 // The business rules: who is notified of an event, and why.
 //
 // A rule looks at one stanza of one event and at one registration of the account, and at nothing else; decide puts the rules in
 // their order. The numbers R1 to R14 are used in the documentation, the tests and this file alike. Sources: Daniel Gultsch's rules on
 // the XMPP standards list (2016-02-16), Prosody's mod_cloud_notify, XEP-0357 version 0.4.1.
+//
+// The order is: enabled, held, is it news, does the event reach for the registration, what the user and the client asked for (wanted.go), once.
 //
 // R1 (a session is bound to the registration it enabled last), R5 (a resumption drops what waits) and R14 (a client ID binds) say who
 // has which registration rather than who is notified; they are in session.go.
@@ -24,6 +28,12 @@ type question struct {
 	// class and held are those of the stanza; a ping has none and is plain.
 	class Class
 	held  bool
+	// history and noStore are the stanza's too: it was said before; it is stored nowhere.
+	history, noStore bool
+	// ends: it ends a call that the account was called by; rung: the registration was notified of that call.
+	ends, rung bool
+	// wishes is what the client asked for, or nil.
+	wishes *Wishes
 
 	// disabled, live, hibernated and seen are about the registration: it is a tombstone; a session that is bound to it is connected; one is
 	// hibernated; it was notified of this stanza before.
@@ -32,8 +42,20 @@ type question struct {
 	// match is the one of Push 2.0 that the stanza has met, or nil.
 	match *Match
 
-	// skipPlain is the policy's.
+	// lead: it is the first question about the event.
+	lead bool
+	// away: all of the account's connected sessions are away.
+	away bool
+
+	// skipPlain is the policy's. policy is all of it.
 	skipPlain bool
+	policy    *Policy
+
+	// grace is how long the notification waits while the user is active in another session.
+	grace time.Duration
+
+	// detail is set by a rule that has more to say: what the host could not answer.
+	detail string
 }
 
 // trigger is an event that can notify.
@@ -50,8 +72,9 @@ const (
 	onPing
 )
 
-// decide answers for one stanza and one registration. The reason tells whether to notify.
-func decide(q *question) (Rule, Reason) {
+// decide answers for one stanza and one registration. The reason tells whether to notify. s is what is known of what the stanza st says, or nil
+// if nobody asked for anything that depends on it.
+func decide(q *question, st *Stanza, s *said) (Rule, Reason) {
 	// R12. A registration that is not enabled is never published to (XEP-0357 §6). It is asked again when the publish is sent.
 	if q.disabled {
 		return RuleEnabled, ReasonDisabled
@@ -60,6 +83,17 @@ func decide(q *question) (Rule, Reason) {
 	if q.held {
 		return RuleCSI, ReasonHeld
 	}
+	// R15. A call is over, or was taken on another device: those devices that were rung are told, so that they stop (XEP-0353 §3).
+	if q.ends {
+		if !q.rung {
+			return RuleCallEnd, ReasonNotRung
+		}
+		return RuleCallEnd, ReasonCallEnded
+	}
+	// R16. What was said before is no news: a room's history, an archive's answer. The client asked for it.
+	if q.history {
+		return RuleContent, ReasonHistory
+	}
 	rule, reason := reach(q)
 	if !reason.Notifies() {
 		return rule, reason
@@ -67,6 +101,12 @@ func decide(q *question) (Rule, Reason) {
 	// Policy. By default plain stanzas notify too: a client asked for stream management to get all of them.
 	if q.class == ClassPlain && q.skipPlain && q.event != onPing {
 		return rule, ReasonPlain
+	}
+	// R17. What the user and the client asked for.
+	if s != nil {
+		if rule, reason := wanted(q, st, s); reason != ReasonNone {
+			return rule, reason
+		}
 	}
 	// R11. Never twice for the same stanza and registration, whatever the events and their order.
 	if q.seen {
@@ -82,42 +122,45 @@ func reach(q *question) (Rule, Reason) {
 	// R2, R3, R4. A session that does not acknowledge, has lost its connection, or is hibernated: its own device is notified of
 	// every stanza that it would have been sent, whatever the stanza is. (Gultsch 4a)
 	case onAckDelayed:
-		return RuleAckDelayed, ofSession(q, ReasonUnacknowledged)
+		return RuleAckDelayed, forSession(q, ReasonUnacknowledged)
 	case onHibernationStart:
-		return RuleHibernation, ofSession(q, ReasonConnectionLost)
+		return RuleHibernation, forSession(q, ReasonConnectionLost)
 	case onStanzaQueued:
-		return RuleQueued, ofSession(q, ReasonQueued)
+		return RuleQueued, forSession(q, ReasonQueued)
 
 	// R5. A session that is resumed gets its stanzas itself.
 	case onHibernationEnd:
-		return RuleResumed, ofSession(q, ReasonResumed)
+		return RuleResumed, forSession(q, ReasonResumed)
 
 	// R6, R9. A message to the account was archived: all its devices are notified that have no session, since to the others it is sent
 	// or R2 to R4 take care. A call cannot wait for a dead connection to be noticed, so it goes to those with a session too.
-	// What the account sent itself is archived as well, and notifies nobody. (Gultsch 4b; mod_cloud_notify)
+	// What the account sent itself is archived as well, and notifies nobody. (Gultsch 4b; mod_cloud_notify) A client may ask to be notified also
+	// while every connected session is away (tigase:push:away:0).
 	case onArchiveAdded:
 		switch {
 		case q.own:
 			return RuleArchived, ReasonOwn
 		case q.class == ClassUrgent:
 			return RuleUrgent, ReasonCall
+		case q.live && q.away && q.wishes != nil && q.wishes.Away:
+			return RuleArchived, ReasonAway
 		case q.live:
 			return RuleArchived, ReasonLive
 		case q.hibernated:
 			return RuleArchived, ReasonHibernated
 		}
-		return RuleArchived, ReasonNoSession
+		return RuleArchived, fetchable(q, ReasonNoSession)
 
 	// R7, R9. A message went to offline storage: no session took it, so every device is notified. (Gultsch 4c)
 	case onOffline:
 		if q.class == ClassUrgent {
 			return RuleUrgent, ReasonCall
 		}
-		return RuleOffline, ReasonOffline
+		return RuleOffline, fetchable(q, ReasonOffline)
 
 	// R8. A room sent a message to the account because no resource of it is joined.
 	case onGroupchat:
-		return RuleGroupchat, ReasonGroupchat
+		return RuleGroupchat, fetchable(q, ReasonGroupchat)
 
 	// R10. Somebody wants devices woken.
 	case onPing:
@@ -129,8 +172,16 @@ func reach(q *question) (Rule, Reason) {
 	return RuleNone, ReasonNone
 }
 
-// ofSession answers for an event that concerns only the registration of its session.
-func ofSession(q *question, reason Reason) Reason {
+// fetchable answers for a stanza that no session holds: if it is to be stored nowhere (XEP-0334 §4.2), the client would wake up for nothing.
+func fetchable(q *question, reason Reason) Reason {
+	if q.noStore {
+		return ReasonNoStore
+	}
+	return reason
+}
+
+// forSession answers for an event that concerns only the registration of its session.
+func forSession(q *question, reason Reason) Reason {
 	switch {
 	case q.mine:
 		return reason

@@ -3,6 +3,7 @@ package push_test
 import (
 	"bytes"
 	"cmp"
+	"encoding/json"
 	"encoding/xml"
 	"flag"
 	"fmt"
@@ -43,6 +44,9 @@ var update = flag.Bool("update", false, "write what the scenarios of testdata/ru
 // is ok, none (not in time), lost (not sent), TYPE/CONDITION, or veto:TEXT. veto n1|msg1 TEXT and elsewhere n1 … hold from now on.
 // operator n1 enables without a session; remove, reload, flush, abandon and prune call the Account's methods. Juliet's
 // registrations, if "unread" says so, are read by load.
+//
+// wishes {…} is what clients ask for that enable push from now on. chat JID {…} is what the host knows about a chat, chat JID fails that it cannot say.
+// active s1, presence s1 away|here, displayed CHAT [UPTO] [session=s1] and changed [CHAT] are events too.
 //
 // Events are numbered from 1; publishes and drops name those that they came from.
 func TestRules(t *testing.T) {
@@ -120,6 +124,8 @@ type story struct {
 	answers map[string]string // by service; "" for all others
 	vetoes  map[string]string
 	away    []Key
+	wishes  *Wishes
+	chats   map[string]ChatAnswer
 	replies bool
 	unread  bool // juliet's registrations
 }
@@ -129,7 +135,7 @@ func play(t *testing.T, text string) string {
 	s := &story{
 		t: t, start: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 		stored: map[string][]Registration{}, users: map[string]string{}, stanzas: map[string]string{},
-		answers: map[string]string{"": "ok"}, vetoes: map[string]string{},
+		answers: map[string]string{"": "ok"}, vetoes: map[string]string{}, chats: map[string]ChatAnswer{},
 	}
 	s.lineAt = s.start
 	var before string // comments and the like, which follow what comes of the line above them
@@ -175,6 +181,20 @@ func (s *story) line(line, shown string) error {
 		s.unread = true
 		return nil
 	}
+	switch words[0] {
+	case "wishes":
+		s.wishes = new(Wishes)
+		return json.Unmarshal([]byte(strings.Join(words[1:], " ")), s.wishes)
+	case "chat":
+		c := ChatAnswer{Stanza: -1, Chat: words[1], Failed: words[2] == "fails"}
+		s.chats[c.Chat] = c
+		if c.Failed {
+			return nil
+		}
+		err := json.Unmarshal([]byte(strings.Join(words[2:], " ")), &c.ChatInfo)
+		s.chats[c.Chat] = c
+		return err
+	}
 	after, err := time.ParseDuration(words[0])
 	if err != nil {
 		return err
@@ -185,6 +205,7 @@ func (s *story) line(line, shown string) error {
 		}
 		s.sim = newSim(&s.policy, s.start)
 		s.sim.facts = s.facts
+		s.sim.chats = s.known
 		s.sim.answer = s.answer
 		s.sim.decided = s.decided
 		s.sim.effects = s.effects
@@ -232,7 +253,7 @@ func (s *story) happen(verb string, args []string) error {
 	case "close":
 		s.sim.event(SessionClose{session()})
 	case "enable":
-		s.sim.event(PushEnable{Session: session(), Key: key(args[1]), Options: fields(opts)})
+		s.sim.event(PushEnable{Session: session(), Key: key(args[1]), Options: fields(opts), Wishes: s.wishes})
 	case "operator":
 		s.sim.event(PushEnable{Session: SessionID{Account: user}, Key: key(args[0]), Options: fields(opts)})
 	case "disable":
@@ -242,6 +263,14 @@ func (s *story) happen(verb string, args []string) error {
 		s.sim.event(AckDelayed{id, s.parse(id.Account, args[1:])})
 	case "acknowledged":
 		s.sim.event(Acknowledged{session(), args[1:]})
+	case "active":
+		s.sim.event(SessionActive{session()})
+	case "presence":
+		s.sim.event(SessionPresence{session(), args[1] == "away"})
+	case "displayed":
+		s.sim.event(Displayed{Account: user, Chat: args[0], UpTo: strings.Join(args[1:], " "), Session: opts["session"]})
+	case "changed":
+		s.sim.event(ChatChanged{user, strings.Join(args, " ")})
 	case "hibernate":
 		id := session()
 		s.sim.event(HibernationStart{id, s.parse(id.Account, args[1:])})
@@ -455,6 +484,23 @@ func (s *story) facts(f *Facts) {
 	}
 }
 
+// known is what the host answers, and notes what it was asked.
+func (s *story) known(asked []ChatQuestion) (answers []ChatAnswer) {
+	for _, q := range asked {
+		c, ok := s.chats[q.Chat]
+		if !ok {
+			continue
+		}
+		about := "settings"
+		if q.Contact {
+			about = "settings and contact"
+		}
+		s.print("juliet@example.com", "asked about %s: %s", q.Chat, about)
+		answers = append(answers, c)
+	}
+	return answers
+}
+
 func (s *story) answer(n *Notification) (Reply, time.Duration) {
 	return s.reply(cmp.Or(s.answers[n.Service], s.answers[""]))
 }
@@ -596,6 +642,9 @@ func (s *story) sent(f *flight) {
 	}
 	if n.Try != 1 {
 		line += fmt.Sprintf(", try %d", n.Try)
+	}
+	if n.TellZero && n.Unread == 0 {
+		line += ", told to be 0"
 	}
 	if n.Sender != "" {
 		line += ", from " + n.Sender

@@ -99,8 +99,8 @@ func TestSealedPayloads(t *testing.T) {
 			`{"unread":7,"sender":"hall@rooms.example.com","type":"groupchat","nickname":"Nurse","message":"hi"}`, "", "high"},
 		{"end to end encrypted: what stands in is no text", []string{`<message from='romeo@example.net/orchard' type='chat'><body>you cannot read this</body><encrypted xmlns='eu.siacs.conversations.axolotl'><payload/></encrypted></message>`},
 			`{"unread":7,"sender":"romeo@example.net","type":"chat"}`, "", "high"},
-		{"a call", []string{`<message from='romeo@example.net/orchard' type='chat'><propose xmlns='urn:xmpp:jingle-message:0' id='c1'><description xmlns='urn:xmpp:jingle:apps:rtp:1' media='audio'/><description xmlns='urn:xmpp:jingle:apps:rtp:1' media='video'/></propose></message>`},
-			`{"unread":7,"sender":"romeo@example.net/orchard","type":"call","sid":"c1","media":["audio","video"]}`, "voip", "high"},
+		{"a call", []string{`<message from='romeo@example.net/orchard' type='chat'><propose xmlns='urn:xmpp:jingle-message:0' id='call#1'><description xmlns='urn:xmpp:jingle:apps:rtp:1' media='audio'/><description xmlns='urn:xmpp:jingle:apps:rtp:1' media='video'/></propose></message>`},
+			`{"unread":7,"sender":"romeo@example.net/orchard","type":"call","sid":"call#1","media":["audio","video"]}`, "voip", "high"},
 		{"somebody wants to see the presence", []string{`<presence from='romeo@example.net' type='subscribe'/>`},
 			`{"unread":7,"sender":"romeo@example.net","type":"subscribe"}`, "", "high"},
 		{"the newest of two", []string{`<message from='paris@example.net/x' type='chat'><body>first</body></message>`, `<message from='romeo@example.net/y' type='chat'><body>second</body></message>`},
@@ -121,7 +121,7 @@ func TestSealedPayloads(t *testing.T) {
 				assert.Equal(t, tt.priority, *iq.Notification.Priority)
 				// Nothing readable is left beside it.
 				assert.Nil(t, iq.Notification.Form)
-				for _, readable := range []string{"romeo", "Romeo", "form", "message-count", "hi<", "hunter2", "c1"} {
+				for _, readable := range []string{"romeo", "Romeo", "form", "message-count", "hi<", "hunter2", "call#1"} {
 					assert.NotContains(t, strings.ReplaceAll(string(stanza), iq.Notification.Encrypted.Text, ""), readable)
 				}
 			}

@@ -1,6 +1,7 @@
 package push
 
 import (
+	"hash/fnv"
 	"slices"
 	"strings"
 	"time"
@@ -11,6 +12,8 @@ type session struct {
 	id string
 	// device is the client ID, if there is one; else the resource of the session's JID names the device, and nameless is set (Push 2.0).
 	device string
+	// resource is a hash of the resource of its JID, as far as that is known. active is when the user did something in it last, in seconds since 1970.
+	resource, active uint32
 	// bound is the registration that the session has (rule R1), or nil.
 	bound *registration
 	// claim is the key of the registration that is the session's: the one that it enabled last, was restored with, or that remembers its client
@@ -23,10 +26,25 @@ type session struct {
 	since uint32
 	// hibernated: the connection is gone and the session can be resumed (XEP-0198).
 	hibernated bool
+	// away: its presence says that the user is away.
+	away bool
 	// extended: the host was advised to keep it resumable for longer than its normal time. unadvised: it may have to be, but hibernated before
 	// the registrations were read.
 	extended, unadvised bool
 	nameless            bool
+}
+
+// use notes that the user does something in the session.
+func (s *session) use(now time.Time) { s.active = uint32(max(now.Unix(), 1)) }
+
+// resourceHash makes a resource small. It is zero for none.
+func resourceHash(s string) uint32 {
+	if s == "" {
+		return 0
+	}
+	h := fnv.New32a()
+	h.Write([]byte(s))
+	return h.Sum32() | 1
 }
 
 // client returns the session's client ID, or nothing.
@@ -73,6 +91,7 @@ func (a *Account) open(e SessionOpen, d *Decision) {
 // named notes what tells the session's device from the account's others.
 func (s *session) named(client, jid string) {
 	s.device, s.nameless = client, client == ""
+	s.resource = resourceHash(resource(jid))
 	if b := bare(jid); s.nameless && len(b) < len(jid) {
 		s.device = strings.Clone(jid[len(b)+1:]) // the rest need not be kept
 	}

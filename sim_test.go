@@ -20,6 +20,8 @@ type sim struct {
 
 	// facts may add to what the rules know.
 	facts func(f *Facts)
+	// chats answers what the rules would ask the host.
+	chats func(asked []ChatQuestion) []ChatAnswer
 	// answer says how a publish will be answered, and after how long; not later than Policy.ReplyTimeout.
 	answer func(n *Notification) (Reply, time.Duration)
 
@@ -95,6 +97,9 @@ func (s *sim) event(ev Event) {
 	a := s.account(ev.Subject().Account)
 	f := Facts{Now: s.now, Number: s.number}
 	s.facts(&f)
+	if s.chats != nil {
+		f.Chats = s.chats(a.Asks(ev, f))
+	}
 	a.Handle(ev, f, &s.d)
 	s.decided(a, ev, &s.d)
 	s.effects(a, &s.d.Effects)

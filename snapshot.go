@@ -36,6 +36,8 @@ var sections = []section{
 	{8, writeSessions, readSessions},
 	{10, writeStates, readStates},
 	{12, writeGone, readGone},
+	{13, writeHeard, readHeard},
+	{15, writeUses, readUses},
 }
 
 // AppendBinary appends a snapshot of the account to b. The same account gives the same bytes. The error is always nil. If the policy lets notifications say who
@@ -460,7 +462,7 @@ func (a *Account) check() error {
 			return errors.New("what waits is not due")
 		}
 	}
-	if hashes && a.key == (hashKey{}) {
+	if (hashes || a.chats != nil) && a.key == (hashKey{}) {
 		return errors.New("hashes without a key")
 	}
 	return nil

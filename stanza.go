@@ -63,6 +63,8 @@ type Stanza struct {
 	History bool
 	// Details is what else the rules may need of it, or nil. It must not be changed any more; stanzas may share it.
 	Details *Details
+	// Info is what the host knows of the stanza's chat, if it says so with the event: then it is not asked. It must not be changed any more.
+	Info *ChatInfo
 }
 
 // Kind is what a stanza is.
@@ -857,6 +859,12 @@ func bare(s string) string {
 		return s[:i]
 	}
 	return s
+}
+
+// resource returns the resource of a JID, or nothing.
+func resource(s string) string {
+	_, r, _ := strings.Cut(s, "/")
+	return r
 }
 
 // cut shortens s for an error message.

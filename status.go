@@ -22,6 +22,8 @@ type RegistrationStatus struct {
 // SessionStatus is a session.
 type SessionStatus struct {
 	ID, Client string
+	// Resource is that of its full JID, if it is known.
+	Resource string
 	// Bound is the registration that it is bound to, if IsBound. If Superseded, it is the one that it would be bound to: a newer session of the same
 	// device has it, or the registrations have not been read.
 	Bound      Key
@@ -30,6 +32,8 @@ type SessionStatus struct {
 	Hibernated bool
 	// Extended: the host was advised to keep it resumable for longer than its normal time.
 	Extended bool
+	// Away: its presence says that the user is away.
+	Away bool
 }
 
 // ServiceStatus is the state of one push service.

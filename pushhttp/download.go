@@ -96,7 +96,7 @@ func (p *Handler) traceRun(w io.Writer, tw *trace.Writer, name string, lines []l
 				all = append(all, timed{l.at(), l, false, nil})
 			}
 			if l.done {
-				all = append(all, timed{l.at().Add(l.took), l, true, nil})
+				all = append(all, timed{l.ended(), l, true, nil})
 			}
 		case l.kind == isDrop && l.number == 0 && l.reason == push.ReasonTooOld:
 			all = append(all, timed{l.at(), l, false, nil})

@@ -21,7 +21,7 @@ func (p *Handler) find(w http.ResponseWriter, r *http.Request, operator string) 
 		p.redirect(w, "./")
 		return
 	}
-	now := time.Now()
+	now := p.cfg.Now()
 	zone := zoneOf(q.Get("tz"))
 	what, at := splitTime(asked, now.In(zone))
 	if what == "" {

@@ -46,6 +46,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Pseudonyms shows JIDs of users as stable pseudonyms, as long as the Handler lives. An operator who knows a JID can look it up.
 	Pseudonyms bool
+	// Now is the time that the pages go by. Nil: the present. For a History that was made of a recording it is the recording's last.
+	Now func() time.Time
 }
 
 // Handler serves the pages, under any prefix that ends with a slash. It can be used at once by many.
@@ -66,6 +68,9 @@ func New(cfg Config) (*Handler, error) {
 	}
 	if cfg.Authorize == nil && !cfg.LoopbackDevelopment {
 		return nil, errors.New("pushhttp: Config.Authorize is nil: the pages show who talks to whom, so give a function that says who may see them")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -211,7 +216,7 @@ type page struct {
 }
 
 func (p *Handler) page(title, name, operator string) page {
-	return page{Title: title, Page: name, Operator: operator, NoHistory: p.cfg.History == nil, CanAct: !p.cfg.ReadOnly, Now: time.Now().UTC()}
+	return page{Title: title, Page: name, Operator: operator, NoHistory: p.cfg.History == nil, CanAct: !p.cfg.ReadOnly, Now: p.cfg.Now().UTC()}
 }
 
 // wantsJSON tells whether the page is asked for as data.

@@ -69,6 +69,7 @@ type line struct {
 	mask    uint64        // of a verdict: which stanzas of the event it notifies of
 	took    time.Duration // until the reply; an advice's timeout
 	retryAt int64         // like nanos; zero: not
+	end     int64         // of a publish that was answered: when that was taken note of
 	count   int32
 	try     int32
 	kind    kind
@@ -85,6 +86,9 @@ type line struct {
 }
 
 func (l *line) at() time.Time { return time.Unix(0, l.nanos).UTC() }
+
+// ended is when the reply to a publish was taken note of.
+func (l *line) ended() time.Time { return time.Unix(0, l.end).UTC() }
 
 // retry is when a publish is tried again, or zero.
 func (l *line) retry() time.Time {
@@ -360,7 +364,7 @@ func (h *History) replied(at time.Time, n *push.Notification, reply push.Reply, 
 		l = h.add(a, isReply, at)
 		l.key, l.class, l.count, l.try = n.Key, n.Class, int32(n.Count), int32(n.Try)
 	}
-	l.done, l.outcome, l.took = true, res.Outcome, took
+	l.done, l.outcome, l.took, l.end = true, res.Outcome, took, at.UnixNano()
 	if !res.RetryAt.IsZero() {
 		l.retryAt = res.RetryAt.UnixNano()
 	}

@@ -131,7 +131,7 @@ func messagesOf(lines []line) []*message {
 				for _, m := range all[max(0, len(all)-200):] {
 					for j := range m.fates {
 						f := &m.fates[j]
-						if f.key == l.key && f.sent != nil && f.sent.done && f.sent.at().Add(f.sent.took).Equal(l.at()) {
+						if f.key == l.key && f.sent != nil && f.sent.done && f.sent.end == l.nanos {
 							f.off = l
 						}
 					}
@@ -200,7 +200,7 @@ func (f *fate) answer(device string) (t told) {
 	switch {
 	case l != nil && l.done && l.outcome == push.OutcomeAccepted:
 		w := outcomeWord(l.outcome)
-		t.mark, t.at, t.next = w.mark, l.at().Add(l.took), w.next
+		t.mark, t.at, t.next = w.mark, l.ended(), w.next
 		what := "the notification"
 		switch {
 		case l.class == push.ClassPlain:
@@ -233,7 +233,7 @@ func (f *fate) answer(device string) (t told) {
 		t.text.when(l.at())
 		t.text.say("; the push service has not answered yet.")
 	case l != nil:
-		t.at = l.at().Add(l.took)
+		t.at = l.ended()
 		word(outcomeWord(l.outcome), errorOf(l))
 		if l.outcome == push.OutcomeTransient {
 			if l.retry().IsZero() {

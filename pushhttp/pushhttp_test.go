@@ -156,27 +156,107 @@ func TestStory(t *testing.T) {
 	})
 }
 
-// What is in the history can be downloaded and replays to what was decided.
+// What is in the history can be downloaded, and replays to what was decided, sent and answered, whatever the policy and however the services answer;
+// also if the history begins in the middle, or was that of two engines one after another.
 func TestDownload(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newScene(t, Config{}, nil)
-		s.asleep(juliet, phone)
-		s.raise(push.ArchiveAdded{Account: juliet, Stanza: chat("m2", juliet)}, push.Offline{Account: juliet, Stanza: chat("m1", juliet)})
-		w := s.get("trace?jid=" + juliet)
-		assert.Contains(t, w.Header().Get("Content-Disposition"), "attachment")
-		var got []string
-		r := trace.NewReplay(func(l *trace.Line) {
-			if l.Kind == "decision" {
-				got = append(got, fmt.Sprint(l.Type, " ", *l.Notify, " ", l.Text))
-			}
+	for name, bound := range map[string]HistoryConfig{"whole": {}, "evicted": {Lines: 2000, PerAccount: 40}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := NewHistory(bound)
+				for round := range 2 {
+					tries := 0
+					var live []string
+					watch := &push.Observer{
+						Decided: func(number uint64, _ time.Time, ev push.Event, d *push.Decision, _ time.Duration) {
+							if d.Account == juliet && len(d.Verdicts) > 0 {
+								live = append(live, fmt.Sprint(ev.Name(), d.Verdicts))
+							}
+						},
+						Sent: func(_ time.Time, n *push.Notification) {
+							if n.Account == juliet {
+								live = append(live, fmt.Sprint("publish ", n.Key, n.Class, n.Count, n.Try))
+							}
+						},
+					}
+					e, err := push.New(push.Config{
+						Host: "example.com", Observer: push.Observers(h.Observer(), watch), Veto: no{},
+						Policy: push.Policy{Delay: 300 * time.Millisecond, RetryMin: 500 * time.Millisecond, MinInterval: -1 + time.Duration(round)*2, Expire: 30 * time.Second, MaxErrors: 4},
+						Publisher: push.PublisherFunc(func(_ context.Context, n *push.Notification) error {
+							time.Sleep(50 * time.Millisecond)
+							if tries++; tries%5 == 2 {
+								return &push.ReplyError{Type: "wait", Condition: "resource-constraint"}
+							} else if tries%7 == 3 {
+								return &push.ReplyError{Type: "cancel", Condition: "bad-request"}
+							}
+							return nil
+						}),
+					})
+					require.NoError(t, err)
+					p, err := New(Config{Engine: e, History: h, Authorize: anybody})
+					require.NoError(t, err)
+					s := &scene{t, e, h, p}
+					for i := range 20 {
+						id := push.SessionID{Account: juliet, ID: fmt.Sprint("s", round, i)}
+						m := func(j int) push.Stanza { return chat(fmt.Sprintf("m%d-%d-%d", round, i, j), juliet) }
+						s.raise(push.SessionOpen{Session: id, JID: juliet + "/phone"}, push.PushEnable{Session: id, Key: phone, Options: []push.Field{{Var: "secret", Values: []string{secret}}}},
+							push.ArchiveAdded{Account: juliet, Stanza: m(1)}, push.AckDelayed{Session: id, Stanzas: []push.Stanza{m(1), m(2)}}, push.HibernationStart{Session: id, Stanzas: []push.Stanza{m(2), m(3)}})
+						time.Sleep(time.Duration(i) * 170 * time.Millisecond)
+						s.raise(push.StanzaQueued{Session: id, Stanza: m(4)}, push.Ping{Account: juliet})
+						if i%3 == 0 {
+							s.raise(push.HibernationEnd{Session: id})
+						}
+						s.raise(push.SessionClose{Session: id}, push.Offline{Account: juliet, Stanza: m(5)})
+					}
+					time.Sleep(time.Minute)
+					require.NoError(t, e.Close(t.Context()))
+					w := s.get("trace?jid=" + juliet)
+					assert.Contains(t, w.Header().Get("Content-Disposition"), "attachment")
+					assert.NotContains(t, w.Body.String(), text)
+					assert.NotContains(t, w.Body.String(), secret)
+					var again, differs []string
+					r := trace.NewReplay(func(l *trace.Line) {
+						if l.Kind == "difference" {
+							differs = append(differs, l.Text)
+						}
+					})
+					r.Observe(&push.Observer{
+						Decided: func(_ uint64, _ time.Time, ev push.Event, d *push.Decision, _ time.Duration) {
+							if len(d.Verdicts) > 0 {
+								again = append(again, fmt.Sprint(ev.Name(), d.Verdicts))
+							}
+						},
+						Sent: func(_ time.Time, n *push.Notification) {
+							again = append(again, fmt.Sprint("publish ", n.Key, n.Class, n.Count, n.Try))
+						},
+					})
+					require.ErrorIs(t, r.Run(trace.NewReader(w.Body)), io.EOF)
+					for _, d := range differs {
+						assert.Contains(t, d, "before the recording began", "of what the history has not, it says so")
+					}
+					require.Greater(t, len(live), 100)
+					if name == "whole" {
+						assert.Empty(t, differs)
+						assert.Equal(t, live, again[len(again)-len(live):])
+					} else {
+						require.Greater(t, len(again), 10)
+						assert.Equal(t, live[len(live)-5:], again[len(again)-5:])
+					}
+				}
+			})
 		})
-		require.ErrorIs(t, r.Run(trace.NewReader(w.Body)), io.EOF)
-		assert.Equal(t, []string{
-			"hibernation-start false no stanza", "stanza-queued true stanza queued for hibernated session",
-			"archive-added false session hibernated: left to stanza-queued", "offline false already notified",
-		}, got)
-	})
+	}
 }
+
+// no is a host that mutes a message now and then.
+type no struct{}
+
+func (no) VetoStanza(_ *push.Registration, st push.Stanza) string {
+	if strings.HasSuffix(st.ID, "7-3") {
+		return "muted"
+	}
+	return ""
+}
+func (no) VetoPublish(context.Context, *push.Notification) string { return "" }
 
 var (
 	tags   = regexp.MustCompile(`<[a-zA-Z][^>]*>`)

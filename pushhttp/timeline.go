@@ -447,8 +447,7 @@ func related(lines []line, ids map[string]bool, numbers map[uint64]bool) []line 
 		keep := l.number != 0 && numbers[l.number] || slices.ContainsFunc(l.events, func(n uint64) bool { return numbers[n] })
 		if l.kind == isChange && l.number == 0 && len(out) > 0 {
 			// A registration that is disabled by the reply to a publish of this story.
-			o := out[len(out)-1]
-			keep = keep || o.done && o.key == l.key && o.at().Add(o.took).Equal(l.at())
+			keep = keep || slices.ContainsFunc(out[max(0, len(out)-16):], func(o line) bool { return o.done && o.key == l.key && o.end == l.nanos })
 		}
 		if keep {
 			out = append(out, l)

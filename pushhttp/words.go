@@ -72,6 +72,9 @@ var reasonWords = map[push.Reason]word{
 	push.ReasonPing:           {MarkWaiting, "Somebody asked for {device} to be woken.", noneNow},
 	push.ReasonWake:           {MarkWaiting, "{device} has been asleep for so long that the server would soon forget it, so it is woken.", noneNow},
 
+	push.ReasonAway:      {MarkWaiting, "The user is away from every device that is connected, and {device} asked to be notified then.", noneNow},
+	push.ReasonCallEnded: {MarkWaiting, "The call is over or was taken on another device: {device} is told, quietly, so that it stops ringing.", noneNow},
+
 	push.ReasonNoRegistration: {MarkNobody, "Nobody was told: no device of this account had notifications switched on.", "Ask the user to open the app and to look whether notifications are on in its settings."},
 	push.ReasonUnbound:        {MarkUnaware, "The connection that this happened on has no notifications switched on.", noneNow},
 	push.ReasonOtherSession:   {MarkUnaware, "This was about another device's connection.", noneNow},
@@ -88,6 +91,18 @@ var reasonWords = map[push.Reason]word{
 	push.ReasonResumed:        {MarkFetched, "{device} came back by itself and has the message, so what waited for it was taken back.", noneNow},
 	push.ReasonUnknownSession: {MarkUndecided, "This was about a connection that is not known here: it had ended, or began before the server was started.", noneNow},
 	push.ReasonStore:          {MarkUndecided, "The devices of this account could not be read from the database, so nobody could be told.", "Look at the server's log and its database."},
+
+	push.ReasonNotRung:       {MarkUnaware, "The call is over, and {device} had not been told of it or was told already that it is over.", noneNow},
+	push.ReasonHistory:       {MarkMuted, "The message is an old one that was sent again, such as a room's history, so no device is notified of it.", noneNow},
+	push.ReasonNoStore:       {MarkMuted, "The sender wants the message kept nowhere, so {device} could not fetch it and is not woken.", noneNow},
+	push.ReasonReflection:    {MarkMuted, "The user wrote this message; the room sends it back to everybody.", noneNow},
+	push.ReasonMuted:         {MarkMuted, "The user muted this chat on {device}.", "The user can change that in the app."},
+	push.ReasonNotContact:    {MarkMuted, "The sender is no contact, and {device} asked for contacts only.", "The user can change that in the app, or add the contact."},
+	push.ReasonRoomNever:     {MarkMuted, "The user switched this room off on {device}.", "The user can change that in the app."},
+	push.ReasonRoomNotListed: {MarkMuted, "{device} chose the rooms that it wants to hear of, and this is none of them.", "The user can change that in the app."},
+	push.ReasonNotMentioned:  {MarkMuted, "The room is to notify only of what mentions the user, and this does not.", "The user can change that in the room's settings."},
+	push.ReasonChatNever:     {MarkMuted, "The user set this chat to never notify.", "The user can change that in the chat's settings."},
+	push.ReasonNoCalls:       {MarkMuted, "{device} did not ask to be told of calls, and this server tells only those that did.", noneNow},
 
 	push.ReasonTooOld:         {MarkTooOld, "{device} was not told: the notification could not be delivered for so long that it was given up.", "Look at the push service: whether it answers, and since when it did not."},
 	push.ReasonRejected:       {MarkFailed, "The push service refused the notification for {device}.", noneNow},
@@ -111,6 +126,9 @@ var reasonWords = map[push.Reason]word{
 	push.ReasonRestored:       {MarkUnaware, "The server knew {device} again after its restart.", noneNow},
 	push.ReasonOperator:       {MarkUnaware, "Notifications for {device} were switched on without a connection, by an operator or another program.", noneNow},
 	push.ReasonElsewhere:      {MarkUnaware, "Another machine of this server changed {device}.", noneNow},
+	push.ReasonRead:           {MarkFetched, "The user read it on another device before {device} was told.", noneNow},
+	push.ReasonRetracted:      {MarkMuted, "The sender or the room took the message back before {device} was told.", noneNow},
+	push.ReasonUnknownStanza:  {MarkUnaware, "The user read a chat of which nothing had been told.", noneNow},
 }
 
 // outcomeWords has a sentence for every outcome of a notification that was sent.

@@ -9,6 +9,10 @@
 //	{"at":t,"type":"push-enable","session":"s1","service":"push.example.net","node":"n1","options":{"secret":"…"}}
 //	{"at":t,"type":"session-restored","session":"s1","jid":…,"client":…,"service":…,"node":…,"superseded":true,"hibernated":true,"extended":true}
 //	{"at":t,"type":"acknowledged","session":"s1","ids":["m1","m2"]}
+//	{"at":t,"type":"session-active","session":"s1"}
+//	{"at":t,"type":"session-presence","session":"s1","away":true}
+//	{"at":t,"type":"displayed","user":"juliet@example.com","chat":"romeo@example.net","up_to":"m1","session":"s1"}
+//	{"at":t,"type":"chat-changed","user":"juliet@example.com","chat":"romeo@example.net"}
 //	{"at":t,"type":"ack-delayed","session":"s1","queue":[{"id":"m1","xml":"<message …"}]}
 //	{"at":t,"type":"archive-added","user":"juliet@example.com","stanza":{"id":"m1","held":true}}
 //	{"at":t,"type":"publish-error","user":…,"service":…,"node":…,"error_type":"cancel","condition":"gone"}

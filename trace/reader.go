@@ -11,6 +11,7 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/xmpp-push/push"
 	"mellium.im/xmpp/jid"
@@ -24,6 +25,9 @@ const maxAt = 1 << 43
 
 // maxSeen bounds how many stanzas are remembered so that later lines can name them by their ID alone.
 const maxSeen = 1 << 18
+
+// maxSeenBody bounds what is remembered of their text.
+const maxSeenBody = 256
 
 // Error is a line that cannot be used.
 type Error struct {
@@ -156,6 +160,9 @@ type line struct {
 	Outcome   string          `json:"outcome"`
 	Wishes    *push.Wishes    `json:"wishes"`
 	IDs       []string        `json:"ids"`
+	Away      bool            `json:"away"`
+	Chat      string          `json:"chat"`
+	UpTo      string          `json:"up_to"`
 	sessionFlags
 	Config
 }
@@ -409,10 +416,11 @@ func (r *Reader) event(l *line) (push.Event, error) {
 		}
 		return e, err
 
-	case "session-close", "push-enable", "push-disable", "ack-delayed", "acknowledged", "hibernation-start", "stanza-queued", "hibernation-end":
+	case "session-close", "push-enable", "push-disable", "ack-delayed", "acknowledged", "session-active", "session-presence", "hibernation-start", "stanza-queued",
+		"hibernation-end":
 		return r.sessionEvent(l)
 
-	case "archive-added", "offline", "groupchat", "ping", "affiliation-none", "account-removed":
+	case "archive-added", "offline", "groupchat", "ping", "displayed", "chat-changed", "affiliation-none", "account-removed":
 		return r.accountEvent(l)
 	}
 	return nil, errors.New("not a type of the trace format")
@@ -455,6 +463,10 @@ func (r *Reader) sessionEvent(l *line) (push.Event, error) {
 		return push.PushDisable{Session: s, Key: k}, nil
 	case "acknowledged":
 		return push.Acknowledged{Session: s, IDs: l.IDs}, nil
+	case "session-active":
+		return push.SessionActive{Session: s}, nil
+	case "session-presence":
+		return push.SessionPresence{Session: s, Away: l.Away}, nil
 	case "ack-delayed", "hibernation-start":
 		sts, err := r.queue(s.Account, l.Queue)
 		if err != nil {
@@ -489,6 +501,17 @@ func (r *Reader) accountEvent(l *line) (push.Event, error) {
 			e.Registrations = append(e.Registrations, push.Key{Service: l.Service, Node: l.Node})
 		}
 		return e, nil
+	case "displayed", "chat-changed":
+		chat := ""
+		if l.Chat != "" || l.Type == "displayed" {
+			if chat, err = bareJID("chat", l.Chat); err != nil {
+				return nil, err
+			}
+		}
+		if l.Type == "chat-changed" {
+			return push.ChatChanged{Account: user, Chat: chat}, nil
+		}
+		return push.Displayed{Account: user, Chat: chat, UpTo: l.UpTo, Session: l.Session}, nil
 	case "affiliation-none":
 		k, err := key(l)
 		if err != nil {
@@ -576,7 +599,6 @@ func (r *Reader) stanza(account string, data json.RawMessage) (push.Stanza, erro
 	if err != nil {
 		return push.Stanza{}, err
 	}
-	st.Body = "" // a replay decides without it
 	if s.ID != "" {
 		r.remember(seenID{account, s.ID}, st)
 	}
@@ -587,6 +609,12 @@ func (r *Reader) stanza(account string, data json.RawMessage) (push.Stanza, erro
 func (r *Reader) remember(k seenID, st push.Stanza) {
 	if _, ok := r.seen[k]; ok {
 		return
+	}
+	if n := maxSeenBody; len(st.Body) > n { // a mention of the user is not often so far behind
+		for n > 0 && !utf8.RuneStart(st.Body[n]) {
+			n--
+		}
+		st.Body = strings.Clone(st.Body[:n])
 	}
 	if len(r.order) < maxSeen {
 		r.order = append(r.order, k)

@@ -60,8 +60,9 @@ type verdict struct {
 
 // answers are push.Answers as written.
 type answers struct {
-	Elsewhere []target `json:"elsewhere,omitempty"`
-	Vetoes    []veto   `json:"vetoes,omitempty"`
+	Elsewhere []target          `json:"elsewhere,omitempty"`
+	Vetoes    []veto            `json:"vetoes,omitempty"`
+	Chats     []push.ChatAnswer `json:"chats,omitempty"`
 }
 
 type veto struct {
@@ -91,6 +92,9 @@ func recorded(l *line) (*Recorded, error) {
 			d.Answers.Vetoes = append(d.Answers.Vetoes, push.VetoAnswer{Key: push.Key{Service: v.Service, Node: v.Node}, Stanza: v.Stanza, Text: v.Text})
 		}
 	}
+	if l.Answers != nil {
+		d.Answers.Chats = l.Answers.Chats
+	}
 	return d, nil
 }
 
@@ -106,7 +110,7 @@ func (d *Recorded) written() (*[]verdict, *answers) {
 	if d.Answers.None() {
 		return &vs, nil
 	}
-	a := &answers{}
+	a := &answers{Chats: d.Answers.Chats}
 	for _, k := range d.Answers.Elsewhere {
 		a.Elsewhere = append(a.Elsewhere, target{Service: k.Service, Node: k.Node})
 	}
@@ -118,7 +122,8 @@ func (d *Recorded) written() (*[]verdict, *answers) {
 
 // RecordedOf returns a decision as a recording has it. It shares nothing with d but texts.
 func RecordedOf(d *push.Decision) *Recorded {
-	r := &Recorded{Answers: push.Answers{Elsewhere: append([]push.Key(nil), d.Answers.Elsewhere...), Vetoes: append([]push.VetoAnswer(nil), d.Answers.Vetoes...)}}
+	r := &Recorded{Answers: push.Answers{Elsewhere: append([]push.Key(nil), d.Answers.Elsewhere...), Vetoes: append([]push.VetoAnswer(nil), d.Answers.Vetoes...),
+		Chats: append([]push.ChatAnswer(nil), d.Answers.Chats...)}}
 	if d.Reason != push.ReasonNone {
 		r.Verdicts = append(r.Verdicts, RecordedVerdict{Reason: d.Reason.String()})
 	}

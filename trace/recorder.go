@@ -324,7 +324,7 @@ func kept(ev push.Event, m *Mask) push.Event {
 		e.Options = m.Fields(e.Options)
 		return e
 	case push.SessionOpen, push.SessionRestored, push.SessionClose, push.PushDisable, push.StanzaQueued, push.HibernationEnd, push.ArchiveAdded, push.Offline,
-		push.Groupchat, push.AffiliationNone, push.AccountRemoved: // values without slices
+		push.Groupchat, push.AffiliationNone, push.AccountRemoved, push.SessionActive, push.SessionPresence, push.Displayed, push.ChatChanged: // values without slices
 	}
 	return ev
 }
@@ -332,7 +332,7 @@ func kept(ev push.Event, m *Mask) push.Event {
 // size is about how much memory an event holds.
 func size(ev push.Event) int {
 	n := 256
-	stanza := func(st *push.Stanza) { n += 128 + len(st.ID) + len(st.From) + len(st.To) + len(st.Body) }
+	stanza := func(st *push.Stanza) { n += 256 + len(st.ID) + len(st.From) + len(st.To) + len(st.Body) }
 	switch e := ev.(type) {
 	case push.AckDelayed:
 		for i := range e.Stanzas {
@@ -363,7 +363,8 @@ func size(ev push.Event) int {
 		for _, id := range e.IDs {
 			n += 16 + len(id)
 		}
-	case push.SessionOpen, push.SessionRestored, push.SessionClose, push.PushDisable, push.HibernationEnd, push.AffiliationNone, push.AccountRemoved:
+	case push.SessionOpen, push.SessionRestored, push.SessionClose, push.PushDisable, push.HibernationEnd, push.AffiliationNone, push.AccountRemoved,
+		push.SessionActive, push.SessionPresence, push.Displayed, push.ChatChanged:
 	}
 	return n
 }

@@ -30,10 +30,12 @@ type registrationState struct {
 
 // sessionState is what it says of a session. Service and node are of the registration that it is bound to.
 type sessionState struct {
-	Session string  `json:"session"`
-	Client  string  `json:"client,omitempty"`
-	Service string  `json:"service,omitempty"`
-	Node    *string `json:"node,omitempty"`
+	Session  string  `json:"session"`
+	Client   string  `json:"client,omitempty"`
+	Resource string  `json:"resource,omitempty"`
+	Away     bool    `json:"away,omitempty"`
+	Service  string  `json:"service,omitempty"`
+	Node     *string `json:"node,omitempty"`
 	sessionFlags
 }
 
@@ -87,7 +89,7 @@ func (r *Reader) account(l *line) (*push.AccountStatus, error) {
 		if s.Session == "" {
 			return nil, errors.New("a session without its ID")
 		}
-		ss := push.SessionStatus{ID: s.Session, Client: s.Client, Hibernated: s.Hibernated, Extended: s.Extended}
+		ss := push.SessionStatus{ID: s.Session, Client: s.Client, Resource: s.Resource, Away: s.Away, Hibernated: s.Hibernated, Extended: s.Extended}
 		if s.Service != "" {
 			k := line{Service: s.Service}
 			if s.Node != nil {
@@ -144,9 +146,12 @@ func restore(st *push.AccountStatus, p *push.Policy, now time.Time) *push.Accoun
 	var d push.Decision
 	for _, s := range st.Sessions {
 		a.Handle(push.SessionRestored{
-			Session: push.SessionID{Account: st.Account, ID: s.ID}, Client: s.Client,
+			Session: push.SessionID{Account: st.Account, ID: s.ID}, JID: st.Account + "/" + s.Resource, Client: s.Client,
 			Bound: s.Bound, IsBound: s.IsBound || s.Superseded, Superseded: s.Superseded || !s.IsBound, Hibernated: s.Hibernated, Extended: s.Extended,
 		}, push.Facts{Now: now}, &d)
+		if s.Away {
+			a.Handle(push.SessionPresence{Session: push.SessionID{Account: st.Account, ID: s.ID}, Away: true}, push.Facts{Now: now}, &d)
+		}
 	}
 	return a
 }
@@ -158,6 +163,7 @@ func sameState(a push.AccountStatus, b *push.AccountStatus) bool {
 		return x.Key == y.Key && x.Client == y.Client && h.Errors == g.Errors && h.Refusals == g.Refusals &&
 			h.Failing.IsZero() == g.Failing.IsZero() && h.Succeeded.IsZero() == g.Succeeded.IsZero() && h.Disabled.IsZero() == g.Disabled.IsZero() && h.Cause == g.Cause
 	}) && slices.Equal(byAge(a), byAge(*b)) && slices.EqualFunc(a.Sessions, b.Sessions, func(x, y push.SessionStatus) bool {
+		x.Resource = y.Resource // of a session with a client ID an Account does not keep it
 		x.Extended = y.Extended // the line may be made in the middle of a publish that takes the advice back
 		return x == y
 	})

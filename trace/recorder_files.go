@@ -320,7 +320,7 @@ func (f *files) count(add func(*RecorderStats)) {
 func Join(rs ...io.Reader) io.Reader {
 	parts := make([]io.Reader, len(rs))
 	for i, r := range rs {
-		parts[i] = &part{in: r}
+		parts[i] = &part{in: r, end: i == len(rs)-1}
 	}
 	return io.MultiReader(parts...)
 }
@@ -329,6 +329,7 @@ func Join(rs ...io.Reader) io.Reader {
 type part struct {
 	in, r io.Reader
 	last  byte
+	end   bool // nothing comes after it
 }
 
 func (p *part) Read(b []byte) (int, error) {
@@ -343,7 +344,7 @@ func (p *part) Read(b []byte) (int, error) {
 	if n > 0 {
 		p.last = b[n-1]
 	}
-	if n == 0 && err == io.EOF && p.last != '\n' && len(b) > 0 {
+	if n == 0 && err == io.EOF && p.last != '\n' && len(b) > 0 && !p.end {
 		b[0], p.last = '\n', '\n'
 		return 1, nil
 	}

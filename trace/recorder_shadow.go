@@ -2,6 +2,7 @@ package trace
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/xmpp-push/push"
@@ -76,9 +77,9 @@ func (s *shadow) event(at time.Time, ev push.Event, d *push.Decision) {
 	switch e := ev.(type) {
 	case push.SessionOpen:
 		if old := s.session(e.Session.ID); old != nil {
-			old.Client = e.Client
+			old.Client, old.Resource = e.Client, resource(fullJID(e.JID, e.Session.Account))
 		} else {
-			s.sessions = append(s.sessions, push.SessionStatus{ID: e.Session.ID, Client: e.Client})
+			s.sessions = append(s.sessions, push.SessionStatus{ID: e.Session.ID, Client: e.Client, Resource: resource(fullJID(e.JID, e.Session.Account))})
 		}
 	case push.SessionRestored:
 		o := s.session(e.Session.ID)
@@ -86,7 +87,7 @@ func (s *shadow) event(at time.Time, ev push.Event, d *push.Decision) {
 			s.sessions = append(s.sessions, push.SessionStatus{ID: e.Session.ID})
 			o = &s.sessions[len(s.sessions)-1]
 		}
-		*o = push.SessionStatus{ID: e.Session.ID, Client: e.Client, Superseded: e.IsBound, Hibernated: e.Hibernated, Extended: e.Hibernated && e.Extended}
+		*o = push.SessionStatus{ID: e.Session.ID, Client: e.Client, Resource: resource(fullJID(e.JID, e.Session.Account)), Superseded: e.IsBound, Hibernated: e.Hibernated, Extended: e.Hibernated && e.Extended}
 		if e.IsBound {
 			o.Bound = e.Bound
 		}
@@ -96,6 +97,10 @@ func (s *shadow) event(at time.Time, ev push.Event, d *push.Decision) {
 		if o := s.session(ev.Subject().ID); o != nil {
 			_, o.Hibernated = ev.(push.HibernationStart)
 			o.Extended = false
+		}
+	case push.SessionPresence:
+		if o := s.session(e.Session.ID); o != nil {
+			o.Away = e.Away
 		}
 	case push.PushEnable:
 		r := push.Registration{Account: e.Session.Account, Key: e.Key, Options: s.mask.Fields(e.Options), Wishes: e.Wishes, Enabled: at.Truncate(time.Millisecond)}
@@ -111,7 +116,8 @@ func (s *shadow) event(at time.Time, ev push.Event, d *push.Decision) {
 	case push.AccountRemoved:
 		s.sessions = nil
 	case push.PushDisable, push.AffiliationNone: // its effects tell what became of registrations
-	case push.AckDelayed, push.Acknowledged, push.StanzaQueued, push.ArchiveAdded, push.Offline, push.Groupchat, push.Ping:
+	case push.AckDelayed, push.Acknowledged, push.StanzaQueued, push.ArchiveAdded, push.Offline, push.Groupchat, push.Ping, push.SessionActive,
+		push.Displayed, push.ChatChanged:
 	}
 	s.effects(at, &d.Effects)
 }
@@ -154,4 +160,10 @@ func (s *shadow) replied(k push.Key, res *push.Result) {
 	if r := s.reg(k); r != nil && res.Store {
 		r.Health = res.Update.Apply(r.Health)
 	}
+}
+
+// resource returns the resource of a JID.
+func resource(jid string) string {
+	_, r, _ := strings.Cut(jid, "/")
+	return r
 }

@@ -48,6 +48,9 @@ type written struct {
 	Decided   *[]verdict       `json:"decided,omitempty"`
 	Answers   *answers         `json:"answers,omitempty"`
 	IDs       []string         `json:"ids,omitempty"`
+	Away      bool             `json:"away,omitempty"`
+	Chat      string           `json:"chat,omitempty"`
+	UpTo      string           `json:"up_to,omitempty"`
 	sessionFlags
 }
 
@@ -124,6 +127,12 @@ func (w *Writer) Event(at time.Time, number uint64, ev push.Event, d *Recorded) 
 		for _, id := range e.IDs {
 			l.IDs = append(l.IDs, strings.ToValidUTF8(id, "\uFFFD"))
 		}
+	case push.SessionPresence:
+		l.Away = e.Away
+	case push.Displayed:
+		l.Session, l.Chat, l.UpTo = e.Session, e.Chat, strings.ToValidUTF8(e.UpTo, "\uFFFD")
+	case push.ChatChanged:
+		l.Chat = e.Chat
 	case push.HibernationStart:
 		l.Queue = w.queue(e.Stanzas)
 	case push.StanzaQueued:
@@ -140,7 +149,7 @@ func (w *Writer) Event(at time.Time, number uint64, ev push.Event, d *Recorded) 
 		}
 	case push.AffiliationNone:
 		l.Service, l.Node = e.Service, e.Node
-	case push.SessionClose, push.HibernationEnd, push.AccountRemoved: // the subject says it all
+	case push.SessionClose, push.SessionActive, push.HibernationEnd, push.AccountRemoved: // the subject says it all
 	}
 	switch ev.(type) {
 	case push.PushEnable, push.PushDisable, push.AffiliationNone:
@@ -151,7 +160,7 @@ func (w *Writer) Event(at time.Time, number uint64, ev push.Event, d *Recorded) 
 		if l.Session == "" || l.Service != "" && !readable(l.Service) {
 			return nil
 		}
-	case push.Ping, push.ArchiveAdded, push.Offline, push.Groupchat, push.AccountRemoved:
+	case push.Ping, push.ArchiveAdded, push.Offline, push.Groupchat, push.AccountRemoved, push.Displayed, push.ChatChanged:
 	default:
 		if l.Session == "" {
 			return nil
@@ -227,7 +236,7 @@ func (w *Writer) Account(at time.Time, st *push.AccountStatus) []byte {
 		if s.ID == "" {
 			continue
 		}
-		ss := sessionState{Session: s.ID, Client: s.Client, sessionFlags: sessionFlags{s.Superseded, s.Hibernated, s.Extended}}
+		ss := sessionState{Session: s.ID, Client: s.Client, Resource: strings.ToValidUTF8(s.Resource, "\uFFFD"), Away: s.Away, sessionFlags: sessionFlags{s.Superseded, s.Hibernated, s.Extended}}
 		if (s.IsBound || s.Superseded) && readable(s.Bound.Service) {
 			ss.Service, ss.Node = s.Bound.Service, &s.Bound.Node
 		}
@@ -285,54 +294,6 @@ func (w *Writer) queue(sts []push.Stanza) *[]writtenStanza {
 		q[i] = *w.stanza(&sts[i])
 	}
 	return &q
-}
-
-// stanza makes the smallest stanza that says the same to the rules: same addresses, same class, a body where there is one.
-func (w *Writer) stanza(st *push.Stanza) *writtenStanza {
-	var b strings.Builder
-	name, inside := "message", ""
-	switch {
-	case st.Class == push.ClassPlain && st.Kind == push.KindPresence:
-		name = "presence"
-	case st.Class == push.ClassPlain && st.Kind == push.KindIQ:
-		name = "iq"
-	case st.Class == push.ClassPlain && st.Kind == push.KindNonza:
-		name = `r xmlns="urn:xmpp:sm:3"`
-	}
-	b.WriteString("<" + name)
-	attr := func(name, v string) {
-		if v == "" {
-			return
-		}
-		if !readable(v) {
-			v = "invalid.invalid"
-		}
-		b.WriteString(" " + name + `="`)
-		xml.EscapeText(&b, []byte(v))
-		b.WriteByte('"')
-	}
-	attr("from", st.From)
-	attr("to", st.To)
-	body := w.body(st.Body)
-	if name == "message" {
-		switch {
-		case st.Class >= push.ClassUrgent:
-			inside = `<propose xmlns="urn:xmpp:jingle-message:0"/>`
-		case st.Class == push.ClassImportant && body == "":
-			inside = `<x xmlns="jabber:x:encrypted"/>`
-		case st.Class == push.ClassPlain && body != "":
-			b.WriteString(` type="headline"`)
-		}
-		if body != "" {
-			inside += "<body>" + body + "</body>"
-		}
-	}
-	if inside == "" {
-		b.WriteString("/>")
-	} else {
-		b.WriteString(">" + inside + "</" + name + ">")
-	}
-	return &writtenStanza{ID: strings.ToValidUTF8(st.ID, "\uFFFD"), XML: b.String(), Held: st.Held}
 }
 
 // body returns a body as XML text. Without leave it is text of the same class of length: up to 1, 4, 16, 64, 256, 1024 bytes, or more.

@@ -309,6 +309,7 @@ func (r *Replay) event(rec *Record, now time.Time) {
 		a.pruned = now
 	}
 	if rec.Decided != nil {
+		facts.Chats = rec.Decided.Answers.Chats
 		facts.Elsewhere, facts.Veto = answered(rec.Event, &rec.Decided.Answers)
 	}
 	a.Handle(rec.Event, facts, &r.d)

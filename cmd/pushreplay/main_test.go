@@ -2,13 +2,23 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"net/http/httptest"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/trace"
 )
 
 const recording = "../../testdata/traces/prosody-0.12.3.jsonl"
@@ -130,4 +140,157 @@ func TestFiles(t *testing.T) {
 	status, _, stderr = command(t, "", "-format", "xml")
 	assert.Equal(t, 2, status)
 	assert.Contains(t, stderr, "text or json")
+}
+
+// recorded makes a recording of a small story: a message to a sleeping phone, a call that its push service refuses, nobody to tell.
+func recorded(t *testing.T, compress bool) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		cfg := trace.RecorderConfig{Dir: dir, Compress: compress, MaxBytes: 900}
+		rec, err := trace.NewRecorder(cfg)
+		require.NoError(t, err)
+		fail := false
+		e, err := push.New(push.Config{Host: "example.com", Observer: rec.Observer(), Policy: push.Policy{Delay: 3 * time.Second}, Publisher: push.PublisherFunc(func(context.Context, *push.Notification) error {
+			time.Sleep(30 * time.Millisecond)
+			if fail {
+				return &push.ReplyError{Type: "cancel", Condition: "item-not-found"}
+			}
+			return nil
+		})})
+		require.NoError(t, err)
+		s := push.SessionID{Account: "juliet@example.com", ID: "c2s-1"}
+		st := func(id string, class push.Class) push.Stanza {
+			return push.Stanza{ID: id, From: "romeo@example.net", To: s.Account, Class: class, Body: "hush"}
+		}
+		raise := func(evs ...push.Event) {
+			for _, ev := range evs {
+				_, err := e.Handle(t.Context(), ev)
+				require.NoError(t, err)
+				time.Sleep(time.Minute)
+			}
+		}
+		raise(push.SessionOpen{Session: s, JID: s.Account + "/phone"}, push.PushEnable{Session: s, Key: push.Key{Service: "push.example.net", Node: "n1"}},
+			push.HibernationStart{Session: s}, push.StanzaQueued{Session: s, Stanza: st("m1", push.ClassImportant)})
+		fail = true
+		raise(push.ArchiveAdded{Account: s.Account, Stanza: st("call", push.ClassUrgent)}, push.PushDisable{Session: s, Key: push.Key{Service: "push.example.net", Node: "n1"}},
+			push.Offline{Account: s.Account, Stanza: st("m2", push.ClassImportant)})
+		require.NoError(t, e.Close(t.Context()))
+		require.NoError(t, rec.Close())
+	})
+	return dir
+}
+
+func files(t *testing.T, dir string) []string {
+	t.Helper()
+	fs, err := filepath.Glob(filepath.Join(dir, "push-*"))
+	require.NoError(t, err)
+	require.Greater(t, len(fs), 1, "several files")
+	slices.Reverse(fs) // their order is not to matter
+	return fs
+}
+
+func TestRecording(t *testing.T) {
+	for _, compress := range []bool{false, true} {
+		fs := files(t, recorded(t, compress))
+		status, out, stderr := command(t, "", fs...)
+		require.Zero(t, status, stderr)
+		assert.Contains(t, out, "Everything is decided and sent as it was recorded.")
+		assert.Contains(t, out, "Summary  7 events on 1 account")
+
+		_, out, _ = command(t, "", append([]string{"-why", "m1"}, fs...)...)
+		assert.Contains(t, out, "message of juliet@example.com from romeo@example.net")
+		assert.Contains(t, out, "alert accepted: The push service accepted the notification for phone at 00:03:")
+		_, out, _ = command(t, "", append([]string{"-why", "call"}, fs...)...)
+		assert.Contains(t, out, "failed: The push service says that phone is gone (cancel/item-not-found).")
+		_, out, _ = command(t, "", append([]string{"-why", "m2"}, fs...)...)
+		assert.Contains(t, out, "nobody to tell: Nobody was told: no device of juliet@example.com had notifications switched on at 00:06:00 UTC; phone switched them off at 00:05:00 UTC.")
+		status, _, _ = command(t, "", append([]string{"-why", "m9"}, fs...)...)
+		assert.Equal(t, 1, status)
+
+		_, out, _ = command(t, "", append([]string{"-trouble"}, fs...)...)
+		assert.Contains(t, out, "item-not-found")
+		assert.NotContains(t, out, "session-open")
+		_, out, _ = command(t, "", append([]string{"-since", "00:03", "-until", "00:04", "-format", "json"}, fs...)...)
+		assert.Contains(t, out, `"stanzas":["m1"]`)
+		assert.NotContains(t, out, `"call"`)
+		_, out, _ = command(t, "", append([]string{"-since", "01:03", "-until", "01:04", "-zone", "Europe/Berlin", "-device", "push.example.net/n1"}, fs...)...)
+		assert.Contains(t, out, "stanza-queued")
+		assert.NotContains(t, out, "session-open")
+	}
+}
+
+// A file that was torn off in the middle, compressed or not, alone or before others, is read as far as it goes.
+func TestTornFiles(t *testing.T) {
+	for _, compress := range []bool{false, true} {
+		fs := files(t, recorded(t, compress))
+		slices.Sort(fs)
+		for i, f := range fs[:2] {
+			data, err := os.ReadFile(f)
+			require.NoError(t, err)
+			torn := filepath.Join(t.TempDir(), "torn")
+			require.NoError(t, os.WriteFile(torn, data[:len(data)-40], 0o600))
+			names := slices.Clone(fs)
+			names[i] = torn
+			status, out, stderr := command(t, "", names...)
+			assert.Less(t, status, 2, stderr)
+			assert.Contains(t, out, "offline juliet@example.com", "what comes after it is read")
+			status, _, stderr = command(t, "", torn)
+			assert.Less(t, status, 2, stderr)
+			if !compress {
+				all, err := exec.Command("cat", append([]string{torn}, fs[i+1:]...)...).Output()
+				require.NoError(t, err)
+				status, out, stderr = command(t, string(all))
+				assert.Less(t, status, 2, stderr)
+				assert.Contains(t, out, "offline juliet@example.com")
+				assert.Contains(t, stderr, "1 line ends in the middle and was left out")
+			}
+		}
+	}
+}
+
+// A recording of a server that decides otherwise is told apart.
+func TestDifference(t *testing.T) {
+	fs := files(t, recorded(t, false))
+	for _, f := range fs {
+		data, err := os.ReadFile(f)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(f, bytes.ReplaceAll(data, []byte(`"notify":true,"class":"urgent","rule":"urgent","reason":"call"`), []byte(`"class":"urgent","rule":"csi","reason":"held-back"`)), 0o600))
+	}
+	status, out, _ := command(t, "", append([]string{"-trouble"}, fs...)...)
+	assert.Equal(t, 1, status)
+	assert.Contains(t, out, "differs from the recorded decision: push.example.net/n1 notify urgent of 1: call (urgent), recorded was push.example.net/n1 no: held-back (csi)")
+}
+
+func TestPolicyThatIsNotKnown(t *testing.T) {
+	status, _, stderr := command(t, `{"type":"config","policy":{"delay_ms":10,"dely_ms":10}}`+"\n")
+	assert.Equal(t, 2, status)
+	assert.Contains(t, stderr, `policy has no "dely_ms"`)
+}
+
+// The pages over a recording are those that the server showed.
+func TestServe(t *testing.T) {
+	fs := files(t, recorded(t, true))
+	in, _, err := openAll(fs, nil)
+	require.NoError(t, err)
+	defer in.Close()
+	var stderr bytes.Buffer
+	w, err := readAll(in, &stderr)
+	require.NoError(t, err)
+	assert.Empty(t, stderr.String())
+	pages, err := w.pages()
+	require.NoError(t, err)
+	get := func(path string) string {
+		r := httptest.NewRequest("GET", "http://localhost/"+path, nil)
+		r.RemoteAddr = "127.0.0.1:1"
+		rec := httptest.NewRecorder()
+		pages.ServeHTTP(rec, r)
+		return rec.Body.String()
+	}
+	assert.Contains(t, get(""), "push.example.net")
+	page := get("account?jid=juliet@example.com")
+	assert.Contains(t, page, "alert accepted")
+	assert.Contains(t, page, "nobody to tell")
+	assert.NotContains(t, page, "Switch off", "nothing can be done to a recording")
+	assert.NotContains(t, page, "hush")
 }

@@ -22,13 +22,14 @@ type textView struct {
 	w     *bufio.Writer
 	c     palette
 	quiet bool // only the summary
+	zone  *time.Location
 	day   string
 	shown int64 // the time that was printed last
 	sum   summary
 }
 
-func newTextView(w *bufio.Writer, color, quiet bool) *textView {
-	v := &textView{w: w, quiet: quiet, sum: newSummary()}
+func newTextView(w *bufio.Writer, color, quiet bool, zone *time.Location) *textView {
+	v := &textView{w: w, quiet: quiet, zone: zone, sum: newSummary()}
 	if color {
 		v.c = palette{dim: "\x1b[2m", bold: "\x1b[1m", green: "\x1b[32m", red: "\x1b[31m", yellow: "\x1b[33m", cyan: "\x1b[36m", off: "\x1b[0m"}
 	}
@@ -65,10 +66,10 @@ const margin = 15
 func (v *textView) clock(ms int64) string {
 	v.shown = ms
 	if ms > 1e11 {
-		t := time.UnixMilli(ms).UTC()
+		t := time.UnixMilli(ms).In(v.zone)
 		if day := t.Format("2006-01-02"); day != v.day {
 			v.day = day
-			v.printf("%s%s UTC%s\n", v.c.bold, day, v.c.off)
+			v.printf("%s%s %s%s\n", v.c.bold, day, t.Format("MST"), v.c.off)
 		}
 		return fmt.Sprintf("%*s", margin-2, t.Format("15:04:05.000"))
 	}
@@ -135,7 +136,16 @@ func (v *textView) about(e push.Event) string {
 		return who + v.stanzas([]push.Stanza{e.Stanza})
 	case push.Groupchat:
 		return who + v.stanzas([]push.Stanza{e.Stanza})
-	case push.SessionClose, push.HibernationEnd, push.Ping, push.AccountRemoved:
+	case push.SessionPresence:
+		if e.Away {
+			return who + " away"
+		}
+		return who + " here"
+	case push.Displayed:
+		return who + " " + e.Chat + " up to " + e.UpTo
+	case push.ChatChanged:
+		return who + " " + e.Chat
+	case push.SessionClose, push.SessionActive, push.HibernationEnd, push.Ping, push.AccountRemoved:
 		return who
 	}
 	return who
@@ -213,6 +223,15 @@ func (v *textView) line(l *trace.Line) {
 		v.printf("%s%s⚙  %s%s %s%s: %s%s\n", indent, v.c.cyan, l.Change, v.c.off, user(l), session, l.Text, detail(l.Detail))
 	case "drop":
 		v.printf("%s%s⌫  dropped%s %s: %s, %s%s%s\n", indent, v.c.yellow, v.c.off, user(l), plural(*l.Count, "stanza"), l.Text, detail(l.Detail), v.dim("  of "+numbers(l.Events)))
+	case "difference":
+		where := ""
+		if l.Event != 0 {
+			where = fmt.Sprintf("#%d ", l.Event)
+		}
+		if l.Node != nil {
+			where += key(l.Service, *l.Node) + " "
+		}
+		v.printf("%s%s≠  %s%s%s%s\n", indent, v.c.red, where, l.Type+" ", safe(l.Text), v.c.off)
 	case "resume-timeout":
 		limit := "the host's normal time"
 		if *l.Seconds > 0 {
@@ -296,6 +315,8 @@ type summary struct {
 	yes, no     map[string]int // answers by reason
 	drops       map[string]int
 	failures    map[string]int
+	differences int
+	recorded    bool            // it has decisions to compare with
 	notified    map[string]bool // devices and stanzas
 	observed    map[string]int  // and how often the recorded server pushed them
 }
@@ -316,6 +337,7 @@ func (s *summary) record(rec *trace.Record) {
 		s.begun, s.first = true, rec.At
 	}
 	s.last = rec.At
+	s.recorded = s.recorded || rec.Decided != nil
 	if rec.Event != nil {
 		s.events++
 		if len(s.accounts) < maxTracked {
@@ -350,6 +372,8 @@ func (s *summary) line(l *trace.Line) {
 		}
 	case "drop":
 		s.drops[l.Text]++
+	case "difference":
+		s.differences++
 	case "reply":
 		s.failures[l.Reason+detail(l.Detail)]++
 	}
@@ -371,6 +395,12 @@ func (v *textView) end() {
 	table(w, c.red, c.off, "✗ not notified, by reason", s.no)
 	table(w, c.yellow, c.off, "⌫ dropped, by reason", s.drops)
 	table(w, c.red, c.off, "← replies that were no success", s.failures)
+	switch {
+	case s.differences > 0:
+		fmt.Fprintf(w, "\n  %s≠ %s from what was recorded%s\n", c.red, plural(s.differences, "difference"), c.off)
+	case s.recorded:
+		fmt.Fprintf(w, "\n  Everything is decided and sent as it was recorded.\n")
+	}
 	v.compare()
 }
 

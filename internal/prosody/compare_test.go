@@ -42,6 +42,12 @@ const (
 	// knows neither invitations nor files nor subscription requests.
 	quiet   = "content: quiet here (error, correction, retraction, moderation, reaction, fallback body)"
 	alerted = "content: important here (invitation, file, subscription request)"
+	// What became of it since: the user has read it on another device (a copy
+	// of a sent message says so), it was retracted, the call is over. Prosody
+	// notifies all the same, and does not tell those that rang.
+	since   = "content: taken back since (read, retracted, call over)"
+	callEnd = "content: the end of a call is for those that it was announced to"
+	asked   = "content: a subscription request notifies once for each contact"
 	// Prosody publishes once for each class of a batch.
 	oneOfBatch = "one publish a batch"
 
@@ -84,6 +90,14 @@ type prosodyLine struct {
 type ours struct {
 	decisions []decision // to notify
 	publishes []publish
+	drops     []withdrawal
+}
+
+// withdrawal is something that waited for a registration, and was taken back
+// because of what the user, the sender or the caller did since.
+type withdrawal struct {
+	at int64
+	address
 }
 
 // decision is one to notify a registration of stanzas; a ping has none.
@@ -155,6 +169,7 @@ type comparison struct {
 	batches   []prosodyLine            // Prosody's publishes
 	decided   map[int]map[address]*decision
 	published map[at]int64 // when
+	drops     []withdrawal
 	publishes []publish
 
 	// By session and by registration, the events that ended or changed it.
@@ -319,7 +334,7 @@ func (c *comparison) readOurs(o *ours) error {
 		}
 		c.decided[d.event][d.address] = d
 	}
-	c.publishes = o.publishes
+	c.publishes, c.drops = o.publishes, o.drops
 	for _, p := range o.publishes {
 		highest := ""
 		for _, event := range p.events {
@@ -350,7 +365,7 @@ func (c *comparison) readOurs(o *ours) error {
 				}
 			}
 		}
-		if p.class != highest {
+		if p.class != highest && !c.withdrawn(p.address, p.at-window, p.at) {
 			return fmt.Errorf("class of publish %+v is not the highest of its decisions, %s", p, highest)
 		}
 	}
@@ -361,6 +376,11 @@ func (c *comparison) readOurs(o *ours) error {
 func (c *comparison) laterThanProsody(event int, n notice, at int64) bool {
 	theirs, ok := c.prosody[event][n]
 	return ok && at > theirs
+}
+
+// withdrawn tells whether something was taken back from a registration in a time.
+func (c *comparison) withdrawn(a address, from, to int64) bool {
+	return slices.ContainsFunc(c.drops, func(d withdrawal) bool { return d.address == a && from <= d.at && d.at <= to })
 }
 
 func higher(a, b string) string {
@@ -660,9 +680,9 @@ func (c *comparison) broken(w *world, event int, k notice, sent bool, earlier ma
 		return "" // the services' errors disable registrations too
 	case sent && !slices.Contains(w.enabled[k.user], k.address):
 		return "R12: notified, and not enabled"
-	case !sent && earlier[k] == 0 && c.forWholeAccount(w, l):
+	case !sent && earlier[k] == 0 && c.forWholeAccount(w, l) && !isCallEnd(c.xml[k.of()]) && !c.withdrawn(k.address, l.At, l.At+window):
 		return "R6: nobody has a session, and it is not notified"
-	case sent && l.Type == "archive-added" && c.classes[k.of()] != "urgent" && w.any(k.user, func(s *bound) bool { return s.byClient == k.address }):
+	case sent && l.Type == "archive-added" && c.classes[k.of()] != "urgent" && !isCallEnd(c.xml[k.of()]) && w.any(k.user, func(s *bound) bool { return s.byClient == k.address }):
 		return "R14: notified, and the client is online"
 	}
 	return ""
@@ -716,6 +736,9 @@ func (c *comparison) waits(event int) bool {
 
 // whyNotSent explains a decision of ours at the event that was not published.
 func (c *comparison) whyNotSent(event int, k notice) string {
+	if l := c.events[event-1]; c.withdrawn(k.address, l.At, l.At+window) {
+		return since
+	}
 	if !c.waits(event) {
 		return ""
 	}
@@ -748,6 +771,12 @@ func (c *comparison) whyNotDecided(w *world, event int, k notice, earlier map[no
 		return notEnabled
 	case earlier[k] != 0:
 		return duplicate
+	case dropped[k] == since: // it is remembered
+		return since
+	case isCallEnd(xml):
+		return callEnd
+	case isRequest(xml) && c.askedBefore(event, k):
+		return asked
 	case dropped[k] != "" && c.stillWaited(event, k):
 		return dropped[k]
 	case l.Type == "archive-added" && isHeadline(xml) && isCall(xml) && w.any(k.user, func(s *bound) bool { return s.ours == k.address }):
@@ -795,6 +824,8 @@ func (c *comparison) whyOnlyOurs(w *world, event int, k notice, dropped string, 
 	switch {
 	case l.Type == "archive-added" && !w.any(k.user, func(*bound) bool { return true }):
 		return noSession
+	case isCallEnd(c.xml[k.of()]):
+		return callEnd
 	case l.Type == "archive-added" && w.any(k.user, func(s *bound) bool { return s.prosody == k.address && s.claim == k.address && s.has() != k.address }):
 		return newer
 	case l.Type == "archive-added" && w.any(k.user, func(s *bound) bool { return s.prosody == k.address && s.ours != k.address }):
@@ -830,6 +861,32 @@ func (c *comparison) whyOnlyOurs(w *world, event int, k notice, dropped string, 
 	return ""
 }
 
+func isRequest(xml string) bool {
+	return strings.HasPrefix(xml, "<presence") && strings.Contains(xml, "type='subscribe'")
+}
+
+// askedBefore tells whether we decided for an earlier request of the same contact.
+func (c *comparison) askedBefore(event int, k notice) bool {
+	from := func(xml string) string {
+		_, rest, _ := strings.Cut(xml, " from='")
+		return rest[:strings.IndexAny(rest, "'/")]
+	}
+	contact := from(c.xml[k.of()])
+	for e := 1; e <= event; e++ {
+		d := c.decided[e][k.address]
+		if d != nil && slices.ContainsFunc(d.stanzas, func(id string) bool {
+			xml := c.xml[stanzaOf{k.user, id}]
+			return isRequest(xml) && from(xml) == contact
+		}) {
+			return true
+		}
+	}
+	return false
+}
+
+func isCallEnd(xml string) bool {
+	return strings.Contains(xml, "<retract xmlns='urn:xmpp:jingle-message:0'")
+}
 func isCall(xml string) bool     { return strings.Contains(xml, "<propose") }
 func isHeadline(xml string) bool { return strings.Contains(xml, "type='headline'") }
 func isCarbon(xml string) bool   { return strings.Contains(xml, "'urn:xmpp:carbons:2'") }

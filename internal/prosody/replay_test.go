@@ -29,6 +29,8 @@ func replayUnder(text []byte, policy func(trace.Policy) trace.Policy) (*ours, er
 		switch {
 		case l.Kind == "decision" && *l.Notify:
 			o.decisions = append(o.decisions, decision{int(l.Event), a, l.Class, slices.Clone(l.Stanzas)})
+		case l.Kind == "drop" && (l.Reason == "read" || l.Reason == "retracted" || l.Reason == "call-ended"):
+			o.drops = append(o.drops, withdrawal{l.At, a})
 		case l.Kind == "publish":
 			p := publish{at: l.At, address: a, class: l.Class}
 			for _, e := range l.Events {

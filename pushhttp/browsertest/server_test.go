@@ -59,13 +59,15 @@ func TestServer(t *testing.T) {
 	s.tab(ctx)
 	s.do(goTo(s.url))
 	s.see("juliet@localhost")
-	for _, want := range []string{"push.localhost", "wait/resource-constraint", "registration disabled", "item-not-found"} {
+	for _, want := range []string{"push.localhost", "wait/resource-constraint", "device given up", "item-not-found"} {
 		s.see(want)
 	}
 	s.shot("server-overview")
 	s.follow(`#accounts a[href$="juliet%40localhost"]`)
-	s.see("incoming call")
+	s.see("call")
 	s.shot("server-account")
+	s.do(goTo(s.url + "account?view=events&jid=juliet@localhost"))
+	s.see("incoming call")
 	page := s.text()
 	for next := true; next; {
 		if next = eval[bool](s, `document.querySelector("a[rel=next]") != null`); next {
@@ -79,10 +81,10 @@ func TestServer(t *testing.T) {
 		assert.Contains(t, page, m[1])
 		assert.Contains(t, page, strings.TrimSpace(m[3]), "%s", m[0])
 	}
-	assert.Contains(t, page, "disabled: errors of the push service (item-not-found)")
-	assert.Contains(t, page, "removed: disabled by the client")
+	assert.Contains(t, page, "given up: errors of the push service (item-not-found)")
+	assert.Contains(t, page, "switched off: disabled by the client")
 	assert.NotContains(t, page, "sweet sorrow", "the text of a message")
-	s.do(goTo(s.url + "account?only=trouble&jid=juliet@localhost"))
+	s.do(goTo(s.url + "account?view=events&only=trouble&jid=juliet@localhost"))
 	s.see("resource-constraint")
 	assert.NotContains(t, s.text(), "session-open")
 	s.quiet()

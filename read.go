@@ -1,0 +1,489 @@
+package push
+
+import (
+	"math"
+	"math/bits"
+	"slices"
+	"time"
+)
+
+// What the user has seen since, what was taken back, and which calls are over: an account knows which stanzas somebody was notified of, chat by
+// chat, so that what waits for them can be dropped and what counts as unread is right.
+
+// heard is one stanza that somebody was notified of. Everything is hashed: nothing of what was said is kept.
+type heard struct {
+	hash uint64 // of its ID
+	chat uint64
+	// message is the hash of its message id with its sender, or of a call's; room that of its ID in the room.
+	message, room uint32
+	// sender is the hash of who sent it, or says that it is a call.
+	sender uint32
+	at     uint32 // seconds
+}
+
+// What a sender can be instead of a hash, which has the lowest bits set.
+const (
+	callRings = 2 // devices were notified of it
+	callOver  = 4 // and told that it is over
+)
+
+// tellReadEvery is how often the number of unread messages goes out alone because of what was read.
+const tellReadEvery = 10 * time.Second
+
+// short makes a hash that is kept in half of the space, and is zero for nothing.
+func (a *Account) short(s string) uint32 {
+	if s == "" {
+		return 0
+	}
+	h := a.hash(s)
+	return uint32(h>>32) | 1
+}
+
+// pair hashes two texts that belong together.
+func (a *Account) pair(x uint64, id string) uint32 {
+	if id == "" {
+		return 0
+	}
+	return uint32((bits.RotateLeft64(x, 23)^a.hash(id))>>32) | 1
+}
+
+// from is who sent a stanza: an occupant, or somebody with all devices.
+func (a *Account) from(st *Stanza) uint64 {
+	switch {
+	case st.Type != MessageGroupchat:
+		return a.hash(bare(st.From))
+	case st.Details != nil && st.Details.OccupantID != "":
+		return a.hash(st.Details.OccupantID)
+	}
+	return a.hash(st.From)
+}
+
+// hear notes a message that somebody is notified of.
+func (a *Account) hear(st *Stanza, h uint64, now time.Time) {
+	if h == 0 || !st.isMessage() {
+		return
+	}
+	if a.chats == nil {
+		a.chats = new(chats)
+	} else if n := len(a.chats.heard); n > 0 && a.chats.heard[n-1].hash == h {
+		return
+	}
+	n := heard{hash: h, chat: a.hash(st.Chat(a.name)), at: uint32(now.Unix())}
+	d := st.Details
+	if st.Class == ClassUrgent {
+		n.sender = callRings
+		if d != nil && d.Call != nil {
+			n.message = a.short(d.Call.ID)
+		}
+	} else if st.MessageID != "" || d != nil {
+		who := n.chat
+		if st.Type == MessageGroupchat {
+			who = a.from(st)
+		}
+		n.message, n.sender = a.pair(who, st.MessageID), uint32(who>>32)|1
+		if d != nil {
+			n.room = a.short(d.RoomID)
+		}
+	}
+	a.chats.heard = append(a.chats.heard, n)
+	if limit := a.policy.Remember; len(a.chats.heard) > 2*limit {
+		a.chats.heard = newest(a.chats.heard, limit)
+	}
+}
+
+// isMessage tells whether a stanza is a message. Of what has a class and no content, as a host's own values may, that is so.
+func (st *Stanza) isMessage() bool {
+	return st.Kind == KindMessage || st.Content == ContentNone && st.Class > ClassPlain
+}
+
+func (n *heard) isCall() bool { return n.sender == callRings || n.sender == callOver }
+
+// since takes note of what a stanza says about those before it.
+func (a *Account) since(st *Stanza, now time.Time, e *Effects) {
+	if !st.isMessage() || st.Type == MessageError || st.History {
+		return
+	}
+	switch {
+	case bare(st.From) == a.name:
+		by := a.sessionOf(resource(st.From))
+		if by != nil {
+			by.use(now)
+		}
+		if st.Content == ContentCallEnd || bare(st.To) == a.name || st.To == "" {
+			return
+		}
+		// A reply says that the user has read what it answers, a marker how far (XEP-0333). A carbon's content is that it was sent, so that only its
+		// target tells whether it is a marker.
+		upTo := ""
+		switch {
+		case st.Class >= ClassImportant, st.Content == ContentSent && st.Body != "":
+		case st.Details != nil && st.Details.Target != "":
+			upTo = st.Details.Target
+		default:
+			return // a chat state, a receipt
+		}
+		a.read(st.Chat(a.name), upTo, by, now, e)
+	case st.Content == ContentRetraction, st.Content == ContentModeration:
+		a.retracted(st, e)
+	case st.Content == ContentCorrection:
+		a.corrected(st)
+	}
+}
+
+// sessionOf returns the session with a resource.
+func (a *Account) sessionOf(resource string) *session {
+	if resource == "" {
+		return nil
+	}
+	h := resourceHash(resource)
+	for _, s := range a.sessions {
+		if s.resource == h {
+			return s
+		}
+	}
+	return nil
+}
+
+// read drops what waits of a chat up to a stanza, or all of it, and counts it as unread no longer. by is the session in which it was read.
+func (a *Account) read(chat, upTo string, by *session, now time.Time, e *Effects) Reason {
+	if a.chats == nil || len(a.chats.heard) == 0 {
+		return ReasonUnknownStanza
+	}
+	c := a.hash(chat)
+	last := len(a.chats.heard) - 1
+	if upTo != "" {
+		id, message, room := a.hash(upTo), a.pair(c, upTo), a.short(upTo)
+		last = slices.IndexFunc(a.chats.heard, func(n heard) bool {
+			return n.chat == c && !n.isCall() && (n.hash == id || n.message == message || n.room == room)
+		})
+	}
+	var buf [16]uint64
+	seen := buf[:0]
+	for _, n := range a.chats.heard[:last+1] {
+		if n.chat == c && !n.isCall() {
+			seen = append(seen, n.hash)
+		}
+	}
+	if len(seen) == 0 {
+		return ReasonUnknownStanza
+	}
+	kept := a.chats.heard[:0]
+	for i, n := range a.chats.heard {
+		if i > last || n.chat != c || n.isCall() {
+			kept = append(kept, n)
+		}
+	}
+	a.chats.heard = kept
+	slices.Sort(seen)
+	for _, r := range a.regs {
+		unread := r.unread
+		gone := a.withdraw(r, seen, ReasonRead, e)
+		if a.policy.TellRead && r.unread+gone < unread && (by == nil || by.bound != r) { // it was told of more than there is
+			a.tell(r, now)
+		}
+	}
+	return ReasonNone
+}
+
+// withdraw drops what waits for a registration of the stanzas with these hashes, which are in order, and counts them as unread no longer. It
+// returns how many of those that counted were not sent.
+func (a *Account) withdraw(r *registration, hashes []uint64, reason Reason, e *Effects) (unsent int32) {
+	parts := r.pace.withdraw(func(*part) bool { return true }, func(n noted) bool {
+		_, found := slices.BinarySearch(hashes, n.hash&^hashFlags)
+		return found
+	}, reason)
+	for i := range parts {
+		unsent += parts[i].count[ClassImportant] + parts[i].count[ClassUrgent]
+	}
+	r.drop(parts, reason, "", e)
+	for _, h := range hashes {
+		r.uncount(h)
+	}
+	return unsent
+}
+
+// tell lets the number of unread messages go out, quietly.
+func (a *Account) tell(r *registration, now time.Time) {
+	w := r.pace.open(nil)
+	w.at[ClassPlain], w.wakes, w.counts = toInstant(now), true, true
+	due := now.Add(a.policy.Delay)
+	if next := time.Unix(int64(r.told), 0).Add(tellReadEvery); r.told != 0 && next.After(due) {
+		due = next
+	}
+	r.pace.schedule(due)
+}
+
+// retracted drops what waits of a stanza that its sender, or the room, takes back (XEP-0424, XEP-0425).
+func (a *Account) retracted(st *Stanza, e *Effects) {
+	if a.chats == nil || st.Details == nil || st.Details.Target == "" {
+		return
+	}
+	i := a.target(st)
+	if i < 0 {
+		return
+	}
+	hashes := []uint64{a.chats.heard[i].hash}
+	a.chats.heard = slices.Delete(a.chats.heard, i, i+1)
+	for _, r := range a.regs {
+		a.withdraw(r, hashes, ReasonRetracted, e)
+	}
+}
+
+// corrected puts a corrected text where the one before it waits (XEP-0308).
+func (a *Account) corrected(st *Stanza) {
+	if a.chats == nil || st.Details == nil || st.Details.Target == "" || !a.policy.IncludeBody {
+		return
+	}
+	i := a.target(st)
+	if i < 0 {
+		return
+	}
+	for _, r := range a.regs {
+		for j := range r.pace.waiting {
+			if t := r.pace.waiting[j].text; t != nil && t.hash == a.chats.heard[i].hash {
+				t.body = st.Body
+			}
+		}
+	}
+}
+
+// target returns the place of what a stanza refers to, if its sender may do that to it, or -1.
+func (a *Account) target(st *Stanza) int {
+	chat, who := a.hash(st.Chat(a.name)), a.from(st)
+	id, message, room := a.hash(st.Details.Target), a.pair(who, st.Details.Target), a.short(st.Details.Target)
+	roomItself := st.Content == ContentModeration && st.Type == MessageGroupchat && resource(st.From) == ""
+	return slices.IndexFunc(a.chats.heard, func(n heard) bool {
+		if n.chat != chat || n.isCall() {
+			return false
+		}
+		return n.message == message || (n.room == room || n.hash == id) && (roomItself || n.sender == uint32(who>>32)|1)
+	})
+}
+
+// call returns the call that a stanza ends: that of the caller, if the caller takes it back, or of anybody, if the user answers on some device; nil
+// if there is none that is known.
+func (a *Account) call(st *Stanza) *heard {
+	if st.Content != ContentCallEnd || st.Details == nil || st.Details.Call == nil || a.chats == nil {
+		return nil
+	}
+	action := st.Details.Call.Action
+	own := bare(st.From) == a.name
+	if !own && (action == CallAccept || action == CallProceed) {
+		return nil // the answer to a call of the user's
+	}
+	chat, id := a.hash(bare(st.From)), a.short(st.Details.Call.ID)
+	for i := len(a.chats.heard) - 1; i >= 0; i-- {
+		if n := &a.chats.heard[i]; n.isCall() && n.message == id && (own || n.chat == chat) {
+			return n
+		}
+	}
+	return nil
+}
+
+// rings tells whether a registration was notified of a call and not told since that it is over, which it is now. What waits of it is dropped.
+func (a *Account) rings(st *Stanza, n *heard, r *registration, e *Effects) bool {
+	if n.sender == callOver || r.mem.entry(n.hash) == nil {
+		return false
+	}
+	waited := len(r.pace.waiting) > 0
+	dropped := len(e.Drops)
+	if waited {
+		r.drop(r.pace.withdraw(func(*part) bool { return true }, func(o noted) bool { return o.hash&^hashFlags == n.hash }, ReasonCallEnded), ReasonCallEnded, "", e)
+	}
+	if bare(st.From) == a.name {
+		r.uncount(n.hash) // the user knows of it
+		if by := a.sessionOf(resource(st.From)); by != nil && by.bound == r {
+			return false // it is the device that answered
+		}
+	}
+	return len(e.Drops) == dropped
+}
+
+// grace returns until when notifications of a registration that are not urgent wait because the user is active in another session.
+func (a *Account) grace(r *registration, grace time.Duration) time.Time {
+	var last uint32
+	for _, s := range a.sessions {
+		if s.bound != r {
+			last = max(last, s.active)
+		}
+	}
+	if last == 0 {
+		return time.Time{}
+	}
+	return time.Unix(int64(last), 0).Add(grace)
+}
+
+// allAway tells whether the account has connected sessions and all of them are away.
+func (a *Account) allAway() bool {
+	some := false
+	for _, s := range a.sessions {
+		if !s.hibernated {
+			if !s.away {
+				return false
+			}
+			some = true
+		}
+	}
+	return some
+}
+
+// chats is what an account knows of its chats.
+type chats struct {
+	// heard are the stanzas that somebody was notified of, in that order, as many as are remembered.
+	heard []heard
+	// known is what the host answered, by the chat's bare JID.
+	known map[string]knownChat
+}
+
+// knownChat is what the host answered about a chat, and when.
+type knownChat struct {
+	info ChatInfo
+	at   instant
+}
+
+// maxKnownChats bounds the answers that are kept for one account.
+const maxKnownChats = 64
+
+// learn keeps what the host answered.
+func (a *Account) learn(f *Facts) {
+	for i := range f.Chats {
+		c := &f.Chats[i]
+		if c.Failed || a.policy.AskAgain <= 0 {
+			continue
+		}
+		if a.chats == nil {
+			a.chats = new(chats)
+		}
+		if a.chats.known == nil || len(a.chats.known) >= maxKnownChats {
+			a.chats.known = make(map[string]knownChat)
+		}
+		info := c.ChatInfo
+		info.Mentioned = FactUnknown
+		a.chats.known[c.Chat] = knownChat{info, toInstant(f.Now)}
+	}
+}
+
+// knows returns what the host answered about a chat, if that is still good.
+func (a *Account) knows(chat string, now time.Time) *ChatInfo {
+	if a.chats == nil {
+		return nil
+	}
+	k, ok := a.chats.known[chat]
+	if !ok || toInstant(now)-k.at >= instant(a.policy.AskAgain) {
+		return nil
+	}
+	return &k.info
+}
+
+func (a *Account) forgetChat(chat string) {
+	switch {
+	case a.chats == nil:
+	case chat == "":
+		a.chats.known = nil
+	default:
+		delete(a.chats.known, chat)
+	}
+}
+
+// pruneChats forgets what is older than age.
+func (a *Account) pruneChats(now time.Time, age time.Duration) {
+	if a.chats == nil {
+		return
+	}
+	oldest := now.Add(-age).Unix()
+	a.chats.heard = slices.DeleteFunc(a.chats.heard, func(n heard) bool { return int64(n.at) < oldest })
+	for chat, k := range a.chats.known {
+		if toInstant(now)-k.at >= instant(a.policy.AskAgain) {
+			delete(a.chats.known, chat)
+		}
+	}
+	if len(a.chats.heard) == 0 && len(a.chats.known) == 0 {
+		a.chats = nil
+	}
+}
+
+// writeHeard writes the stanzas that somebody was notified of. Without them, what was read elsewhere is not known to have been.
+func writeHeard(e *snapshotWriter, a *Account) {
+	if a.chats == nil {
+		return
+	}
+	for i := range a.chats.heard {
+		n := &a.chats.heard[i]
+		e.fixed(n.hash)
+		e.fixed(n.chat)
+		for _, u := range [...]uint32{n.message, n.room, n.sender, n.at} {
+			e.uint(uint64(u))
+		}
+	}
+}
+
+func readHeard(d *snapshotReader, a *Account) {
+	a.chats = new(chats)
+	for len(d.b) > 0 && d.err == nil {
+		n := heard{hash: d.fixed(), chat: d.fixed()}
+		for _, u := range [...]*uint32{&n.message, &n.room, &n.sender, &n.at} {
+			*u = uint32(d.limited(math.MaxUint32))
+		}
+		if n.hash&^hashFlags == 0 {
+			d.fail("what was heard")
+		}
+		a.chats.heard = append(a.chats.heard, n)
+	}
+}
+
+// writeUses writes what is known of how the sessions are used, and which registrations are to be told of the number of unread messages.
+func writeUses(e *snapshotWriter, a *Account) {
+	for i, s := range a.sessions {
+		if s.resource == 0 && s.active == 0 && !s.away {
+			continue
+		}
+		e.uint(uint64(i) << 1)
+		e.uint(uint64(s.resource))
+		e.uint(uint64(s.active))
+		e.b = append(e.b, flagBits(s.away))
+	}
+	for i, r := range a.regs {
+		w := r.pace.part(nil)
+		if r.told == 0 && (w == nil || !w.counts) {
+			continue
+		}
+		e.uint(uint64(i)<<1 | 1)
+		e.uint(uint64(r.told))
+		e.b = append(e.b, flagBits(w != nil && w.counts))
+	}
+}
+
+func readUses(d *snapshotReader, a *Account) {
+	for len(d.b) > 0 && d.err == nil {
+		u := d.uint()
+		if u&1 == 0 {
+			if u>>1 >= uint64(len(a.sessions)) {
+				d.fail("use of a session")
+				return
+			}
+			s := a.sessions[u>>1]
+			s.resource, s.active = uint32(d.limited(math.MaxUint32)), uint32(d.limited(math.MaxUint32))
+			s.away = d.byte() == 1
+			continue
+		}
+		if u>>1 >= uint64(len(a.regs)) {
+			d.fail("what a registration was told")
+			return
+		}
+		r := a.regs[u>>1]
+		r.told = uint32(d.limited(math.MaxUint32))
+		if w := r.pace.part(nil); d.byte() == 1 && w != nil {
+			w.counts = true
+		}
+	}
+}
+
+// part returns what waits because of a session, or of the account's other events if it is nil.
+func (p *pacer) part(from *session) *part {
+	for i := range p.waiting {
+		if p.waiting[i].from == from {
+			return &p.waiting[i]
+		}
+	}
+	return nil
+}
