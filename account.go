@@ -812,6 +812,22 @@ func (a *Account) Flush(now time.Time) {
 	}
 }
 
+// Notified says that a registration was notified of stanzas by somebody else, such as another node that could not be reached when it happened: they
+// notify it no more. It reports whether there is such a registration.
+func (a *Account) Notified(k Key, now time.Time, ids ...string) bool {
+	r := a.find(k)
+	if r == nil {
+		return false
+	}
+	for _, id := range ids {
+		if h := a.hash(id); h != 0 && !r.mem.has(h) {
+			r.mem.add(h, now, a.policy.Remember)
+			a.touched = toInstant(now)
+		}
+	}
+	return true
+}
+
 // Abandon drops everything that waits or is in flight.
 func (a *Account) Abandon(reason Reason, e *Effects) {
 	for _, r := range a.regs {

@@ -183,3 +183,23 @@ func TestDecisionIsReset(t *testing.T) {
 func shown(d Decision) string {
 	return fmt.Sprintf("%s %v %+v %+v %+v %+v", d.Account, d.Reason, d.Verdicts, d.Changes, d.Advice, d.Drops)
 }
+
+// What somebody else has notified of, notifies no more; what waits goes out all the same.
+func TestNotified(t *testing.T) {
+	a := NewAccount(juliet, nil, registered("n1", "n2"))
+	k := Key{Service: "push.example.net", Node: "n1"}
+	var d Decision
+	a.Handle(Offline{juliet, Stanza{ID: "m1", Class: ClassImportant}}, Facts{Now: newYear, Number: 1}, &d)
+	assert.True(t, a.Notified(k, newYear, "m1", "m2", "m2", ""))
+	assert.False(t, a.Notified(Key{Service: "push.example.net", Node: "n3"}, newYear, "m2"))
+	a.Handle(Offline{juliet, Stanza{ID: "m2", Class: ClassImportant}}, Facts{Now: newYear, Number: 2}, &d)
+	assert.Equal(t, []bool{false, true}, []bool{d.Verdicts[0].Notify, d.Verdicts[1].Notify})
+	assert.False(t, a.Idle(newYear.Add(10*time.Minute)), "something waits")
+	a.Abandon(ReasonClosed, &d.Effects)
+	assert.Equal(t, 0, a.Status(newYear).Registrations[0].Unread)
+
+	b := NewAccount(juliet, nil, registered("n1"))
+	b.Notified(k, newYear, "m1")
+	assert.False(t, b.Idle(newYear.Add(10*time.Minute-1)), "it would be forgotten")
+	assert.True(t, b.Idle(newYear.Add(10*time.Minute)))
+}

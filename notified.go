@@ -177,6 +177,16 @@ func (m *notified) prune(now time.Time, age time.Duration) {
 	}
 }
 
+// count is the number of those that are remembered.
+func (m *notified) count() (n int) {
+	for _, r := range m.all() {
+		if r.at != forgotten {
+			n++
+		}
+	}
+	return n
+}
+
 // len counts those that were forgotten, too.
 func (m *notified) len() int { return len(m.all()) }
 

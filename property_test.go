@@ -27,7 +27,7 @@ type step struct {
 var whats = []string{
 	"open", "close", "enable", "enable", "disable", "ack-delayed", "ack-delayed", "hibernate", "hibernate", "queued", "queued", "queued", "queued",
 	"resume", "resume", "acknowledged", "acknowledged", "acknowledged", "restored", "archived", "archived", "archived", "offline", "offline", "offline", "groupchat", "ping", "revoked", "removed",
-	"flush", "prune",
+	"flush", "prune", "snapshot", "snapshot",
 }
 
 var steps = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) step {
@@ -73,8 +73,9 @@ var policies = rapid.SampledFrom([]Policy{
 
 var services = []string{"push.example.net", "push.example.org"}
 
-// tell lets the steps happen, and checks what comes of it against the book. It returns a transcript.
-func tell(t require.TestingT, policy Policy, steps []step, endings []ending) string {
+// tell lets the steps happen, and checks what comes of it against the book. It returns a transcript. With snapshots an account goes on as one that was
+// restored from a snapshot of it, where the story says so.
+func tell(t require.TestingT, policy Policy, steps []step, endings []ending, snapshots bool) string {
 	policy.Causes = 1 << 20 // so that publishes name all their events
 	s := newSim(&policy, time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
 	b := newBook(t, s, policy)
@@ -159,6 +160,10 @@ func tell(t require.TestingT, policy Policy, steps []step, endings []ending) str
 			s.account(account).Flush(s.now)
 		case "prune":
 			b.prune(s.account(account))
+		case "snapshot":
+			if a := s.account(account); snapshots {
+				s.restart(t, a)
+			}
 		}
 		b.bounds()
 	}
@@ -181,6 +186,7 @@ type book struct {
 	of         map[*flight]*pages // nil for a flight whose registration went, or whose content was dropped
 	flying     map[string]bool    // by account and key: also those of registrations that went
 	left       map[string]time.Time
+	superseded map[string]bool // sessions that were restored so
 	publishes  int
 	transcript strings.Builder
 }
@@ -191,6 +197,7 @@ type pages struct {
 	disabled bool
 	// Each stanza that is notified is counted once when it is decided, and once when its fate is known.
 	decided, accepted, dropped int
+	messages                   int // decided, of those that count as unread at most
 	events                     map[uint64]*entry
 	// marks are the stanzas that must not notify again, in the order in which they were decided. One that may again has no ID any more.
 	marks []mark
@@ -213,7 +220,7 @@ type mark struct {
 }
 
 func newBook(t require.TestingT, s *sim, policy Policy) *book {
-	b := &book{t: t, s: s, policy: policy, now: map[string]*pages{}, of: map[*flight]*pages{}, flying: map[string]bool{}, left: map[string]time.Time{}}
+	b := &book{t: t, s: s, policy: policy, now: map[string]*pages{}, of: map[*flight]*pages{}, flying: map[string]bool{}, left: map[string]time.Time{}, superseded: map[string]bool{}}
 	b.policy.Remember = cmp.Or(policy.Remember, 1024)
 	b.policy.RememberFor = cmp.Or(policy.RememberFor, 10*time.Minute)
 	b.policy.Expire = cmp.Or(policy.Expire, 12*time.Hour)
@@ -232,6 +239,9 @@ func id(account string, k Key) string { return account + " " + k.Service + " " +
 
 func (b *book) decided(a *simAccount, ev Event, d *Decision) {
 	b.note("%d %s %v %v", b.s.number, ev.Name(), d.Reason, d.Verdicts)
+	if e, ok := ev.(SessionRestored); ok && e.Superseded { // the host's word, whether or not there is a newer one
+		b.superseded[e.Session.ID] = true
+	}
 	if e, ok := ev.(SessionClose); ok && d.Reason == ReasonNone {
 		b.left[e.Session.Account] = b.s.now
 	}
@@ -245,6 +255,9 @@ func (b *book) decided(a *simAccount, ev Event, d *Decision) {
 		}
 		require.True(b.t, !r.disabled || b.policy.RetryDisabled > 0, "R12: %s is disabled", r.name)
 		r.decided += v.Count
+		if v.Class >= ClassImportant {
+			r.messages += v.Count
+		}
 		r.events[b.s.number] = &entry{class: v.Class, count: v.Count, at: b.s.now}
 		for _, st := range v.Stanzas {
 			for _, m := range r.marks[max(0, len(r.marks)-b.policy.Remember):] {
@@ -441,14 +454,32 @@ func (b *book) prune(a *simAccount) {
 	}
 }
 
-// bounds checks that what is kept is bounded.
+// bounds checks that what is kept is bounded, and who has which registration.
 func (b *book) bounds() {
 	for _, a := range b.s.accounts {
 		size := a.Sizes()
 		require.LessOrEqual(b.t, size.Marks, b.policy.Remember)
 		require.LessOrEqual(b.t, size.Memory, 2*b.policy.Remember+32)
 		require.LessOrEqual(b.t, size.Hashes, 2*b.policy.Remember)
-		require.LessOrEqual(b.t, size.Parts, 1+len(a.Status(b.s.now).Sessions))
+		st := a.Status(b.s.now)
+		require.LessOrEqual(b.t, size.Parts, 1+len(st.Sessions))
+		has := map[Key]string{}
+		for _, s := range st.Sessions {
+			if s.IsBound {
+				require.Empty(b.t, has[s.Bound], "R1: two sessions have %v", s.Bound)
+				has[s.Bound] = s.ID
+				require.False(b.t, s.Superseded)
+			}
+		}
+		for _, s := range st.Sessions {
+			if s.Superseded && !s.Hibernated && !b.superseded[s.ID] {
+				require.NotEmpty(b.t, has[s.Bound], "R1: nobody has %v, though %s is connected", s.Bound, s.ID)
+			}
+		}
+		for _, r := range st.Registrations {
+			require.GreaterOrEqual(b.t, r.Unread, 0)
+			require.LessOrEqual(b.t, r.Unread, b.now[id(a.name, r.Key)].messages, "unread")
+		}
 	}
 }
 
@@ -457,7 +488,7 @@ func (b *book) bounds() {
 func TestProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p, st, en := policies.Draw(t, "policy"), steps.Draw(t, "steps"), endings.Draw(t, "endings")
-		first := tell(t, p, st, en)
-		assert.Equal(t, first, tell(t, p, st, en), "a second run gives something else")
+		first := tell(t, p, st, en, false)
+		assert.Equal(t, first, tell(t, p, st, en, true), "a second run, with snapshots, gives something else")
 	})
 }

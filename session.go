@@ -31,7 +31,9 @@ type session struct {
 	// extended: the host was advised to keep it resumable for longer than its normal time. unadvised: it may have to be, but hibernated before
 	// the registrations were read.
 	extended, unadvised bool
-	nameless            bool
+	// unresolved: its claim, or its client ID, is of a registration that was not read yet, perhaps.
+	unresolved bool
+	nameless   bool
 }
 
 // use notes that the user does something in the session.
@@ -85,6 +87,8 @@ func (a *Account) open(e SessionOpen, d *Decision) {
 		r.caughtUp()
 		a.give(s, r, &d.Effects)
 		d.bound(r.Key, s, RuleClient, ReasonClientID)
+	} else {
+		s.unresolved = !a.loaded && s.bound == nil
 	}
 }
 
@@ -116,7 +120,7 @@ func (a *Account) restore(e SessionRestored, now time.Time, d *Decision) {
 	had := s.bound
 	s.named(e.Client, e.JID)
 	s.bound, s.claim = nil, nil
-	s.hibernated, s.extended, s.unadvised, s.wakeAt = e.Hibernated, e.Hibernated && e.Extended, false, 0
+	s.hibernated, s.extended, s.unadvised, s.unresolved, s.wakeAt = e.Hibernated, e.Hibernated && e.Extended, false, false, 0
 	if s.since = 0; a.loaded || !s.hibernated && !e.Superseded {
 		a.claims++
 		s.since = a.claims
@@ -129,9 +133,10 @@ func (a *Account) restore(e SessionRestored, now time.Time, d *Decision) {
 	}
 	switch {
 	case r == nil && !e.IsBound:
+		s.unresolved = !a.loaded && !e.Superseded
 	case r == nil && !a.loaded:
 		key := e.Bound
-		s.claim = &key
+		s.claim, s.unresolved = &key, !e.Superseded
 	case r == nil:
 		d.unbound(e.Bound, s, ReasonRemoved)
 	case !r.Health.Disabled.IsZero():
@@ -172,7 +177,7 @@ func (a *Account) connected(r *registration) bool {
 func (a *Account) give(s *session, r *registration, e *Effects) {
 	had := s.bound
 	a.claims++
-	s.bound, s.claim, s.since = r, &r.Key, a.claims
+	s.bound, s.claim, s.since, s.unresolved = r, &r.Key, a.claims, false
 	for _, o := range a.sessions {
 		if o == s || o.bound != r {
 			continue
@@ -214,7 +219,7 @@ func (a *Account) resolve(now time.Time, e *Effects) {
 			continue
 		}
 		if s.claim == nil {
-			if r := a.ofClient(s.client()); r != nil {
+			if r := a.ofClient(s.client()); r != nil && s.unresolved {
 				s.claim = &r.Key
 			}
 			continue
@@ -237,7 +242,7 @@ func (a *Account) resolve(now time.Time, e *Effects) {
 				newest = nil
 				break
 			}
-			if s.bound == nil && s.claim == &r.Key && (newest == nil || s.since >= newest.since) {
+			if s.bound == nil && s.unresolved && s.claim == &r.Key && (newest == nil || s.since >= newest.since) {
 				newest = s
 			}
 		}
@@ -252,6 +257,7 @@ func (a *Account) resolve(now time.Time, e *Effects) {
 		}
 	}
 	for _, s := range a.sessions {
+		s.unresolved = false
 		if s.unadvised {
 			s.unadvised = false
 			a.extend(s, now, e)

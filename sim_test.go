@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	. "github.com/xmpp-push/push"
 )
 
@@ -104,6 +106,26 @@ func (s *sim) event(ev Event) {
 	s.decided(a, ev, &s.d)
 	s.effects(a, &s.d.Effects)
 	s.settle(a)
+}
+
+// restart lets an account go on as one that was restored from a snapshot of it. What is ready at a service's gate would be handed out again.
+func (s *sim) restart(t require.TestingT, a *simAccount) {
+	for _, v := range s.services {
+		if slices.ContainsFunc(v.ready, func(r simRef) bool { return r.a == a }) {
+			return
+		}
+	}
+	data, err := a.MarshalBinary()
+	require.NoError(t, err)
+	b, err := RestoreAccount(a.name, s.policy, data)
+	require.NoError(t, err)
+	again, err := b.MarshalBinary()
+	require.NoError(t, err)
+	require.Equal(t, data, again)
+	var e Effects
+	b.Load(a.Registrations(), s.now, &e)
+	require.Empty(t, e)
+	a.Account = b
 }
 
 // settle hands out what is due for an account.

@@ -179,7 +179,7 @@ func writeSessions(e *snapshotWriter, a *Account) {
 		}
 		e.string(s.id)
 		e.string(s.device)
-		e.b = append(e.b, byte(claim)|flagBits(s.hibernated, s.extended, s.unadvised, s.nameless)<<2)
+		e.b = append(e.b, byte(claim)|flagBits(s.hibernated, s.extended, s.unadvised, s.nameless, s.unresolved)<<2)
 		switch claim {
 		case claimsBound, claimsKnown:
 			e.uint(uint64(i))
@@ -195,8 +195,8 @@ func readSessions(d *snapshotReader, a *Account) {
 	for len(d.b) > 0 && d.err == nil {
 		s := &session{id: d.string(), device: d.string()}
 		flags := d.byte()
-		s.hibernated, s.extended, s.unadvised, s.nameless = flags&4 != 0, flags&8 != 0, flags&16 != 0, flags&32 != 0
-		if flags >= 64 {
+		s.hibernated, s.extended, s.unadvised, s.nameless, s.unresolved = flags&4 != 0, flags&8 != 0, flags&16 != 0, flags&32 != 0, flags&64 != 0
+		if flags >= 128 {
 			d.fail("flags of a session")
 		}
 		switch claim := flags & 3; claim {
@@ -223,11 +223,16 @@ func readSessions(d *snapshotReader, a *Account) {
 func writeStates(e *snapshotWriter, a *Account) {
 	for i, r := range a.regs {
 		p := &r.pace
-		if r.unread == 0 && r.retried == 0 && r.mem.len() == 0 && p.spaced == 0 && len(p.waiting) == 0 && !p.inFlight {
+		if r.unread == 0 && r.retried == 0 && r.mem.count() == 0 && p.spaced == 0 && len(p.waiting) == 0 && !p.inFlight && r.Health.Disabled.IsZero() {
 			continue
 		}
 		e.uint(uint64(i))
 		e.uint(uint64(r.unread))
+		disabled := instant(0) // so that it notifies nobody before it is read
+		if !r.Health.Disabled.IsZero() {
+			disabled = toInstant(r.Health.Disabled)
+		}
+		e.instant(disabled)
 		e.uint(uint64(r.retried))
 		e.memory(&r.mem)
 		e.b = append(e.b, flagBits(p.inFlight, p.stripped))
@@ -255,6 +260,7 @@ func readStates(d *snapshotReader, a *Account) {
 		}
 		last = i
 		r.unread = int32(d.limited(math.MaxInt32))
+		r.Health.Disabled = d.instant().time()
 		r.retried = uint32(d.limited(math.MaxUint32))
 		d.memory(&r.mem)
 		p := &r.pace
@@ -292,13 +298,7 @@ func readGone(d *snapshotReader, a *Account) {
 
 // memory writes what was notified, without what was forgotten.
 func (e *snapshotWriter) memory(m *notified) {
-	n := 0
-	for _, r := range m.all() {
-		if r.at != forgotten {
-			n++
-		}
-	}
-	e.uint(uint64(n))
+	e.uint(uint64(m.count()))
 	last := int64(0)
 	for _, r := range m.all() {
 		if r.at != forgotten {

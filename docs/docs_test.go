@@ -55,6 +55,11 @@ func TestPages(t *testing.T) {
 				t.Errorf("%s names %s, which is no test", page, m[1])
 			}
 		}
+		for _, m := range regexp.MustCompile("`([\\w*-]+\\.txt)`").FindAllStringSubmatch(string(b), -1) {
+			if found, _ := filepath.Glob(filepath.Join("../testdata/rules", m[1])); found == nil && strings.HasPrefix(page, "../docs/") {
+				t.Errorf("%s names %s, which is no scenario", page, m[1])
+			}
+		}
 		for _, m := range regexp.MustCompile("`((?:testdata/|docs/|examples/|store/|cmd/)[\\w./*-]+)`").FindAllStringSubmatch(string(b), -1) {
 			for _, from := range []string{"..", filepath.Dir(page)} {
 				if found, _ := filepath.Glob(filepath.Join(from, m[1])); found != nil {
