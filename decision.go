@@ -106,6 +106,17 @@ func (e *Effects) Reset() {
 	e.Changes, e.Advice, e.Drops = e.Changes[:0], e.Advice[:0], e.Drops[:0]
 }
 
+// Reached is the number of registrations that are notified of the event, or were notified of its stanzas before. If it is 0 for a call, and
+// no session is connected either, the call rings nowhere: the host may tell the caller.
+func (d *Decision) Reached() (n int) {
+	for i := range d.Verdicts {
+		if v := &d.Verdicts[i]; v.Notify || v.Reason == ReasonSeen {
+			n++
+		}
+	}
+	return n
+}
+
 // Notifies tells whether anybody is notified.
 func (d *Decision) Notifies() bool {
 	for i := range d.Verdicts {
