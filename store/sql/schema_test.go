@@ -221,9 +221,14 @@ func TestOptionsAreChecked(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	r := registration(account(0), strings.Repeat("n", sqlstore.MaxKey), 0)
-	if _, err := d.open(t, nil).Enable(ctx, r, 5); !errors.Is(err, sqlstore.ErrTooLong) {
-		t.Errorf("a node that is too long: got %v, want ErrTooLong", err)
+	for what, r := range map[string]push.Registration{
+		"account": {Account: strings.Repeat("a", sqlstore.MaxKey-1), Key: push.Key{Service: "s", Node: "n"}},
+		"service": {Account: "a", Key: push.Key{Service: strings.Repeat("s", sqlstore.MaxKey-1), Node: "n"}},
+		"node":    {Account: "a", Key: push.Key{Service: "s", Node: strings.Repeat("n", sqlstore.MaxKey-1)}},
+	} {
+		if _, err := d.open(t, nil).Enable(ctx, r, 5); !errors.Is(err, sqlstore.ErrTooLong) || !strings.Contains(err.Error(), fmt.Sprint(sqlstore.MaxKey+1, " bytes")) {
+			t.Errorf("a %s that is too long: got %v, want ErrTooLong", what, err)
+		}
 	}
 }
 
