@@ -15,13 +15,13 @@ func TestPendingSubscriptions(t *testing.T) {
 	n := &Notification{Key: Key{Service: "push.example.net", Node: "n1"}, Unread: 2, Pending: 3}
 	for _, text := range []string{string(n.AppendStanza(nil, "example.com", "1")), marshal(t, n)} {
 		assert.Contains(t, text, `pending-subscription-count`)
-		assert.Contains(t, text, `<value>3</value>`)
+		assert.Contains(t, text, `>3</value>`)
 	}
 	n.Pending, n.Unread, n.TellZero = 0, 0, true
 	for _, text := range []string{string(n.AppendStanza(nil, "example.com", "1")), marshal(t, n)} {
 		assert.NotContains(t, text, `pending-subscription-count`)
 		assert.Contains(t, text, `message-count`)
-		assert.Contains(t, text, `<value>0</value>`)
+		assert.Contains(t, text, `>0</value>`)
 	}
 }
 
