@@ -91,6 +91,7 @@ var reasonWords = map[push.Reason]word{
 	push.ReasonResumed:        {MarkFetched, "{device} came back by itself and has the message, so what waited for it was taken back.", noneNow},
 	push.ReasonUnknownSession: {MarkUndecided, "This was about a connection that is not known here: it had ended, or began before the server was started.", noneNow},
 	push.ReasonStore:          {MarkUndecided, "The devices of this account could not be read from the database, so nobody could be told.", "Look at the server's log and its database."},
+	push.ReasonDeferred:       {MarkUndecided, "The devices of this account cannot be read from the database yet; who is told is decided when they can.", "Look at the server's log and its database."},
 
 	push.ReasonNotRung:       {MarkUnaware, "The call is over, and {device} had not been told of it or was told already that it is over.", noneNow},
 	push.ReasonHistory:       {MarkMuted, "The message is an old one that was sent again, such as a room's history, so no device is notified of it.", noneNow},
@@ -101,6 +102,7 @@ var reasonWords = map[push.Reason]word{
 	push.ReasonRoomNever:     {MarkMuted, "The user switched this room off on {device}.", "The user can change that in the app."},
 	push.ReasonRoomNotListed: {MarkMuted, "{device} chose the rooms that it wants to hear of, and this is none of them.", "The user can change that in the app."},
 	push.ReasonNotMentioned:  {MarkMuted, "The room is to notify only of what mentions the user, and this does not.", "The user can change that in the room's settings."},
+	push.ReasonNoMatch:       {MarkMuted, "The app of {device} asked to hear of other messages only.", "Look at what the app is set to notify of."},
 	push.ReasonChatNever:     {MarkMuted, "The user set this chat to never notify.", "The user can change that in the chat's settings."},
 	push.ReasonNoCalls:       {MarkMuted, "{device} did not ask to be told of calls, and this server tells only those that did.", noneNow},
 
