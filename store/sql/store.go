@@ -23,7 +23,6 @@ import (
 	"log/slog"
 	mathrand "math/rand/v2"
 	"regexp"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -177,6 +176,9 @@ func (s *Store) List(ctx context.Context, account string) ([]push.Registration, 
 	return rs, nil
 }
 
+// Cached returns what List would, if it is cached: see push.Store.
+func (s *Store) Cached(account string) ([]push.Registration, bool) { return s.cache.get(account) }
+
 // read reads an account past the cache, which learns of it.
 func (s *Store) read(ctx context.Context, account string) (rs []push.Registration, err error) {
 	s.queries.Add(1)
@@ -308,7 +310,7 @@ func (s *Store) Enable(ctx context.Context, r push.Registration, limit int) (bef
 		}
 		before = s.readable(records)
 		stored, write, evicted := push.Enroll(before, r, limit)
-		if write && !slices.Contains(evicted, r.Key) {
+		if write {
 			record, err := s.record(&stored)
 			if err != nil {
 				return err
