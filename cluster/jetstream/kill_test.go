@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/cluster/jetstream/internal/partition"
 )
 
 // load sends messages to phones without a session from several goroutines, at random processes, until stopped.
@@ -109,6 +110,24 @@ func (l *load) end(t *testing.T) {
 	}
 	t.Logf("events %d, accepted %d, publishes %d, stanzas twice %d (publishes sent again %d), lost %d; takeovers %d, longest %v",
 		l.n.Load(), accepted, l.f.publishes, twice, l.f.resent, lost, len(l.f.took), worst)
+	if lost > 0 {
+		for a, want := range l.accepted {
+			if got := l.f.told[a]; got < want {
+				t.Logf("%s of partition %d: %d accepted, %d told", a, partition.Of(a, l.f.procs[0].cfg.Partitions), want, got)
+			}
+		}
+		for _, p := range l.f.procs {
+			st, err := p.status()
+			if err != nil {
+				continue
+			}
+			for _, ps := range st.Partitions {
+				if ps.Owned || ps.Phase != "idle" || ps.Err != "" {
+					t.Logf("%s %+v", p.cfg.Name, ps)
+				}
+			}
+		}
+	}
 	assert.Zero(t, lost, "lost")
 	if l.f.resent == 0 {
 		assert.Zero(t, twice, "published twice though nothing was in flight when an owner ended")

@@ -25,6 +25,7 @@ type lane struct {
 	entry     *partition.Entry
 	waiting   map[place]*call // those whose event is in the log, and whose Decision is not known yet
 	tries     int             // failed ones since the log has answered last
+	since     time.Time       // of the first of them
 	abandoned bool            // the batch that is on its way is not to be sent again
 
 	// The owner is touched by one goroutine at a time: the one that does the tasks.
@@ -195,7 +196,7 @@ func (l *lane) sessionsOf(account string) []push.SessionRestored {
 func (l *lane) troubled() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.tries > 0 && time.Since(l.since) > electTime
+	return l.entry.Flight() != nil && l.tries > 0 && time.Since(l.since) > electTime
 }
 
 // electTime is how long the servers of NATS may take to elect a leader, at most.

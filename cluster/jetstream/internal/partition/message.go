@@ -117,7 +117,7 @@ var events = func() map[string]reflect.Type {
 	for _, ev := range []push.Event{
 		push.SessionOpen{}, push.SessionClose{}, push.PushEnable{}, push.PushDisable{}, push.AckDelayed{}, push.HibernationStart{}, push.StanzaQueued{},
 		Alone{}, push.HibernationEnd{}, push.ArchiveAdded{}, push.Offline{}, push.Groupchat{}, push.Ping{}, push.AffiliationNone{}, push.AccountRemoved{},
-		push.SessionRestored{}, push.Acknowledged{},
+		push.SessionRestored{}, push.Acknowledged{}, push.ChatChanged{}, push.Displayed{}, push.SessionActive{}, push.SessionPresence{},
 	} {
 		m[ev.Name()] = ev
 	}
