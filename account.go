@@ -564,7 +564,7 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 			continue
 		}
 		if !v.Notify {
-			v.Notify, v.Rule, v.Reason, v.Detail, v.Class = true, rule, reason, detail, ClassPlain
+			v.Notify, v.Rule, v.Reason, v.Detail, v.Class, v.Match = true, rule, reason, detail, ClassPlain, q.match
 		}
 		if w == nil {
 			w = r.pace.open(from)
@@ -630,6 +630,7 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 
 // ask makes q the question about a stanza.
 func (q *question) ask(st *Stanza) {
+	q.match = 0
 	q.class, q.held, q.history, q.noStore = st.Class, st.Held, st.History, st.NoStore
 	q.seen, q.ends, q.rung, q.detail = false, false, false, ""
 	q.grace = q.policy.Grace

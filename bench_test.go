@@ -104,6 +104,56 @@ func BenchmarkWho(b *testing.B) {
 	})
 }
 
+// BenchmarkWhoWishes is one decision about a room's message for three registrations. With wishes=filters their clients have muted ten contacts and listed
+// twenty rooms, of which this one is for mentions; with chat=true the host has told the user's nickname and settings too.
+func BenchmarkWhoWishes(b *testing.B) {
+	const room = "verona@rooms.example.net"
+	w := &Wishes{Groupchat: true}
+	for i := range 10 {
+		w.Muted = append(w.Muted, fmt.Sprintf("contact%d@example.net", i))
+	}
+	for i := range 19 {
+		w.Rooms = append(w.Rooms, RoomWish{Room: fmt.Sprintf("room%02d@rooms.example.net", i), Allow: RoomAlways})
+	}
+	w.Rooms = append(w.Rooms, RoomWish{Room: room, Allow: RoomMentioned, Nick: "juliet"})
+	st := Stanza{
+		ID: "m1", From: room + "/romeo", To: juliet, Type: MessageGroupchat, Content: ContentText, Class: ClassImportant,
+		Body: "But soft, what light through yonder window breaks? It is the east, and somebody is the sun.",
+	}
+	info := &ChatInfo{Nick: "juliet", Public: FactYes, Settings: []ChatSetting{{Notify: NotifyOnMention}}}
+	for _, c := range []struct {
+		name   string
+		wishes *Wishes
+		info   *ChatInfo
+		want   Reason
+	}{
+		{"wishes=none/chat=false", nil, nil, ReasonSeen},
+		{"wishes=filters/chat=false", w, nil, ReasonNotMentioned},
+		{"wishes=none/chat=true", nil, info, ReasonNotMentioned},
+		{"wishes=filters/chat=true", w, info, ReasonNotMentioned},
+	} {
+		b.Run("registrations=3/"+c.name, func(b *testing.B) {
+			rs := registered("n1", "n2", "n3")
+			for i := range rs {
+				rs[i].Wishes = c.wishes
+			}
+			a := NewAccount(juliet, nil, rs)
+			var d Decision
+			st := st
+			st.Info = c.info
+			var ev Event = Groupchat{juliet, st}
+			a.Handle(ev, Facts{Now: newYear}, &d)
+			b.ReportAllocs()
+			for b.Loop() {
+				a.Handle(ev, Facts{Now: newYear}, &d)
+			}
+			if d.Notifies() || d.Verdicts[2].Reason != c.want {
+				b.Fatal(d.Verdicts)
+			}
+		})
+	}
+}
+
 const message500 = `<message from="romeo@montague.example/orchard" to="juliet@capulet.example" type="chat" id="ef5a5a3c-4b5e-4c1b" xml:lang="en">` +
 	`<body>BODY</body><origin-id xmlns="urn:xmpp:sid:0" id="ef5a5a3c-4b5e-4c1b"/><request xmlns="urn:xmpp:receipts"/>` +
 	`<markable xmlns="urn:xmpp:chat-markers:0"/><active xmlns="http://jabber.org/protocol/chatstates"/></message>`

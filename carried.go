@@ -41,10 +41,12 @@ func (p *part) carry(r *registration, q *question, st *Stanza, hash uint64, now 
 	case w == nil:
 		return
 	case w.Push2 != nil:
-		if q.match == nil || q.match.Send == nil {
+		if q.match == 0 || q.match > len(w.Push2.Matches) {
 			return
 		}
-		c.Send = q.match.Send
+		if c.Send = w.Push2.Matches[q.match-1].Send; c.Send == nil {
+			return
+		}
 	case w.Encryption == nil || st.Class < ClassImportant:
 		return
 	default:

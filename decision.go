@@ -28,6 +28,9 @@ type Verdict struct {
 	Reason Reason
 	// Detail is the text that the host's hook gave for its veto or, with a yes, what the host could not answer that might have made it a no.
 	Detail string
+	// Match says, for a registration of Push 2.0 that is notified, which of its matches the first of the stanzas has met: their number from 1. Its
+	// Send is how much the notification says of the stanza. 0: it is not of Push 2.0, or not notified of a stanza.
+	Match int
 	// Class is the highest class among the stanzas that the registration is notified of, or, if it is not notified, of the event.
 	Class Class
 	// Stanzas are the IDs of the stanzas that it is notified of. Count is their number, with those that have no ID.
@@ -104,6 +107,17 @@ func (d *Decision) reset(account string) {
 // Reset empties e, to be used again.
 func (e *Effects) Reset() {
 	e.Changes, e.Advice, e.Drops = e.Changes[:0], e.Advice[:0], e.Drops[:0]
+}
+
+// Reached is the number of registrations that are notified of the event, or were notified of its stanzas before. If it is 0 for a call, and
+// no session is connected either, the call rings nowhere: the host may tell the caller.
+func (d *Decision) Reached() (n int) {
+	for i := range d.Verdicts {
+		if v := &d.Verdicts[i]; v.Notify || v.Reason == ReasonSeen {
+			n++
+		}
+	}
+	return n
 }
 
 // Notifies tells whether anybody is notified.

@@ -49,6 +49,9 @@ func (n *Notification) writeSummary(w *tokenList) {
 	if n.Unread > 0 || n.TellZero {
 		w.field("message-count", "", strconv.Itoa(n.Unread))
 	}
+	if n.Pending > 0 {
+		w.field("pending-subscription-count", "", strconv.Itoa(n.Pending))
+	}
 	if n.Sender != "" {
 		w.field("last-message-sender", "", n.Sender)
 	}

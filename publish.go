@@ -20,6 +20,8 @@ type Notification struct {
 	Unread int
 	// TellZero: the number is to be told even if it is 0, since the user has read elsewhere what the device was notified of.
 	TellZero bool
+	// Pending is the pending-subscription-count of the summary form, as the host counts it. Zero leaves the field out.
+	Pending int
 	// Sender and Body are those of the newest stanza, if the policy includes them. Body may be the policy's StandIn.
 	Sender, Body string
 	// Options are the registration's publish options, which must not be changed.
@@ -430,6 +432,11 @@ func (n *Notification) appendSummary(dst []byte) []byte {
 	if n.Unread > 0 || n.TellZero {
 		dst = append(dst, `<field var="message-count"><value>`...)
 		dst = strconv.AppendInt(dst, int64(n.Unread), 10)
+		dst = append(dst, `</value></field>`...)
+	}
+	if n.Pending > 0 {
+		dst = append(dst, `<field var="pending-subscription-count"><value>`...)
+		dst = strconv.AppendInt(dst, int64(n.Pending), 10)
 		dst = append(dst, `</value></field>`...)
 	}
 	if n.Sender != "" {

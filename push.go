@@ -79,6 +79,13 @@ type UnreadCounter interface {
 	Unread(ctx context.Context, account string) (int, error)
 }
 
+// SubscriptionCounter knows how many subscription requests of an account are not answered. Optional: without it notifications do not say.
+type SubscriptionCounter interface {
+	// PendingSubscriptions returns the number for the summary form's pending-subscription-count. It is asked before each publish; if it fails, the field
+	// is left out.
+	PendingSubscriptions(ctx context.Context, account string) (int, error)
+}
+
 // Liveness knows the sessions on other nodes of a cluster. Optional.
 type Liveness interface {
 	// Elsewhere returns the account's registrations that are bound to a session on another node. If it fails, the decision is made without.
@@ -128,8 +135,12 @@ type Config struct {
 	// Optional abilities of the host; nil means that it has not got them.
 	Resumption Resumption
 	Unread     UnreadCounter
-	Liveness   Liveness
-	Veto       Vetoer
+	// Subscriptions counts requests for subscription. Contacts and Chats answer what only the host knows of senders and rooms.
+	Subscriptions SubscriptionCounter
+	Contacts      Contacts
+	Chats         Chats
+	Liveness      Liveness
+	Veto          Vetoer
 
 	// Logger gets one record a decision at level debug, and one an outcome: debug for success, info for errors, warn for a registration that
 	// is disabled and a store that fails. Nil means none.

@@ -570,3 +570,91 @@ func TestPush2Outcomes(t *testing.T) {
 	require.Len(t, e.Changes, 1)
 	assert.Equal(t, push.ChangeDisabled, e.Changes[0].Kind)
 }
+
+// TestPush2EndToEnd goes from the enable that Borogove sends to the text on the device, through a hibernated session, a call, and an archive.
+func TestPush2EndToEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const account = "juliet@example.com"
+		k := newWebKeys(t)
+		published := make(chan push2Message, 100)
+		router := &push.Router{Host: "example.com"}
+		router.Send = func(_ context.Context, _ string, stanza []byte) error {
+			var m push2Message
+			if err := xml.Unmarshal(stanza, &m); err != nil {
+				t.Error(err)
+			}
+			for _, readable := range []string{"romeo", "light", "secret thread"} {
+				assert.NotContains(t, string(stanza), readable)
+			}
+			published <- m
+			return nil
+		}
+		e, err := push.New(push.Config{Host: "example.com", Publisher: router, Policy: push.Policy{Contact: "mailto:ops@example.com"}})
+		require.NoError(t, err)
+		session := push.SessionID{Account: account, ID: "s1"}
+		handle := func(ev push.Event) push.Decision {
+			d, err := e.Handle(t.Context(), ev)
+			require.NoError(t, err)
+			return d
+		}
+		handle(push.SessionOpen{Session: session, JID: account + "/phone"})
+		q, err := push.ParseRequest(session, []byte(set(`<enable xmlns='urn:xmpp:push2:0'><service>push.example.net</service><client>c1</client><match profile='urn:xmpp:push2:match:important'>`+
+			`<send xmlns='urn:xmpp:push2:send:sce+rfc8291+rfc8292:0'><ua-public>`+b64(k.public)+`</ua-public><auth-secret>`+b64(k.auth)+`</auth-secret>`+
+			`<jwt-alg>ES256</jwt-alg><jwt-key>`+b64(k.signer)+`</jwt-key><jwt-claim name='aud'>https://push.example.net</jwt-claim></send></match></enable>`)))
+		require.NoError(t, err)
+		require.Nil(t, q.Answer(t.Context(), e).Refusal)
+		said := func(id, body string) push.Stanza {
+			data := `<message from='romeo@example.net/orchard' to='juliet@example.com' type='chat' id='o-` + id + `'><body>` + body + `</body><thread>secret thread</thread></message>`
+			st, err := push.ParseStanza(id, []byte(data))
+			require.NoError(t, err)
+			st.XML, st.Archived = data, true
+			return st
+		}
+		read := func() sceMessage {
+			m := <-published
+			assert.Equal(t, "c1", m.Notification.Client)
+			require.NotNil(t, m.Notification.Encrypted)
+			require.NotNil(t, m.Notification.JWT)
+			return sceStanza(t, k.open(t, m.Notification.Encrypted.Payload))
+		}
+		// Three messages in the queue of a connection that was lost are three messages on the device.
+		state, err := push.ParseStanza("x", []byte(`<message from='romeo@example.net/orchard'><active xmlns='http://jabber.org/protocol/chatstates'/></message>`))
+		require.NoError(t, err)
+		d := handle(push.HibernationStart{Session: session, Stanzas: []push.Stanza{said("a1", "what light"), state, said("a2", "through yonder"), said("a3", "window breaks")}})
+		require.Len(t, d.Verdicts, 1)
+		assert.Equal(t, 1, d.Verdicts[0].Match)
+		assert.Equal(t, []string{"a1", "a2", "a3"}, d.Verdicts[0].Stanzas, "a chat state is not important")
+		for _, want := range []string{"what light", "through yonder", "window breaks"} {
+			st := read()
+			assert.Equal(t, want, st.Body)
+			assert.Equal(t, "secret thread", st.Thread)
+			require.Len(t, st.StanzaID, 1)
+		}
+		time.Sleep(time.Minute)
+		assert.Empty(t, published, "each once")
+
+		// What was read meanwhile, or withdrawn, does not go along any more.
+		handle(push.StanzaQueued{Session: session, Stanza: said("a4", "it is the east")})
+		assert.Equal(t, "it is the east", read().Body)
+		time.Sleep(100 * time.Millisecond)
+		handle(push.StanzaQueued{Session: session, Stanza: said("a5", "hush")}) // waits for the end of the publish
+		handle(push.Acknowledged{Session: session, IDs: []string{"a5"}})
+		time.Sleep(time.Minute)
+		assert.Empty(t, published)
+
+		// A call: the stanza itself, and a mark that it is one.
+		call := `<message from='romeo@example.net/orchard' to='juliet@example.com' type='chat'><propose xmlns='urn:xmpp:jingle-message:0' id='ring'/></message>`
+		st, err := push.ParseStanza("c1", []byte(call))
+		require.NoError(t, err)
+		st.XML = call
+		handle(push.ArchiveAdded{Account: account, Stanza: st})
+		m := <-published
+		assert.NotNil(t, m.Notification.VoIP)
+		assert.Equal(t, "high", m.Notification.Priority)
+		ring := sceStanza(t, k.open(t, m.Notification.Encrypted.Payload))
+		assert.NotNil(t, ring.Propose)
+		require.Len(t, ring.StanzaID, 1)
+		assert.Equal(t, "c1", ring.StanzaID[0].ID)
+		require.NoError(t, e.Close(t.Context()))
+	})
+}

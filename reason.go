@@ -91,6 +91,7 @@ const (
 	ReasonRoomNever      // tigase:push:filter:groupchat:0: the client said never
 	ReasonRoomNotListed  // tigase:push:filter:groupchat:0: the client named its rooms, and this is none of them
 	ReasonNotMentioned   // the room notifies of mentions only
+	ReasonNoMatch        // Push 2.0: no match covers it
 	ReasonChatNever      // XEP-0492: the user said never
 	ReasonNoCalls        // Policy.AskedCallsOnly, and the client did not ask for calls
 
@@ -163,6 +164,7 @@ var reasons = [...]struct{ token, sentence string }{
 	ReasonRoomNever:      {"room-never", "room does not notify by the client's choice"},
 	ReasonRoomNotListed:  {"room-not-listed", "room is not among those that the client chose"},
 	ReasonNotMentioned:   {"not-mentioned", "user is not mentioned"},
+	ReasonNoMatch:        {"no-match", "not among what the client asked for"},
 	ReasonChatNever:      {"chat-never", "chat does not notify by the user's setting"},
 	ReasonNoCalls:        {"no-calls", "client did not ask for calls"},
 	ReasonTooOld:         {"too-old", "too old"},

@@ -39,8 +39,8 @@ type question struct {
 	// hibernated; it was notified of this stanza before.
 	disabled, live, hibernated, seen bool
 
-	// match is the one of Push 2.0 that the stanza has met, or nil.
-	match *Match
+	// match is the number of the match of Push 2.0 that lets the stanza through, from 1, or 0.
+	match int
 
 	// lead: it is the first question about the event.
 	lead bool
@@ -88,6 +88,7 @@ func decide(q *question, st *Stanza, s *said) (Rule, Reason) {
 		if !q.rung {
 			return RuleCallEnd, ReasonNotRung
 		}
+		q.match = q.wishes.anyMatch()
 		return RuleCallEnd, ReasonCallEnded
 	}
 	// R16. What was said before is no news: a room's history, an archive's answer. The client asked for it.
@@ -102,7 +103,12 @@ func decide(q *question, st *Stanza, s *said) (Rule, Reason) {
 	if q.class == ClassPlain && q.skipPlain && q.event != onPing {
 		return rule, ReasonPlain
 	}
-	// R17. What the user and the client asked for.
+	// R17. What the client asked for with Push 2.0, and what the user and the client asked for otherwise.
+	if q.wishes != nil && q.wishes.Push2 != nil && st != nil && q.event != onPing {
+		if rule, reason := matching(q, st, s); reason != ReasonNone {
+			return rule, reason
+		}
+	}
 	if s != nil {
 		if rule, reason := wanted(q, st, s); reason != ReasonNone {
 			return rule, reason

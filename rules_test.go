@@ -554,10 +554,13 @@ func why(detail string) string {
 	return " (" + detail + ")"
 }
 
-func (s *story) decided(a *simAccount, _ Event, d *Decision) {
+func (s *story) decided(a *simAccount, ev Event, d *Decision) {
 	if d.Reason != ReasonNone {
 		assert.Empty(s.t, d.Verdicts)
 		s.print(a.name, "nobody | %v: %v", RuleNone, d.Reason.Sentence())
+	}
+	if a, ok := ev.(ArchiveAdded); ok && a.Stanza.Class == ClassUrgent {
+		s.print(a.Account, "reached: %d", d.Reached())
 	}
 	var last Key
 	for i, v := range d.Verdicts {

@@ -146,6 +146,19 @@ func (m *Match) UnmarshalJSON(data []byte) error {
 	}
 	*m = Match(j.plainMatch)
 	m.Grace = time.Duration(max(0, min(j.Grace, MaxGrace.Seconds())) * float64(time.Second))
+	m.Filters = lastOfEach(m.Filters, func(f ChatFilter) string { return f.JID })
+	return nil
+}
+
+type plainWishes Wishes
+
+// UnmarshalJSON reads what json.Marshal made of w, or a person wrote: it puts the lists in order.
+func (w *Wishes) UnmarshalJSON(data []byte) error {
+	if err := json.Unmarshal(data, (*plainWishes)(w)); err != nil {
+		return err
+	}
+	slices.Sort(w.Muted)
+	w.Rooms = lastOfEach(w.Rooms, func(r RoomWish) string { return r.Room })
 	return nil
 }
 
@@ -159,7 +172,7 @@ const (
 	MatchImportant
 	// MatchArchived: those that are in the account's archive.
 	MatchArchived
-	// MatchArchivedWithBody: those of them that have a body, or hide one by encryption.
+	// MatchArchivedWithBody: those of them that have a body, or what stands for one: an encrypted payload, a file, an invitation.
 	MatchArchivedWithBody
 )
 

@@ -293,7 +293,7 @@ func (h *History) decided(number uint64, at time.Time, ev push.Event, d *push.De
 	l := h.add(a, isEvent, at)
 	l.number, l.event, l.reason = number, kept, d.Reason
 	if !d.Answers.None() {
-		l.answers = &push.Answers{Elsewhere: slices.Clone(d.Answers.Elsewhere), Vetoes: slices.Clone(d.Answers.Vetoes)}
+		l.answers = &push.Answers{Elsewhere: slices.Clone(d.Answers.Elsewhere), Vetoes: slices.Clone(d.Answers.Vetoes), Chats: slices.Clone(d.Answers.Chats)}
 	}
 	queue := stanzas(kept)
 	for i := range d.Verdicts {

@@ -101,6 +101,7 @@ var reasonWords = map[push.Reason]word{
 	push.ReasonRoomNever:     {MarkMuted, "The user switched this room off on {device}.", "The user can change that in the app."},
 	push.ReasonRoomNotListed: {MarkMuted, "{device} chose the rooms that it wants to hear of, and this is none of them.", "The user can change that in the app."},
 	push.ReasonNotMentioned:  {MarkMuted, "The room is to notify only of what mentions the user, and this does not.", "The user can change that in the room's settings."},
+	push.ReasonNoMatch:       {MarkMuted, "The app of {device} asked to hear of other messages only.", "Look at what the app is set to notify of."},
 	push.ReasonChatNever:     {MarkMuted, "The user set this chat to never notify.", "The user can change that in the chat's settings."},
 	push.ReasonNoCalls:       {MarkMuted, "{device} did not ask to be told of calls, and this server tells only those that did.", noneNow},
 

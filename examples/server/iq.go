@@ -33,7 +33,7 @@ func (x *session) iq(iq *element.Element) *element.Element {
 	}
 	own := iq.Get("to") == "" || iq.Get("to") == x.acct.jid
 	switch name := payload.Name; {
-	case name.Space == push.NS:
+	case name.Space == push.NS, name.Space == push.NSPush2:
 		return s.push.request(x, iq)
 	case name.Space == nsRoster && own:
 		return x.rosterIQ(iq)
@@ -50,9 +50,9 @@ func (x *session) iq(iq *element.Element) *element.Element {
 		x.acct.mu.Unlock()
 		return element.Result(iq)
 	case name.Space == nsDiscoInfo && own && typ == "get":
-		return info(iq, [][2]string{{"account", "registered"}, {"pubsub", "pep"}}, nsDiscoInfo, push.NS, nsMAM, nsStanID,
+		return info(iq, [][2]string{{"account", "registered"}, {"pubsub", "pep"}}, append(offer.Features(), nsDiscoInfo, nsMAM, nsStanID,
 			nsPubsub+"#publish", nsPubsub+"#publish-options", nsPubsub+"#persistent-items", nsPubsub+"#multi-items", nsPubsub+"#auto-create",
-			nsPubsub+"#retrieve-items", nsPubsub+"#retract-items", nsPubsub+"#delete-nodes", nsPubsub+"#purge-nodes", nsPubsub+"#config-node-max")
+			nsPubsub+"#retrieve-items", nsPubsub+"#retract-items", nsPubsub+"#delete-nodes", nsPubsub+"#purge-nodes", nsPubsub+"#config-node-max")...)
 	case name.Space == nsLegacy && typ == "set":
 		return element.Result(iq)
 	}
@@ -69,6 +69,9 @@ func (s *Server) serveAccount(a *account, iq *element.Element) *element.Element 
 
 // serve answers a stanza that is addressed to the server, whoever sent it.
 func (s *Server) serve(st *element.Element) *element.Element {
+	if st.Name.Local == "message" && st.Get("type") == "error" {
+		s.push.reply(st) // Push 2.0
+	}
 	if st.Name.Local != "iq" {
 		return nil
 	}

@@ -15,7 +15,7 @@ import (
 //
 //  1. Make an Engine (newPushHost). It needs a way to send IQ stanzas: here a push.Router, which is given the server's way to route a stanza.
 //  2. Give it the stanzas that are for it: enable and disable from clients (request), replies from push services (reply), and revocations (notice).
-//     Announce the feature push.NS for accounts (see iq.go).
+//     Announce the features of offer for accounts (see iq.go).
 //  3. Raise an event wherever one of these happens: opened, restored, closed, ackDelayed, acknowledged,
 //     hibernated, queued, resumed, archived, offline, groupchat. They are
 //     called from account.go, sm.go, archive.go and route.go, in the account's lock, so that they come in their order.
@@ -80,7 +80,10 @@ func (p *pushHost) send(_ context.Context, _ string, iq []byte) error {
 	return nil
 }
 
-// reply takes IQ results and errors that are addressed to the server. It ignores those that answer no publish.
+// offer is what clients are offered besides XEP-0357, and so what accounts announce.
+var offer = push.Offer{Push2: true, Archive: true, Content: true}
+
+// reply takes IQ results and errors, and messages that are errors, that are addressed to the server. It ignores those that answer no publish.
 func (p *pushHost) reply(iq *element.Element) {
 	if _, err := p.router.HandleReply(iq.AppendAlone(nil)); err != nil {
 		p.srv.log.Warn("unusable reply", "from", iq.Get("from"), "err", err)
@@ -282,7 +285,9 @@ func (m *message) stanza() push.Stanza {
 	if m.described.ID == "" {
 		m.described = describe(m.id, m.el)
 	}
-	return m.described
+	st := m.described
+	st.XML = string(m.el.AppendAlone(nil)) // for who may have it, encrypted; not kept with what waits here
+	return st
 }
 
 func describe(id string, el *element.Element) push.Stanza {

@@ -3,6 +3,7 @@ package jackal
 import (
 	"encoding/xml"
 	"io"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -157,7 +158,7 @@ func FuzzStanza(f *testing.F) {
 			return
 		}
 		got := toStanza("", "id", e)
-		if want != got {
+		if !reflect.DeepEqual(want, got) {
 			t.Errorf("%q:\nwant %+v\n got %+v", text, want, got)
 		}
 	})

@@ -5,12 +5,17 @@
 //	m.Watch(engine)
 //	prometheus.MustRegister(m)
 //
+// Labels are tokens, such as reason="already-notified"; push_reason_info has the sentence of each. Optional: WatchRegistrations, WatchRecorder and
+// WatchHistory.
+//
 // No label holds an account, a node or anything else whose number strangers decide about; see [Config.Services] for push services. The folder
 // has alerting rules (alerts.yml) and a dashboard for Grafana (dashboard.json) that go with it.
 package pushprometheus
 
 import (
+	"context"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,6 +23,8 @@ import (
 
 	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/metrics"
+	"github.com/xmpp-push/push/pushhttp"
+	"github.com/xmpp-push/push/trace"
 )
 
 // Config says how to name push services. The zero Config is good.
@@ -33,7 +40,11 @@ type Config struct {
 // Metrics is a [prometheus.Collector] that observes an Engine.
 type Metrics struct {
 	services metrics.Services
+	waits    metrics.Waiting
 	engine   atomic.Pointer[Engine]
+	counts   counts
+	recorder atomic.Pointer[Recorder]
+	history  atomic.Pointer[History]
 
 	events    *prometheus.CounterVec
 	decisions *prometheus.CounterVec
@@ -41,11 +52,15 @@ type Metrics struct {
 	replies   *prometheus.CounterVec
 	took      *prometheus.HistogramVec
 	deciding  prometheus.Histogram
+	latency   *prometheus.HistogramVec
 	changes   *prometheus.CounterVec
 	drops     *prometheus.CounterVec
 	collected []prometheus.Collector
 
-	inFlight, waiting, broken *prometheus.Desc
+	inFlight, waiting, broken, oldest    *prometheus.Desc
+	registrations, counted               *prometheus.Desc
+	recorded, recording                  *prometheus.Desc
+	historySeconds, historyLines, reason *prometheus.Desc
 
 	// byEvent and byVerdict save looking up labels on the Engine's path.
 	byEvent   map[string]prometheus.Counter
@@ -88,18 +103,27 @@ func New(cfg Config) *Metrics {
 		Namespace: cfg.Namespace, Name: "decision_seconds", Help: "How long it took to decide an event, without the store.",
 		Buckets: []float64{1e-6, 2.5e-6, 5e-6, 1e-5, 1e-4, 1e-3, 1e-2},
 	})
-	m.collected = append(m.collected, m.took, m.deciding)
-	gauge := func(name, help string) *prometheus.Desc {
-		return prometheus.NewDesc(prometheus.BuildFQName(cfg.Namespace, "", name), help, []string{"service"}, nil)
+	m.latency = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace: cfg.Namespace, Name: "delivery_seconds", Help: "Time from the event that a notification came from to its acceptance by the push service, waits and retries included.",
+		Buckets: []float64{.01, .05, .1, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 43200},
+	}, []string{"service", "class"})
+	m.collected = append(m.collected, m.took, m.deciding, m.latency)
+	gauge := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(prometheus.BuildFQName(cfg.Namespace, "", name), help, labels, nil)
 	}
-	m.inFlight = gauge("service_in_flight", "Publishes that wait for a reply.")
-	m.waiting = gauge("service_waiting", "Registrations that wait to be published to.")
-	m.broken = gauge("service_broken", "How many services under this name do not answer and are probed.")
-	for _, ev := range []push.Event{
-		push.SessionOpen{}, push.SessionClose{}, push.PushEnable{}, push.PushDisable{}, push.AckDelayed{}, push.HibernationStart{}, push.StanzaQueued{},
-		push.HibernationEnd{}, push.ArchiveAdded{}, push.Offline{}, push.Groupchat{}, push.Ping{}, push.AffiliationNone{}, push.AccountRemoved{},
-	} {
-		m.byEvent[ev.Name()] = m.events.WithLabelValues(ev.Name())
+	m.inFlight = gauge("service_in_flight", "Publishes that wait for a reply.", "service")
+	m.waiting = gauge("service_waiting", "Registrations that wait to be published to.", "service")
+	m.broken = gauge("service_broken", "How many services under this name do not answer and are probed.", "service")
+	m.oldest = gauge("service_oldest_waiting_seconds", "Age of the oldest notification that was not accepted yet; 0 if none waits.", "service")
+	m.registrations = gauge("registrations", "Registrations in the store by state: enabled, untried (no success yet), failing (errors lately), disabled.", "state")
+	m.counted = gauge("registrations_counted_timestamp_seconds", "When the registrations were counted.")
+	m.recorded = gauge("recorder_lines_total", "Lines of the recording by what became of them: written, lost, unreadable.", "result")
+	m.recording = gauge("recorder_failing", "Whether the recording cannot be written at present.")
+	m.historySeconds = gauge("history_reach_seconds", "How far back the inspector's history reaches.")
+	m.historyLines = gauge("history_lines", "Lines in the inspector's history.")
+	m.reason = gauge("reason_info", "The sentence of each reason, by its token.", "reason", "text")
+	for _, name := range metrics.Events {
+		m.byEvent[name] = m.events.WithLabelValues(name)
 	}
 	// Series that are there from the start can be alerted on from the start.
 	m.changes.WithLabelValues(string(push.ChangeDisabled), push.ReasonErrors.String())
@@ -117,7 +141,7 @@ func (m *Metrics) Watch(e Engine) { m.engine.Store(&e) }
 // Observer returns what has to be told of the Engine's doings.
 func (m *Metrics) Observer() *push.Observer {
 	return &push.Observer{
-		Decided: func(_ uint64, _ time.Time, ev push.Event, d *push.Decision, took time.Duration) {
+		Decided: func(_ uint64, at time.Time, ev push.Event, d *push.Decision, took time.Duration) {
 			if c := m.byEvent[ev.Name()]; c != nil {
 				c.Inc()
 			}
@@ -132,12 +156,17 @@ func (m *Metrics) Observer() *push.Observer {
 				m.verdict(false, push.RuleNone, d.Reason).Inc()
 			}
 			m.effects(&d.Effects)
+			m.waits.Decided(at, d)
 		},
-		Affected: func(_ string, _ time.Time, e *push.Effects) { m.effects(e) },
+		Affected: func(account string, _ time.Time, e *push.Effects) {
+			m.effects(e)
+			m.waits.Affected(account, e)
+		},
 		Sent: func(_ time.Time, n *push.Notification) {
+			m.waits.Sent(n)
 			m.publishes.WithLabelValues(m.services.Name(n.Service), n.Class.String()).Inc()
 		},
-		Replied: func(_ time.Time, n *push.Notification, reply push.Reply, res push.Result, took time.Duration) {
+		Replied: func(at time.Time, n *push.Notification, reply push.Reply, res push.Result, took time.Duration) {
 			if res.Outcome == push.OutcomeAccepted {
 				m.services.Accepted(n.Service)
 			}
@@ -145,6 +174,9 @@ func (m *Metrics) Observer() *push.Observer {
 			m.replies.WithLabelValues(name, res.Outcome.String()).Inc()
 			if !reply.Missing && reply.Vetoed == "" {
 				m.took.WithLabelValues(name).Observe(took.Seconds())
+			}
+			if late, ok := m.waits.Replied(at, n, res); ok {
+				m.latency.WithLabelValues(name, n.Class.String()).Observe(late.Seconds())
 			}
 		},
 	}
@@ -184,9 +216,11 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, c := range m.collected {
 		c.Describe(ch)
 	}
-	ch <- m.inFlight
-	ch <- m.waiting
-	ch <- m.broken
+	for _, d := range []*prometheus.Desc{
+		m.inFlight, m.waiting, m.broken, m.oldest, m.registrations, m.counted, m.recorded, m.recording, m.historySeconds, m.historyLines, m.reason,
+	} {
+		ch <- d
+	}
 }
 
 // Collect implements [prometheus.Collector].
@@ -194,11 +228,42 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	for _, c := range m.collected {
 		c.Collect(ch)
 	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	for _, r := range metrics.Reasons() {
+		gauge(m.reason, 1, r.String(), r.Sentence())
+	}
+	if r := m.recorder.Load(); r != nil {
+		st := (*r).Stats()
+		for result, n := range map[string]uint64{"written": st.Lines, "lost": st.Dropped, "unreadable": st.Unreadable} {
+			ch <- prometheus.MustNewConstMetric(m.recorded, prometheus.CounterValue, float64(n), result)
+		}
+		gauge(m.recording, truth(st.Failing))
+	}
+	if h := m.history.Load(); h != nil {
+		reach := (*h).Reach()
+		age := 0.0
+		if !reach.Since.IsZero() {
+			age = time.Since(reach.Since).Seconds()
+		}
+		gauge(m.historySeconds, age)
+		gauge(m.historyLines, float64(reach.Lines))
+	}
+	if c, at, ok := m.counts.get(); ok {
+		for state, n := range map[string]int{"enabled": c.Enabled, "untried": c.Untried, "failing": c.Failing, "disabled": c.Disabled} {
+			gauge(m.registrations, float64(n), state)
+		}
+		gauge(m.counted, float64(at.Unix()))
+	}
 	e := m.engine.Load()
 	if e == nil {
 		return
 	}
-	type sum struct{ inFlight, waiting, broken int }
+	type sum struct {
+		inFlight, waiting, broken int
+		oldest                    time.Time
+	}
 	sums := make(map[string]sum)
 	for _, l := range m.services.Listed {
 		sums[l] = sum{}
@@ -213,10 +278,92 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		}
 		sums[name] = n
 	}
+	for service, at := range m.waits.ByService() {
+		name := m.services.Name(service)
+		n := sums[name]
+		if n.oldest.IsZero() || at.Before(n.oldest) {
+			n.oldest = at
+		}
+		sums[name] = n
+	}
 	for name, n := range sums {
 		name = strings.ToValidUTF8(name, "\uFFFD")
-		ch <- prometheus.MustNewConstMetric(m.inFlight, prometheus.GaugeValue, float64(n.inFlight), name)
-		ch <- prometheus.MustNewConstMetric(m.waiting, prometheus.GaugeValue, float64(n.waiting), name)
-		ch <- prometheus.MustNewConstMetric(m.broken, prometheus.GaugeValue, float64(n.broken), name)
+		gauge(m.inFlight, float64(n.inFlight), name)
+		gauge(m.waiting, float64(n.waiting), name)
+		gauge(m.broken, float64(n.broken), name)
+		age := 0.0
+		if !n.oldest.IsZero() {
+			age = max(time.Since(n.oldest).Seconds(), 0)
+		}
+		gauge(m.oldest, age, name)
 	}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// Registrations counts the registrations of a store by state; push.MemoryStore and store/sql do.
+type Registrations interface {
+	Count(ctx context.Context) (push.RegistrationCounts, error)
+}
+
+// WatchRegistrations has the registrations of a store counted, at most once a minute and never in the way of a scrape: the first has none yet, and
+// if counting fails the last count stays, with its time.
+func (m *Metrics) WatchRegistrations(r Registrations) { m.counts.source.Store(&r) }
+
+// Recorder is what [trace.Recorder] tells of its losses.
+type Recorder interface {
+	Stats() trace.RecorderStats
+}
+
+// WatchRecorder has a recording's losses told.
+func (m *Metrics) WatchRecorder(r Recorder) { m.recorder.Store(&r) }
+
+// History is what [pushhttp.History] tells of its reach.
+type History interface {
+	Reach() pushhttp.Reach
+}
+
+// WatchHistory has the reach of the inspector's history told.
+func (m *Metrics) WatchHistory(h History) { m.history.Store(&h) }
+
+// counts are the registrations as they were counted last.
+type counts struct {
+	source atomic.Pointer[Registrations]
+	mu     sync.Mutex
+	last   push.RegistrationCounts
+	at     time.Time
+	busy   bool
+	tried  time.Time
+}
+
+const countEvery = time.Minute
+
+// get returns the last count, and begins another if it is time.
+func (c *counts) get() (push.RegistrationCounts, time.Time, bool) {
+	r := c.source.Load()
+	if r == nil {
+		return push.RegistrationCounts{}, time.Time{}, false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.busy && time.Since(c.tried) >= countEvery {
+		c.busy, c.tried = true, time.Now()
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), countEvery)
+			defer cancel()
+			n, err := (*r).Count(ctx)
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.busy = false
+			if err == nil {
+				c.last, c.at = n, time.Now()
+			}
+		}()
+	}
+	return c.last, c.at, !c.at.IsZero()
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/pushhttp"
+	"github.com/xmpp-push/push/trace"
 )
 
 const juliet = "juliet@example.com"
@@ -69,21 +70,99 @@ func TestMetrics(t *testing.T) {
 		assert.Equal(t, 1.0, get(m.drops.WithLabelValues("rejected")))
 		assert.LessOrEqual(t, testutil.CollectAndCount(m, "push_service_waiting"), 4, "the attackers share a name")
 		assert.LessOrEqual(t, testutil.CollectAndCount(m.replies), 4*7)
+		assert.Equal(t, 3, testutil.CollectAndCount(m.latency), "two services and the rest, of what was accepted")
+		require.NoError(t, testutil.GatherAndCompare(reg, strings.NewReader(`# HELP push_service_oldest_waiting_seconds Age of the oldest notification that was not accepted yet; 0 if none waits.
+# TYPE push_service_oldest_waiting_seconds gauge
+push_service_oldest_waiting_seconds{service="push.example.net"} 0
+push_service_oldest_waiting_seconds{service="attacker0.example"} 0
+push_service_oldest_waiting_seconds{service="attacker1.example"} 0
+push_service_oldest_waiting_seconds{service="other"} 0
+`), "push_service_oldest_waiting_seconds"))
 		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
+// What waits is told by its age, what is stored by its state, what was recorded by what became of it.
+func TestWhatWaitsAndWhatIsStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := New(Config{Services: []string{"push.example.net"}})
+		store := push.NewMemoryStore()
+		rec, err := trace.NewRecorder(trace.RecorderConfig{Dir: t.TempDir()})
+		require.NoError(t, err)
+		history := pushhttp.NewHistory(pushhttp.HistoryConfig{})
+		down := true
+		e, err := push.New(push.Config{
+			Host: "example.com", Store: store, Observer: push.Observers(m.Observer(), rec.Observer(), history.Observer()),
+			Publisher: push.PublisherFunc(func(context.Context, *push.Notification) error {
+				if down {
+					return &push.ReplyError{Type: "wait", Condition: "resource-constraint"}
+				}
+				return nil
+			}),
+		})
+		require.NoError(t, err)
+		m.Watch(e)
+		m.WatchRegistrations(store)
+		m.WatchRecorder(rec)
+		m.WatchHistory(history)
+		for _, ev := range []push.Event{
+			push.PushEnable{Session: push.SessionID{Account: juliet}, Key: push.Key{Service: "push.example.net", Node: "n"}},
+			push.PushEnable{Session: push.SessionID{Account: juliet}, Key: push.Key{Service: "push.example.net", Node: "unused"}},
+			push.Ping{Account: juliet, Registrations: []push.Key{{Service: "push.example.net", Node: "n"}}},
+		} {
+			_, err := e.Handle(t.Context(), ev)
+			require.NoError(t, err)
+		}
+		time.Sleep(30 * time.Second)
+		reg := prometheus.NewPedanticRegistry()
+		require.NoError(t, reg.Register(m))
+		value := func(name string, labels ...string) float64 {
+			t.Helper()
+			families, err := reg.Gather()
+			require.NoError(t, err)
+			for _, f := range families {
+				for _, s := range f.Metric {
+					match := f.GetName() == name
+					for _, l := range s.Label {
+						match = match && (len(labels) == 0 || l.GetValue() == labels[0])
+					}
+					if match {
+						return s.GetGauge().GetValue() + s.GetCounter().GetValue() + float64(s.GetHistogram().GetSampleCount())
+					}
+				}
+			}
+			return -1
+		}
+		assert.Equal(t, 30.0, value("push_service_oldest_waiting_seconds", "push.example.net"))
+		synctest.Wait() // the first scrape has the registrations counted
+		assert.Equal(t, 2.0, value("push_registrations", "untried"))
+		down = false
+		time.Sleep(10 * time.Minute)
+		value("push_registrations", "untried")
+		synctest.Wait()
+		assert.Zero(t, value("push_service_oldest_waiting_seconds", "push.example.net"))
+		assert.Equal(t, 1.0, value("push_registrations", "enabled"))
+		assert.Equal(t, 1.0, value("push_registrations", "untried"))
+		assert.Greater(t, value("push_recorder_lines_total", "written"), 3.0)
+		assert.Zero(t, value("push_recorder_lines_total", "lost"))
+		assert.Zero(t, value("push_recorder_failing"))
+		assert.InDelta(t, 630, value("push_history_reach_seconds"), 1)
+		require.NoError(t, e.Close(t.Context()))
+		require.NoError(t, rec.Close())
 	})
 }
 
 // exported are the names of all metrics, as rules and dashboards can use them.
 func exported(t *testing.T) map[string]bool {
 	names := make(map[string]bool)
-	ch := make(chan *prometheus.Desc, 100)
+	ch := make(chan *prometheus.Desc, 200)
 	New(Config{}).Describe(ch)
 	close(ch)
 	for d := range ch {
 		name := regexp.MustCompile(`fqName: "([^"]+)"`).FindStringSubmatch(d.String())[1]
 		names[name] = true
 		if strings.HasSuffix(name, "_seconds") {
-			names[name+"_bucket"] = true
+			names[name+"_bucket"], names[name+"_count"] = true, true
 		}
 	}
 	return names

@@ -12,7 +12,10 @@ import (
 	"github.com/xmpp-push/push/examples/server/internal/element"
 )
 
-const nsPubsub = "http://jabber.org/protocol/pubsub"
+const (
+	nsPubsub = "http://jabber.org/protocol/pubsub"
+	nsPush2  = "urn:xmpp:push2:0"
+)
 
 // Publish is what a push service was told.
 type Publish struct {
@@ -29,16 +32,21 @@ type PushService struct {
 	in     *element.Reader
 	done   chan struct{}
 
-	mu    sync.Mutex
-	seen  []Publish
-	next  int
-	news  chan struct{}
-	reply func(p Publish) (errorType, condition string)
+	mu   sync.Mutex
+	seen []Publish
+	next int
+	// messages are those of Push 2.0 that were not taken yet; refuse is what they are answered with, if anything.
+	messages chan *element.Element
+	refuse   [2]string
+	news     chan struct{}
+	reply    func(p Publish) (errorType, condition string)
 }
 
 // ConnectService connects a push service to a server's component port.
 func ConnectService(conn net.Conn, domain, secret string) (*PushService, error) {
-	s := &PushService{Domain: domain, conn: conn, in: element.NewReader(conn), done: make(chan struct{}), news: make(chan struct{}, 1)}
+	s := &PushService{
+		Domain: domain, conn: conn, in: element.NewReader(conn), done: make(chan struct{}), news: make(chan struct{}, 1), messages: make(chan *element.Element, 1024),
+	}
 	if err := s.shakeHands(secret); err != nil {
 		conn.Close()
 		return nil, err
@@ -75,6 +83,40 @@ func (s *PushService) Answer(reply func(p Publish) (errorType, condition string)
 	s.reply = reply
 }
 
+// Refuse sets with which error the notifications of Push 2.0 are answered from now on. An empty condition: with none, which accepts them.
+func (s *PushService) Refuse(errorType, condition string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refuse = [2]string{errorType, condition}
+}
+
+// Message returns the next notification of Push 2.0 (urn:xmpp:push2:0).
+func (s *PushService) Message(ctx context.Context) (*element.Element, error) {
+	select {
+	case m := <-s.messages:
+		return m, nil
+	case <-s.done:
+		return nil, ErrGone
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// told takes a notification of Push 2.0. One that nobody takes is forgotten when there are too many.
+func (s *PushService) told(m *element.Element) error {
+	select {
+	case s.messages <- m:
+	default:
+	}
+	s.mu.Lock()
+	refuse := s.refuse
+	s.mu.Unlock()
+	if refuse[1] == "" {
+		return nil
+	}
+	return s.Send(element.Error(m, refuse[0], refuse[1]))
+}
+
 func (s *PushService) read() {
 	defer close(s.done)
 	defer s.conn.Close()
@@ -82,6 +124,12 @@ func (s *PushService) read() {
 		iq, err := s.in.Next()
 		if err != nil {
 			return
+		}
+		if n := iq.Child(nsPush2, "notification"); iq.Name.Local == "message" && n != nil {
+			if err := s.told(iq); err != nil {
+				return
+			}
+			continue
 		}
 		pubsub := iq.Child(nsPubsub, "pubsub")
 		if iq.Name.Local != "iq" || iq.Get("type") != "set" || pubsub == nil {

@@ -113,7 +113,7 @@ func TestHibernated(t *testing.T) {
 
 func TestResumed(t *testing.T) {
 	cfg := quick()
-	cfg.Push.Policy.Delay = time.Hour
+	cfg.Push.Policy.Delay, cfg.Push.Policy.DelayImportant = time.Hour, true
 	ts, service := ready(t, cfg)
 	c := ts.login(juliet, nil)
 	c.enablePush("phone")
@@ -459,7 +459,7 @@ func TestAccountRemoved(t *testing.T) {
 // What waits goes out before the server stops.
 func TestStop(t *testing.T) {
 	cfg := quick()
-	cfg.Push.Policy.Delay = time.Hour
+	cfg.Push.Policy.Delay, cfg.Push.Policy.DelayImportant = time.Hour, true
 	ts, service := ready(t, cfg)
 	c := ts.login(juliet, nil)
 	c.enablePush("phone")
