@@ -187,6 +187,10 @@ func lacks(account string, ev Event) string {
 		if ev.Session.ID == "" {
 			return "session"
 		}
+	case SessionRestored:
+		if ev.Session.ID == "" {
+			return "session"
+		}
 	case PushEnable:
 		if ev.Service == "" {
 			return "service"
@@ -342,7 +346,7 @@ func sane(account string, rs []Registration) []Registration {
 // opens tells whether an event makes an account worth keeping that had no registration.
 func opens(ev Event) bool {
 	switch ev.(type) {
-	case SessionOpen, PushEnable:
+	case SessionOpen, SessionRestored, PushEnable:
 		return true
 	default:
 		return false
