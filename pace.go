@@ -424,7 +424,7 @@ func adopt(parts []part, s *session, policy *Policy) []part {
 	if i < 0 {
 		return parts
 	}
-	if j := slices.IndexFunc(parts, func(w part) bool { return w.from == nil }); j >= 0 {
+	if j := slices.IndexFunc(parts, func(w part) bool { return w.from == nil && !w.over }); j >= 0 {
 		parts[j].merge(&parts[i], policy)
 		return slices.Delete(parts, i, i+1)
 	}

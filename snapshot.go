@@ -447,7 +447,7 @@ func (a *Account) check() error {
 				if from[p.from] && !p.over {
 					return errors.New("two parts of one source")
 				}
-				from[p.from] = true
+				from[p.from] = from[p.from] || !p.over // the session of one that is over may be gone
 				counted += int64(p.nameless)
 				if err := p.check(); err != nil {
 					return err

@@ -70,19 +70,18 @@ func (n *Node) listen(ctx context.Context) error {
 		}
 	}
 	n.beat()
-	for {
-		w, err := n.regs.WatchAll(ctx, jetstream.IgnoreDeletes())
-		if err == nil {
-			n.watch = w
-			break
-		}
-		if !sleep(ctx, 100*time.Millisecond) {
-			return fmt.Errorf("%w: %w", ErrUnreachable, err)
-		}
+	watching, stop := context.WithCancel(n.ctx)
+	defer stop()
+	var w jetstream.KeyWatcher
+	if err := patient(ctx, func(context.Context) (err error) {
+		w, err = n.regs.WatchAll(watching, jetstream.IgnoreDeletes())
+		return err
+	}); err != nil {
+		return err
 	}
 	for known := false; !known; {
 		select {
-		case e := <-n.watch.Updates():
+		case e := <-w.Updates():
 			if e == nil {
 				known = true
 				break
@@ -92,8 +91,7 @@ func (n *Node) listen(ctx context.Context) error {
 			return fmt.Errorf("%w: %w", ErrUnreachable, ctx.Err())
 		}
 	}
-	_ = n.watch.Stop() // from here on the owners say so themselves, and wait until they are heard
-	n.watch = nil
+	_ = w.Stop() // from here on the owners say so themselves, and wait until they are heard
 	n.every(n.cfg.Lease/4, n.beat)
 	n.every(n.cfg.Lease/8, n.choose)
 	return nil

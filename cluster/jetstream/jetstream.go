@@ -98,7 +98,6 @@ type Node struct {
 	subs   []*nats.Subscription
 	work   sync.WaitGroup
 	closed atomic.Bool
-	watch  jetstream.KeyWatcher
 	counts counts
 }
 
@@ -112,6 +111,7 @@ func (n names) node(node, what string) string {
 }
 func (n names) beat() string       { return n.prefix + ".beat" }
 func (n names) owner(p int) string { return fmt.Sprintf("%s.owner.%d", n.prefix, p) }
+func (n names) hint(p int) string  { return fmt.Sprintf("%s.hint.%d", n.prefix, p) }
 func (n names) chunk(p int, id string, i int) string {
 	return fmt.Sprintf("p%d.%s.%d", p, id, i)
 }
@@ -223,10 +223,10 @@ func (n *Node) setUp(ctx context.Context) error {
 	want := func(r int) jetstream.StreamConfig {
 		return jetstream.StreamConfig{
 			Name: n.names.stream, Description: "events of push, " + fixed, Subjects: []string{n.names.prefix + ".log.>"}, Replicas: r,
-			Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew, MaxMsgSize: 8 << 20, Duplicates: time.Second,
+			Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew, MaxMsgSize: 8 << 20, Duplicates: time.Second, AllowDirect: true,
 		}
 	}
-	for try := 0; ; try++ {
+	err := patient(ctx, func(ctx context.Context) error {
 		s, err := n.js.Stream(ctx, n.names.stream)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			r := replicas
@@ -238,23 +238,17 @@ func (n *Node) setUp(ctx context.Context) error {
 				s, err = n.js.CreateStream(ctx, want(1))
 			}
 		}
-		if err == nil {
-			n.stream = s
-			break
-		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("%w: %w", ErrUnreachable, err)
-		}
-		if !sleep(ctx, 100*time.Millisecond) {
-			return fmt.Errorf("%w: %w", ErrUnreachable, err)
-		}
+		n.stream = s
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	has := n.stream.CachedInfo().Config
 	if has.Description != want(1).Description {
 		return fmt.Errorf("%w: the cluster was set up with other settings (%q, this node has %q); partitions cannot be changed later", ErrConfig, has.Description, want(1).Description)
 	}
 	replicas = has.Replicas
-	var err error
 	if n.snaps, err = n.bucket(ctx, jetstream.KeyValueConfig{Bucket: n.names.snaps, Description: "states of partitions", Replicas: replicas, History: 1}); err != nil {
 		return err
 	}
@@ -262,17 +256,28 @@ func (n *Node) setUp(ctx context.Context) error {
 	return err
 }
 
-func (n *Node) bucket(ctx context.Context, cfg jetstream.KeyValueConfig) (jetstream.KeyValue, error) {
-	for {
-		kv, err := n.js.KeyValue(ctx, cfg.Bucket)
+func (n *Node) bucket(ctx context.Context, cfg jetstream.KeyValueConfig) (kv jetstream.KeyValue, err error) {
+	err = patient(ctx, func(ctx context.Context) (err error) {
+		kv, err = n.js.KeyValue(ctx, cfg.Bucket)
 		if errors.Is(err, jetstream.ErrBucketNotFound) {
 			kv, err = n.js.CreateKeyValue(ctx, cfg)
 		}
+		return err
+	})
+	return kv, err
+}
+
+// patient tries until it succeeds or ctx ends: servers that have just started answer late, or not.
+func patient(ctx context.Context, f func(ctx context.Context) error) error {
+	for {
+		try, cancel := context.WithTimeout(ctx, appendTimeout)
+		err := f(try)
+		cancel()
 		if err == nil {
-			return kv, nil
+			return nil
 		}
 		if !sleep(ctx, 100*time.Millisecond) {
-			return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+			return fmt.Errorf("%w: %w", ErrUnreachable, err)
 		}
 	}
 }
@@ -464,9 +469,6 @@ func (n *Node) Close(ctx context.Context) error {
 	n.cancel()
 	for _, s := range n.subs {
 		_ = s.Unsubscribe()
-	}
-	if n.watch != nil {
-		_ = n.watch.Stop()
 	}
 	n.gates.stop()
 	for _, l := range n.lanes {

@@ -102,9 +102,10 @@ func (l *lane) next() {
 }
 
 const (
-	appendTimeout = 2 * time.Second
+	// appendTimeout is how long an answer of JetStream is waited for before it is asked again: while it elects a leader it does not answer.
+	appendTimeout = time.Second
 	// appendTries is how often a batch is sent before those who wait for it are told that the log does not answer.
-	appendTries = 8
+	appendTries = 16
 )
 
 // send appends a batch. l.mu is held.
@@ -113,6 +114,9 @@ func (l *lane) send(data []byte) {
 	go func() {
 		defer l.n.work.Done()
 		_, err := l.n.append(l.n.names.events(l.p), data, -1)
+		if err == nil {
+			_ = l.n.cfg.Conn.Publish(l.n.names.hint(l.p), nil)
+		}
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if err != nil && l.n.ctx.Err() == nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 
@@ -27,6 +28,7 @@ type world struct {
 	mu      sync.Mutex
 	reading context.CancelFunc
 	sub     *nats.Subscription // of questions to the owner
+	run     *uint64            // where the reading is that goes on
 }
 
 // manifest says where a snapshot is.
@@ -49,7 +51,7 @@ func (w *world) do(f func(ctx context.Context)) {
 	n.work.Add(1)
 	go func() {
 		defer n.work.Done()
-		ctx, cancel := context.WithTimeout(n.ctx, 2*appendTimeout)
+		ctx, cancel := context.WithTimeout(n.ctx, 10*appendTimeout)
 		defer cancel()
 		f(ctx)
 	}()
@@ -58,19 +60,40 @@ func (w *world) do(f func(ctx context.Context)) {
 func (w *world) Tail() {
 	l := w.lane
 	w.do(func(ctx context.Context) {
-		ctx, cancel := context.WithTimeout(ctx, appendTimeout)
-		defer cancel()
-		m, err := l.n.stream.GetLastMsgForSubject(ctx, l.n.names.records(l.p))
-		var seq uint64
-		var data []byte
-		switch {
-		case err == nil:
-			seq, data = m.Sequence, m.Data
-		case errors.Is(err, jetstream.ErrMsgNotFound):
-			err = nil
-		}
+		seq, data, err := l.n.tail(ctx, l.p)
 		l.post(func() { l.owner.Tailed(time.Now(), seq, data, err) })
 	})
+}
+
+// tail reads the newest record from the leader of the log; a replica might not have it yet.
+func (n *Node) tail(ctx context.Context, p int) (uint64, []byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
+	defer cancel()
+	ask, err := json.Marshal(map[string]any{"last_by_subj": n.names.records(p)})
+	if err != nil {
+		return 0, nil, err
+	}
+	msg, err := n.cfg.Conn.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+n.names.stream, ask)
+	if err != nil {
+		return 0, nil, err
+	}
+	var resp struct {
+		Error   *jetstream.APIError
+		Message struct {
+			Seq  uint64
+			Data []byte
+		}
+	}
+	if err := json.Unmarshal(msg.Data, &resp); err != nil {
+		return 0, nil, err
+	}
+	if resp.Error != nil {
+		if resp.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
+			return 0, nil, nil
+		}
+		return 0, nil, resp.Error
+	}
+	return resp.Message.Seq, resp.Message.Data, nil
 }
 
 func (w *world) Append(records []byte, prev uint64) {
@@ -119,7 +142,7 @@ func (n *Node) load(ctx context.Context, p int, epoch uint64) ([]byte, manifest,
 	for {
 		var m manifest
 		var rev uint64
-		e, err := n.snaps.Get(ctx, n.names.manifest(p))
+		e, err := get(ctx, n.snaps, n.names.manifest(p))
 		switch {
 		case errors.Is(err, jetstream.ErrKeyNotFound):
 		case err != nil:
@@ -146,9 +169,9 @@ func (n *Node) load(ctx context.Context, p int, epoch uint64) ([]byte, manifest,
 		}
 		data := make([]byte, 0, m.Bytes)
 		for i := range m.Chunks {
-			c, err := n.snaps.Get(ctx, n.names.chunk(p, m.ID, i))
+			c, err := get(ctx, n.snaps, n.names.chunk(p, m.ID, i))
 			for errors.Is(err, jetstream.ErrKeyNotFound) && sleep(ctx, 100*time.Millisecond) { // a replica that is late
-				c, err = n.snaps.Get(ctx, n.names.chunk(p, m.ID, i))
+				c, err = get(ctx, n.snaps, n.names.chunk(p, m.ID, i))
 			}
 			if err != nil {
 				return nil, m, 0, err
@@ -162,12 +185,21 @@ func (n *Node) load(ctx context.Context, p int, epoch uint64) ([]byte, manifest,
 	}
 }
 
+// get reads a key, and does not wait for a server that does not answer.
+func get(ctx context.Context, kv jetstream.KeyValue, key string) (jetstream.KeyValueEntry, error) {
+	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
+	defer cancel()
+	return kv.Get(ctx, key)
+}
+
 func (n *Node) putManifest(ctx context.Context, p int, m manifest, rev uint64) (uint64, error) {
 	data, err := json.Marshal(m)
 	if err != nil {
 		return 0, err
 	}
-	rev, err = n.snaps.Update(ctx, n.names.manifest(p), data, rev)
+	try, cancel := context.WithTimeout(ctx, appendTimeout)
+	defer cancel()
+	rev, err = n.snaps.Update(try, n.names.manifest(p), data, rev)
 	if wrongRevision(err) {
 		return 0, partition.ErrFenced
 	}
@@ -225,66 +257,154 @@ func (w *world) Save(snapshot []byte, keep uint64) {
 	})
 }
 
-// Read consumes the partition's part of the log.
+// Read delivers the partition's part of the log. It asks a replica for what is there, without a consumer: a consumer lives on one server, and when that dies a
+// new one waits for an election.
 func (w *world) Read(from uint64) {
 	w.Stop()
 	l := w.lane
 	n := l.n
 	ctx, cancel := context.WithCancel(n.ctx)
 	w.mu.Lock()
-	w.reading = cancel
+	w.reading, w.run = cancel, &from
 	w.mu.Unlock()
 	n.work.Add(1)
 	go func() {
 		defer n.work.Done()
 		for ctx.Err() == nil {
-			if err := n.consume(ctx, l, &from); err != nil && ctx.Err() == nil {
+			if err := n.read(ctx, l, &from); err != nil && ctx.Err() == nil {
 				n.warn("log not read", l.p, err)
-				sleep(ctx, 250*time.Millisecond)
+				sleep(ctx, 50*time.Millisecond)
 			}
 		}
 	}()
 }
 
-// consume delivers the messages from *from on until something fails.
-func (n *Node) consume(ctx context.Context, l *lane, from *uint64) error {
-	opening, cancel := context.WithTimeout(ctx, 2*appendTimeout)
-	defer cancel()
-	cons, err := n.stream.OrderedConsumer(opening, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{n.names.both(l.p)}, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: *from,
-		InactiveThreshold: 30 * time.Second, MaxResetAttempts: 1,
+const (
+	readBatch = 500
+	readBytes = 4 << 20
+	// lookAgain is after what time the log is asked though nobody has said that there is something.
+	lookAgain = 500 * time.Millisecond
+	// replicaLate is how long a replica is asked again for what is known to be in the log.
+	replicaLate = 100 * time.Millisecond
+)
+
+// read delivers messages from *from on until something fails.
+func (n *Node) read(ctx context.Context, l *lane, from *uint64) error {
+	conn := n.cfg.Conn
+	inbox := nats.NewInbox()
+	sub, err := conn.SubscribeSync(inbox + ".*")
+	if err != nil {
+		return err
+	}
+	defer sub.Unsubscribe() //nolint:errcheck
+	if err := sub.SetPendingLimits(-1, -1); err != nil {
+		return err
+	}
+	hint := make(chan struct{}, 1)
+	heard, err := conn.Subscribe(n.names.hint(l.p), func(*nats.Msg) {
+		select {
+		case hint <- struct{}{}:
+		default:
+		}
 	})
 	if err != nil {
 		return err
 	}
-	it, err := cons.Messages(jetstream.PullMaxMessages(500), jetstream.PullHeartbeat(time.Second), jetstream.PullExpiry(5*time.Second))
-	if err != nil {
-		return err
+	defer heard.Unsubscribe() //nolint:errcheck
+	timer := time.NewTimer(lookAgain)
+	defer timer.Stop()
+	for turn := 0; ; turn++ {
+		// What was said before this batch was asked for may be in it.
+		select {
+		case <-hint:
+		default:
+		}
+		got, err := n.readSome(ctx, l, sub, fmt.Sprint(inbox, ".", turn), from)
+		if err != nil {
+			return err
+		}
+		if got {
+			continue
+		}
+		timer.Reset(lookAgain)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+			continue
+		case <-hint:
+		}
+		// There is something, which the replica that is asked may not have yet.
+		for wait, late := 200*time.Microsecond, time.Now(); time.Since(late) < replicaLate; wait = min(2*wait, 10*time.Millisecond) {
+			turn++
+			if got, err = n.readSome(ctx, l, sub, fmt.Sprint(inbox, ".", turn), from); err != nil {
+				return err
+			}
+			if got || !sleep(ctx, wait) {
+				break
+			}
+		}
 	}
-	defer it.Stop()
-	stop := context.AfterFunc(ctx, it.Stop)
-	defer stop()
+}
+
+// readSome asks for one batch, and returns whether there was anything.
+func (n *Node) readSome(ctx context.Context, l *lane, sub *nats.Subscription, inbox string, run *uint64) (bool, error) {
+	from := run
+	ask, err := json.Marshal(map[string]any{"seq": *from, "next_by_subj": n.names.both(l.p), "batch": readBatch, "max_bytes": readBytes})
+	if err != nil {
+		return false, err
+	}
+	if err := n.cfg.Conn.PublishRequest("$JS.API.DIRECT.GET."+n.names.stream, inbox, ask); err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
+	defer cancel()
+	got := false
 	for {
-		msg, err := it.Next()
+		msg, err := sub.NextMsgWithContext(ctx)
 		if err != nil {
-			return err
+			return got, err
 		}
-		meta, err := msg.Metadata()
+		if msg.Subject != inbox {
+			continue // an answer to an earlier question, that came late
+		}
+		switch msg.Header.Get("Status") {
+		case "204", "404":
+			return got, nil
+		case "":
+		case "503":
+			return got, fmt.Errorf("no server has the log")
+		default:
+			return got, fmt.Errorf("the log says %s %s", msg.Header.Get("Status"), msg.Header.Get("Description"))
+		}
+		seq, err := strconv.ParseUint(msg.Header.Get("Nats-Sequence"), 10, 64)
 		if err != nil {
-			return err
+			return got, err
 		}
-		seq := meta.Sequence.Stream
+		at, err := time.Parse(time.RFC3339Nano, msg.Header.Get("Nats-Time-Stamp"))
+		if err != nil {
+			return got, err
+		}
 		if seq < *from {
 			continue
 		}
 		*from = seq + 1
-		m := partition.Message{Seq: seq, Time: meta.Timestamp, Records: msg.Subject() == n.names.records(l.p), Data: msg.Data()}
-		l.lag.Store(int64(meta.NumPending))
-		l.post(func() {
-			if ctx.Err() == nil {
-				l.owner.Message(time.Now(), m)
-			}
-		})
+		got = true
+		if pending, err := strconv.ParseInt(msg.Header.Get("Nats-Num-Pending"), 10, 64); err == nil {
+			l.lag.Store(pending)
+		}
+		m := partition.Message{Seq: seq, Time: at, Records: msg.Header.Get("Nats-Subject") == n.names.records(l.p), Data: msg.Data}
+		l.post(func() { l.world.message(run, m) })
+	}
+}
+
+// message hands a message to the owner, unless it was read for what is over.
+func (w *world) message(run *uint64, m partition.Message) {
+	w.mu.Lock()
+	current := w.run == run
+	w.mu.Unlock()
+	if current {
+		w.lane.owner.Message(time.Now(), m)
 	}
 }
 
@@ -293,7 +413,7 @@ func (w *world) Stop() {
 	defer w.mu.Unlock()
 	if w.reading != nil {
 		w.reading()
-		w.reading = nil
+		w.reading, w.run = nil, nil
 	}
 }
 

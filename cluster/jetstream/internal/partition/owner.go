@@ -187,7 +187,7 @@ func (o *Owner) lost(now time.Time) {
 	}
 }
 
-const again = 250 * time.Millisecond
+const again = 100 * time.Millisecond
 
 // Tailed answers Tail: the newest record is at seq, zero if there is none.
 func (o *Owner) Tailed(now time.Time, seq uint64, data []byte, err error) {

@@ -1,6 +1,7 @@
 package partition
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -9,11 +10,18 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func orDefault(n, def int) int {
-	if n == 0 {
-		return def
+// full: the simulation runs a million events.
+var full = os.Getenv("PUSH_TEST_FULL") == "1"
+
+// orDefault returns n, or one of the defaults if it is 0: for everyday, and for a full run.
+func orDefault(n, short, long int) int {
+	switch {
+	case n != 0:
+		return n
+	case full:
+		return long
 	}
-	return n
+	return short
 }
 
 // run simulates several seeds and prints one that fails.
@@ -58,7 +66,7 @@ func (s *simStats) add(o simStats) {
 
 // Delays, joins and leaves alone: nothing is lost, nothing is published twice.
 func TestSimulationWithoutFaults(t *testing.T) {
-	st := runSeeds(t, simConfig{nodes: 3, parts: 4, accounts: 12, events: orDefault(*simEvents, 3000), joins: true, snapshotEvery: 300}, orDefault(*simSeeds, 10))
+	st := runSeeds(t, simConfig{nodes: 3, parts: 4, accounts: 12, events: orDefault(*simEvents, 3000, 3000), joins: true, snapshotEvery: 300}, orDefault(*simSeeds, 10, 70))
 	require.Zero(t, st.Twice)
 	require.Zero(t, st.Refused)
 	require.NotZero(t, st.Moves)
@@ -66,7 +74,7 @@ func TestSimulationWithoutFaults(t *testing.T) {
 
 // Crashes, pauses longer than the lease, cut networks, lost messages, clocks that drift.
 func TestSimulation(t *testing.T) {
-	st := runSeeds(t, simConfig{nodes: 3, parts: 4, accounts: 12, events: orDefault(*simEvents, 5000), faults: true, joins: true, snapshotEvery: 300}, orDefault(*simSeeds, 20))
+	st := runSeeds(t, simConfig{nodes: 3, parts: 4, accounts: 12, events: orDefault(*simEvents, 5000, 5000), faults: true, joins: true, snapshotEvery: 300}, orDefault(*simSeeds, 20, 160))
 	require.NotZero(t, st.Crashes*st.Pauses*st.Cuts)
 }
 
@@ -79,7 +87,7 @@ func TestSimulationFinds(t *testing.T) {
 		"C5": "the log takes the records of an owner that has a successor",
 	} {
 		t.Run(property, func(t *testing.T) {
-			cfg := simConfig{nodes: 3, parts: 4, accounts: 12, events: 5000, faults: true, snapshotEvery: 300, sabotage: property}
+			cfg := simConfig{nodes: 3, parts: 4, accounts: 12, events: 5000, faults: true, snapshotEvery: -1, sabotage: property}
 			for cfg.seed = 1; cfg.seed <= 10; cfg.seed++ {
 				_, failures := simulate(cfg)
 				if i := slices.IndexFunc(failures, func(f string) bool { return strings.Contains(f, property+":") }); i >= 0 {

@@ -1,0 +1,132 @@
+// Package embedded runs a NATS server with JetStream inside the host's process, for hosts that have no NATS of their own: one server with a file is the
+// durable mode of a single machine, and three that know each other are a cluster without any other software.
+package embedded
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+)
+
+// Config is what a Server needs. The zero value is a server of its own, in memory, that listens nowhere.
+type Config struct {
+	// Dir is where everything is kept. Empty means a temporary directory that Close removes: nothing survives the process then.
+	Dir string
+	// Node is the server's name, unique in the cluster. Default "push".
+	Node string
+	// Listen is where clients of NATS connect, "host:port"; port 0 means any. They need the user "push" and Secret as password. Empty: nowhere, only Conn
+	// reaches it.
+	Listen string
+	// Cluster is where the other servers connect, "host:port". Empty: it is alone. Routes are those of all the others, and may name this one too.
+	Cluster string
+	Routes  []string
+	// Secret keeps strangers out; every server of the cluster has the same. It travels in clear, so the network between them has to be a trusted one, or a
+	// tunnel. Required with Cluster or Listen.
+	Secret string
+	// Sync writes every append to the disk itself before it is acknowledged, so that a machine that loses power loses nothing; each takes as long as the disk needs.
+	// Without, an append survives the end of the process by whatever signal, and power failures only as far as other replicas have it.
+	Sync bool
+	// MaxBytes bounds what is kept. Default: what the disk has.
+	MaxBytes int64
+	// Wait bounds how long Start waits for the server. Default 30 s.
+	Wait time.Duration
+}
+
+// Server is a running NATS server.
+type Server struct {
+	s    *server.Server
+	conn *nats.Conn
+}
+
+// Start runs a server and connects to it inside the process.
+func Start(cfg Config) (*Server, error) {
+	o := &server.Options{
+		ServerName: cfg.Node, JetStream: true, StoreDir: cfg.Dir, NoSigs: true, NoLog: true, DontListen: cfg.Listen == "" && cfg.Cluster == "",
+		SyncAlways: cfg.Sync, JetStreamMaxStore: cfg.MaxBytes, JetStreamMaxMemory: 64 << 20, MaxPayload: 8 << 20, DisableShortFirstPing: true,
+	}
+	if o.ServerName == "" {
+		o.ServerName = "push"
+	}
+	if (cfg.Listen != "" || cfg.Cluster != "") && cfg.Secret == "" {
+		return nil, errors.New("embedded: Config.Secret is empty; whoever reaches the port could read and write everything")
+	}
+	listen := cfg.Listen
+	o.Username, o.Password = "push", cfg.Secret
+	if listen == "" { // a server of a cluster has to listen somewhere; this one lets nobody in
+		listen, o.Password = "127.0.0.1:0", rand.Text()
+	}
+	var err error
+	if o.Host, o.Port, err = split(listen); err != nil {
+		return nil, fmt.Errorf("embedded: Config.Listen: %w", err)
+	}
+	if cfg.Cluster != "" {
+		c := server.ClusterOpts{Name: "push", NoAdvertise: true, ConnectRetries: 1 << 30, PoolSize: -1, Username: "push", Password: cfg.Secret}
+		if c.Host, c.Port, err = split(cfg.Cluster); err != nil {
+			return nil, fmt.Errorf("embedded: Config.Cluster: %w", err)
+		}
+		o.Cluster = c
+		for _, r := range cfg.Routes {
+			o.Routes = append(o.Routes, &url.URL{Scheme: "nats", Host: r, User: url.UserPassword("push", cfg.Secret)})
+		}
+	}
+	s, err := server.NewServer(o)
+	if err != nil {
+		return nil, fmt.Errorf("embedded: %w", err)
+	}
+	s.Start()
+	wait := cfg.Wait
+	if wait == 0 {
+		wait = 30 * time.Second
+	}
+	if !s.ReadyForConnections(wait) {
+		s.Shutdown()
+		return nil, errors.New("embedded: the NATS server does not come up; is its port free, and its directory writable and used by no other?")
+	}
+	conn, err := nats.Connect("", nats.InProcessServer(s), nats.UserInfo(o.Username, o.Password), nats.Name("push "+o.ServerName), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
+	if err != nil {
+		s.Shutdown()
+		return nil, fmt.Errorf("embedded: %w", err)
+	}
+	return &Server{s, conn}, nil
+}
+
+func split(addr string) (host string, port int, err error) {
+	i := strings.LastIndexByte(addr, ':')
+	if i < 0 {
+		return "", 0, fmt.Errorf("%q has no port", addr)
+	}
+	if _, err := fmt.Sscanf(addr[i+1:], "%d", &port); err != nil {
+		return "", 0, fmt.Errorf("%q has no port", addr)
+	}
+	if port == 0 {
+		port = server.RANDOM_PORT
+	}
+	return addr[:i], port, nil
+}
+
+// Conn is a connection inside the process, for jetstream.Config.Conn. Close ends it.
+func (s *Server) Conn() *nats.Conn { return s.conn }
+
+// URL is where clients of NATS connect; empty if it listens nowhere.
+func (s *Server) URL() string { return s.s.ClientURL() }
+
+// ClusterAddr is where other servers connect; empty if it is alone.
+func (s *Server) ClusterAddr() string {
+	if a := s.s.ClusterAddr(); a != nil {
+		return a.String()
+	}
+	return ""
+}
+
+// Close ends the server. Close the Node before.
+func (s *Server) Close() {
+	s.conn.Close()
+	s.s.Shutdown()
+	s.s.WaitForShutdown()
+}
