@@ -121,7 +121,9 @@ func (m *Module) StreamFeature(context.Context, string) (stravaganza.Element, er
 func (m *Module) ServerFeatures(context.Context) ([]string, error) { return nil, nil }
 
 // AccountFeatures implements module.Module (XEP-0357 §4.1). Contacts and presence are not asked of jackal, and Push 2.0 is not offered.
-func (m *Module) AccountFeatures(context.Context) ([]string, error) { return push.Offer{}.Features(), nil }
+func (m *Module) AccountFeatures(context.Context) ([]string, error) {
+	return push.Offer{}.Features(), nil
+}
 
 // Start adds the hooks. They have to be there before the first stream is, for jackal's Hooks must not change while one runs.
 //
