@@ -14,8 +14,8 @@ import (
 // announced.
 type Contacts interface {
 	// Contact tells whether the account is subscribed to the presence of that bare JID (RFC 6121 §3). It is asked in the course of Handle, only for
-	// a stanza that would notify a registration which asked for contacts only, from many goroutines at once, but for one account by one at a time.
-	// It must not call the Engine. If it fails, or does not return in time, nothing is filtered.
+	// a stanza that would notify a registration which asked for contacts only, from many goroutines at once.
+	// It must not call the Engine. If it fails, or does not return within Config.HookTimeout, nothing is filtered.
 	Contact(ctx context.Context, account, jid string) (bool, error)
 }
 

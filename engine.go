@@ -2,76 +2,62 @@ package push
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/xmpp-push/push/internal/deadline"
-	"mellium.im/xmpp/stanza"
 )
 
-// Engine is the shell around [Account]: it keeps the accounts that have a session or something waiting, reads the others' registrations from
-// the Store when an event concerns them, runs the timers, and calls the Publisher. Safe for simultaneous use.
+// Engine is the shell around [Account]: it keeps the accounts that have a session or something waiting, runs the timers, and calls the host.
+// Safe for simultaneous use.
 //
-// Accounts live in shards with a lock each. Deciding is pure and quick, so it happens under that lock; the host's code never runs under it.
-// Where the host has to be called in the course of an account's event, the event takes the account's turn instead, for which other events
-// of the same account wait.
+// Accounts live in shards with a lock each. Deciding is pure and quick, so it happens under that lock, and what follows from it is data: registrations
+// to publish to, effects to tell the host of, updates for the Store. The host's code is slow, absent or wrong at any time, so it runs
+// elsewhere, and each of its parts can only hold up what it is asked for:
+//
+//   - hooks.go: every call of a hook; panics, the bound of its time, and what becomes of those that hang;
+//   - telling.go: what Observer, Resumption and Logger are told, in an account's order;
+//   - turn.go: an account in its shard, and its turn, which is taken only where the host has a word in deciding (Veto);
+//   - lane.go: the Store, one call at a time for an account, for which nothing waits but the events that need its answer;
+//   - reader.go: registrations are read when an event first needs them; until the Store has answered, such events wait in memory;
+//   - writer.go: enable and disable, which are the Store's answer, and what replies taught, which is written behind;
+//   - keeper.go: what waits, handed to a Store that can keep it, and taken up again;
+//   - gate.go: push services, their slots, and the way of a publish;
+//   - close.go, inspect.go: the end of it, and what one can see.
 type Engine struct {
 	cfg    Config
 	policy *Policy
 	log    *slog.Logger
 	obs    Observer
-	// slow: something of the host has to be called to decide an event. watched: somebody is told of each decision.
-	slow, watched bool
+	hooks  hooks
+	// cached is the Store's ability to say without waiting what an account has; keeper its ability to keep what waits.
+	cached func(account string) ([]Registration, bool)
+	keeper Keeper
+	// telling: somebody is told of effects. watched: of every decision. debugs: the Logger is.
+	telling, watched, debugs bool
 
 	start  time.Time
 	shards [shardCount]shard
-	closed atomic.Bool
+	// closing: no event is taken any more. sealed: nothing is sent any more. closed: the Engine does nothing any more.
+	closing, sealed, closed atomic.Bool
+	close                   closing
+	work                    work
 
-	gatesMu sync.RWMutex
-	gates   map[string]*gate
-	sweepAt int
-
-	ctx    context.Context // of publishes
+	// ctx is of everything that the host is asked; it ends when the Engine is closed.
+	ctx    context.Context
 	cancel context.CancelFunc
-	// work counts everything that may still call the host. It grows only from within itself, or under the lock of a shard that is open.
-	work sync.WaitGroup
-}
+	// sending is the Publisher's; recall ends it.
+	sending context.Context
+	recall  context.CancelFunc
 
-const shardCount = 64
-
-type shard struct {
-	mu       sync.Mutex
-	accounts map[string]*entry
-	kept     fingerprints // the names in accounts
-	queue    deadline.Queue[*entry]
-	timer    *time.Timer
-	timerAt  time.Time
-	events   uint64
-	// changes counts what may have made a list of registrations that was read without a turn stale.
-	changes atomic.Uint64
-	closed  bool
-	_       [64]byte
-}
-
-// entry is an account that is kept.
-type entry struct {
-	deadline.Item
-	*Account
-	// busy: somebody has the turn; waiters want it next.
-	busy    bool
-	waiters []chan struct{}
-}
-
-// ref is a registration whose notification may go out.
-type ref struct {
-	account string
-	key     Key
+	gates gates
+	back  background
+	lanes laneStats
+	// defers counts the events that wait for the Store, learned the registrations of which it has to be told.
+	defers, learned atomic.Int64
+	keeps           keeps
 }
 
 // New returns a running Engine, or everything that is wrong with cfg. It has no goroutine while it has nothing to do.
@@ -79,9 +65,23 @@ func New(cfg Config) (*Engine, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: cfg, policy: cfg.Policy.resolve(), log: cfg.Logger, start: time.Now(), gates: make(map[string]*gate)}
+	cfg.HookTimeout = orDefault(cfg.HookTimeout, 5*time.Second)
+	cfg.StoreTimeout = orDefault(cfg.StoreTimeout, 30*time.Second)
+	cfg.MaxDeferred = orDefault(cfg.MaxDeferred, 1<<16)
+	e := &Engine{cfg: cfg, policy: cfg.Policy.resolve(), log: cfg.Logger, start: time.Now()}
+	e.hooks.init()
+	e.work.zero = make(chan struct{}, 1)
+	e.close.done = make(chan struct{})
 	if e.cfg.Store == nil {
 		e.cfg.Store = NewMemoryStore()
+	}
+	if c, ok := e.cfg.Store.(interface {
+		Cached(account string) ([]Registration, bool)
+	}); ok {
+		e.cached = c.Cached
+	}
+	if k, ok := cfg.Store.(Keeper); ok { // not the memory that ends with this process
+		e.keeper = k
 	}
 	if cfg.Observer != nil {
 		e.obs = *cfg.Observer
@@ -89,16 +89,23 @@ func New(cfg Config) (*Engine, error) {
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
-	e.slow = cfg.Veto != nil || cfg.Liveness != nil
-	e.watched = e.obs.Decided != nil || e.log.Enabled(context.Background(), slog.LevelDebug)
+	_ = e.guard(&e.hooks.logger, func() error { e.debugs = e.log.Enabled(context.Background(), slog.LevelDebug); return nil })
+	e.watched = e.obs.Decided != nil || e.debugs
+	e.telling = e.watched || cfg.Resumption != nil || cfg.Logger != nil || cfg.Observer != nil
 	e.ctx, e.cancel = context.WithCancel(context.Background())
+	e.sending, e.recall = context.WithCancel(e.ctx)
+	e.gates.services = make(map[string]*gate)
 	for i := range e.shards {
 		e.shards[i].accounts = make(map[string]*entry)
 		e.shards[i].events = uint64(i)
 	}
 	if e.obs.Started != nil {
-		e.obs.Started(e.start, cfg.Host, cfg.Policy)
+		_, _ = ask(e.ctx, e, &e.hooks.observer, "", func(context.Context) (struct{}, error) {
+			e.obs.Started(e.start, cfg.Host, cfg.Policy)
+			return struct{}{}, nil
+		})
 	}
+	e.takeUp()
 	return e, nil
 }
 
@@ -118,10 +125,15 @@ func (e *Engine) shard(account string) *shard {
 var decisions = sync.Pool{New: func() any { return new(Decision) }}
 
 // Handle takes note of an event and returns the explained Decision. It is safe from any number of goroutines; events of one account are
-// taken one after another. It never waits for a push service. It may wait for the Store: when a client enables or disables push, which is
-// durable when Handle returns, and when the account has no session and nothing waiting, so that its registrations have to be read.
+// taken one after another. It never waits for a push service.
 //
-// The error is ErrClosed, ErrEvent, ctx's, or wraps ErrStore; then the event had no effect, and the Decision notifies nobody.
+// It waits for the Store in two cases. What a client enables or disables is durable when Handle returns nil, and what the Decision says of it
+// is what the Store said. And an event that needs the account's registrations waits for them if they have not been read, for Config.HookTimeout at most: then,
+// or when the Store has failed, or ctx ends, Handle returns nil with ReasonDeferred, and the event is decided when the Store has answered. So nothing is lost while
+// a Store is away, and no call is worth repeating.
+//
+// The error is ErrClosed, ErrEvent, ctx's, or wraps ErrStore; then the event had no effect, and the Decision notifies nobody. One exception is an event that
+// removes registrations: with ErrStore, the Decision's Changes say which ones are gone all the same.
 func (e *Engine) Handle(ctx context.Context, ev Event) (Decision, error) {
 	var d Decision
 	err := e.HandleTo(ctx, ev, &d)
@@ -136,72 +148,92 @@ func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
 	}
 	name := subject(ev).Account
 	d.reset(name)
-	if lack := lacks(name, ev); lack != "" {
-		return fmt.Errorf("%w: it names no %s", ErrEvent, lack)
+	if name == "" || !plain(ev) {
+		if err := unusable(ev); err != nil {
+			return err
+		}
 	}
 	hash := hashID(name)
 	s := &e.shards[hash%shardCount]
-	if !s.kept.has(hash) || e.slow || changesStore(ev) {
+	if !s.kept.has(hash) {
+		if !opens(ev) && !e.closing.Load() && e.keeps.ready.Load() {
+			if subject(ev).ID != "" { // what is not kept has no session
+				return e.passing(s, name, ev, d)
+			}
+			if rs, ok := e.recollect(name); ok && len(rs) == 0 {
+				return e.passing(s, name, ev, d)
+			}
+		}
+		return e.handleSlow(ctx, s, name, ev, d)
+	}
+	if changesStore(ev) || e.asks(ev) {
 		return e.handleSlow(ctx, s, name, ev, d)
 	}
 	s.mu.Lock()
-	if en := s.accounts[name]; en != nil && !en.busy && !s.closed {
-		now, number := e.now(), s.number()
-		en.Handle(ev, Facts{Now: now, Number: number}, d)
-		var buf [4]Key
-		keys := en.Due(now, buf[:0], &d.Effects)
-		quiet := d.Effects.none() && !e.watched
-		if len(keys) == 0 && quiet {
-			s.settle(e, en, now)
+	en := s.accounts[name]
+	if en == nil || en.busy || s.closing || !en.canDecide(ev) {
+		s.mu.Unlock()
+		return e.handleSlow(ctx, s, name, ev, d)
+	}
+	now, number := e.now(), s.number()
+	en.Handle(ev, Facts{Now: now, Number: number}, d)
+	var buf [4]Key
+	keys := en.Due(now, buf[:0], &d.Effects)
+	if !e.watched && d.Effects.none() {
+		s.settle(e, en, now)
+		if len(keys) == 0 {
 			s.mu.Unlock()
 			return nil
 		}
-		e.work.Add(1)
-		if quiet {
-			s.settle(e, en, now)
-			s.mu.Unlock()
-		} else {
-			en.busy = true
-			s.mu.Unlock()
-			e.deliver(name, now, &d.Effects)
-			if e.watched {
-				e.decidedAs(number, now, own(ev), d, e.now().Sub(now))
-			}
-			e.release(s, en)
-		}
+		e.work.add()
+		s.mu.Unlock()
 		e.dispatch(name, keys)
-		e.work.Done()
+		e.work.done()
 		return nil
 	}
+	e.work.add()
+	e.tellDecided(en, number, now, ev, d, e.now().Sub(now))
+	told := e.deliver(s, en, true)
+	s.settle(e, en, now)
 	s.mu.Unlock()
-	return e.handleSlow(ctx, s, name, ev, d)
+	e.dispatch(name, keys)
+	e.work.done()
+	if told != nil {
+		<-told
+	}
+	return nil
 }
 
-// lacks returns what an event cannot do without and has not got.
-func lacks(account string, ev Event) string {
-	if account == "" {
-		return "account"
-	}
+// plain tells whether an event has all that it needs, as almost all have.
+func plain(ev Event) bool {
 	switch ev := ev.(type) {
 	case SessionOpen:
-		if ev.Session.ID == "" {
-			return "session"
-		}
+		return ev.Session.ID != ""
 	case PushEnable:
-		if ev.Service == "" {
-			return "service"
-		}
+		return ev.Service != ""
 	default:
+		return true
 	}
-	return ""
+}
+
+// unusable says what an event cannot do without and has not got.
+func unusable(ev Event) error {
+	if own(ev) == nil && ev != nil {
+		return fmt.Errorf("%w: %v is not one of this package's events; give the struct itself, push.SessionOpen{…}, and not a pointer to it", ErrEvent, reflect.TypeOf(ev).String())
+	}
+	switch {
+	case subject(ev).Account == "":
+		return fmt.Errorf("%w: it names no account", ErrEvent)
+	case !plain(ev):
+		if _, ok := ev.(SessionOpen); ok {
+			return fmt.Errorf("%w: it names no session", ErrEvent)
+		}
+		return fmt.Errorf("%w: it names no service", ErrEvent)
+	}
+	return nil
 }
 
 func (e *Effects) none() bool { return len(e.Changes) == 0 && len(e.Advice) == 0 && len(e.Drops) == 0 }
-
-func (s *shard) number() uint64 {
-	s.events += shardCount
-	return s.events
-}
 
 // changesStore tells whether an event changes stored registrations.
 func changesStore(ev Event) bool {
@@ -213,578 +245,139 @@ func changesStore(ev Event) bool {
 	}
 }
 
-// handleSlow handles an event in the account's turn.
-func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event, d *Decision) error {
-	en, err := e.turn(ctx, s, name, opens(ev))
-	if err != nil {
-		if !errors.Is(err, ErrStore) {
-			return err
-		}
-		d.Reason = ReasonStore
-		e.log.LogAttrs(ctx, slog.LevelWarn, "push: event not handled", slog.String("account", name), slog.String("event", own(ev).Name()), slog.Any("error", err))
-		return err
-	}
-	if en == nil {
-		d.Reason = ReasonNoRegistration
-		if subject(ev).ID != "" {
-			d.Reason = ReasonUnknownSession
-		}
-		if e.watched {
-			e.decided(s, own(ev), d)
-		}
-		return nil
-	}
-	defer e.work.Done()
-	ev = en.addressed(ev)
-	now := e.now()
-	f := Facts{Now: now}
-	if v := e.cfg.Veto; v != nil {
-		f.Veto = v.VetoStanza
-	}
-	if _, ok := ev.(ArchiveAdded); ok && e.cfg.Liveness != nil {
-		if f.Elsewhere, err = e.cfg.Liveness.Elsewhere(ctx, name); err != nil {
-			e.log.LogAttrs(ctx, slog.LevelWarn, "push: sessions elsewhere not known", slog.String("account", name), slog.Any("error", err))
-		}
-	}
-	s.mu.Lock()
-	f.Number = s.number()
-	s.mu.Unlock()
-	var before []Registration
-	if changesStore(ev) {
-		if before, err = e.store(ctx, en.Account, ev, now); err != nil {
-			d.reset(name)
-			d.Reason = ReasonStore
-			err = fmt.Errorf("%w: %w", ErrStore, err)
-			e.log.LogAttrs(ctx, slog.LevelWarn, "push: registration not changed", slog.String("account", name), slog.Any("error", err))
-			e.release(s, en)
-			return err
-		}
-	}
-	var buf [4]Key
-	var elsewhere Effects // what other processes did, which an enable meets in the Store
-	if _, ok := ev.(PushEnable); ok {
-		en.Load(before, now, &elsewhere)
-		e.read(en.Account)
-	}
-	en.Handle(ev, f, d)
-	d.Changes, d.Drops, d.Advice = append(elsewhere.Changes, d.Changes...), append(elsewhere.Drops, d.Drops...), append(elsewhere.Advice, d.Advice...)
-	keys := en.Due(now, buf[:0], &d.Effects)
-	e.deliver(name, now, &d.Effects)
-	if e.watched {
-		e.decidedAs(f.Number, now, own(ev), d, e.now().Sub(now))
-	}
-	e.release(s, en)
-	e.dispatch(name, keys)
-	return nil
-}
-
-// turn takes the turn of an account, which counts as work, and reads its registrations if it is not kept yet. An entry of nil means that nothing
-// is known of the account and the event cannot change that; to find that out takes no lock.
-func (e *Engine) turn(ctx context.Context, s *shard, name string, opens bool) (*entry, error) {
-	hash := hashID(name)
-	for {
-		if e.closed.Load() {
-			return nil, ErrClosed
-		}
-		seen := s.changes.Load()
-		if s.kept.has(hash) {
-			s.mu.Lock()
-			if en := s.accounts[name]; en != nil && !s.closed {
-				e.work.Add(1)
-				err := s.acquire(ctx, en)
-				s.mu.Unlock()
-				if err != nil {
-					e.work.Done()
-					return nil, err
-				}
-				return en, nil
-			}
-			s.mu.Unlock()
-		}
-		rs, err := e.list(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		if len(rs) == 0 && !opens {
-			return nil, nil
-		}
-		s.mu.Lock()
-		if s.changes.Load() == seen && s.accounts[name] == nil && !s.closed {
-			e.work.Add(1)
-			en := &entry{Account: NewAccount(name, e.policy, rs), busy: true}
-			s.accounts[en.name] = en
-			s.kept.add(hash)
-			s.mu.Unlock()
-			e.read(en.Account)
-			return en, nil
-		}
-		s.mu.Unlock()
-	}
-}
-
-// list reads an account's registrations, and leaves out what the Store should not have returned. The error wraps ErrStore.
-func (e *Engine) list(ctx context.Context, account string) ([]Registration, error) {
-	rs, err := e.cfg.Store.List(ctx, account)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrStore, err)
-	}
-	return sane(account, rs), nil
-}
-
-// sane leaves out what a Store should not have returned.
-func sane(account string, rs []Registration) []Registration {
-	if len(rs) > 0 {
-		rs = slices.DeleteFunc(rs, func(r Registration) bool { return r.Account != account || r.Service == "" })
-	}
-	return rs
-}
-
 // opens tells whether an event makes an account worth keeping that had no registration.
 func opens(ev Event) bool {
 	switch ev.(type) {
 	case SessionOpen, PushEnable:
 		return true
 	default:
-		return false
+		return changesStore(ev)
 	}
 }
 
-// acquire waits for the turn of en. s is locked when it is called and when it returns.
-func (s *shard) acquire(ctx context.Context, en *entry) error {
-	if !en.busy {
-		en.busy = true
-		return nil
-	}
-	ch := make(chan struct{})
-	en.waiters = append(en.waiters, ch)
-	s.mu.Unlock()
-	var err error
-	select {
-	case <-ch:
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
-	s.mu.Lock()
-	if err != nil {
-		i := slices.Index(en.waiters, ch)
-		if i < 0 {
-			return nil // it came all the same
-		}
-		en.waiters = slices.Delete(en.waiters, i, i+1)
-	}
-	return err
-}
-
-// release gives the turn on.
-func (e *Engine) release(s *shard, en *entry) {
-	s.mu.Lock()
-	now := e.now()
-	en.busy = false
-	if len(en.waiters) > 0 {
-		en.busy = true
-		close(en.waiters[0])
-		en.waiters = slices.Delete(en.waiters, 0, 1)
-	}
-	s.settle(e, en, now)
-	s.mu.Unlock()
-}
-
-// settle notes when to look at an account again, or forgets it. s is locked.
-func (s *shard) settle(e *Engine, en *entry, now time.Time) {
-	if en.busy {
-		return // whoever has the turn will
-	}
-	if en.Idle(now) {
-		s.queue.Set(en, time.Time{})
-		if s.accounts[en.name] == en {
-			delete(s.accounts, en.name)
-			s.kept.remove(hashID(en.name))
-		}
-		return
-	}
-	next := en.Next()
-	if idle, ok := en.idleAt(); ok && (next.IsZero() || idle.Before(next)) {
-		next = idle
-	}
-	if s.closed {
-		next = time.Time{}
-	}
-	s.queue.Set(en, next)
-	s.arm(e, now)
-}
-
-// arm sets the shard's timer. s is locked.
-func (s *shard) arm(e *Engine, now time.Time) {
-	next := s.queue.Next()
-	if next.IsZero() || !s.timerAt.IsZero() && !next.Before(s.timerAt) {
-		return
-	}
-	s.timerAt = next
-	if s.timer == nil {
-		s.timer = time.AfterFunc(next.Sub(now), func() { e.tick(s) })
-	} else {
-		s.timer.Reset(next.Sub(now))
-	}
-}
-
-// tick does what is due in a shard.
-func (e *Engine) tick(s *shard) {
-	s.mu.Lock()
-	s.timerAt = time.Time{}
-	if s.closed {
-		s.mu.Unlock()
-		return
-	}
-	e.work.Add(1)
-	defer e.work.Done()
-	now := e.now()
-	for {
-		en, ok := s.queue.Pop(now)
-		if !ok {
-			break
-		}
-		if en.busy {
-			continue // its release comes back to it
-		}
-		en.Prune(now)
-		var buf [4]Key
-		var eff Effects
-		keys := en.Due(now, buf[:0], &eff)
-		if len(keys) == 0 && eff.none() {
-			s.settle(e, en, now)
-			continue
-		}
-		en.busy = true
-		name := en.name
-		s.mu.Unlock()
-		e.deliver(name, now, &eff)
-		e.affected(name, now, &eff)
-		e.release(s, en)
-		e.dispatch(name, keys)
-		s.mu.Lock()
-		now = e.now()
-	}
-	s.arm(e, now)
-	s.mu.Unlock()
-}
-
-// store makes durable what an event changes, in the account's turn. before is what the Store had before an enable.
-func (e *Engine) store(ctx context.Context, a *Account, ev Event, now time.Time) (before []Registration, err error) {
-	defer func() {
-		s := e.shard(a.name)
-		s.mu.Lock()
-		s.changes.Add(1)
-		s.mu.Unlock()
-	}()
-	switch ev := ev.(type) {
-	case PushEnable:
-		before, err = e.cfg.Store.Enable(ctx, a.enabling(ev, now), a.policy.MaxRegistrations)
-		return sane(a.name, before), err
-	case PushDisable:
-		if ev.Service == "" {
-			return nil, nil // the device has none with Push 2.0
-		}
-		return nil, e.remove(ctx, a, ev.Key, ReasonDisabledByUser)
-	case AffiliationNone:
-		return nil, e.remove(ctx, a, ev.Key, ReasonRevoked)
-	case AccountRemoved:
-		return nil, e.remove(ctx, a, Key{}, ReasonAccount)
-	default:
-		return nil, nil
-	}
-}
-
-// remove removes registrations from the store. If it fails in the middle, the account loses those that are gone.
-func (e *Engine) remove(ctx context.Context, a *Account, k Key, reason Reason) error {
-	removed, err := e.cfg.Store.Remove(ctx, a.name, k)
-	if err == nil || len(removed) == 0 {
-		return err
-	}
-	var eff Effects
-	for _, k := range removed {
-		a.Remove(k, reason, &eff)
-	}
-	now := e.now()
-	e.deliver(a.name, now, &eff)
-	e.affected(a.name, now, &eff)
-	return err
-}
-
-func (e *Engine) reload(ctx context.Context, a *Account, eff *Effects) {
-	rs, err := e.list(ctx, a.name)
-	if err != nil {
-		e.log.LogAttrs(ctx, slog.LevelWarn, "push: registrations not read again", slog.String("account", a.name), slog.Any("error", err))
-		return
-	}
-	a.Load(rs, e.now(), eff)
-	e.read(a)
-}
-
-// read reports what was read from the Store, in the account's turn.
-func (e *Engine) read(a *Account) {
-	if e.obs.Read != nil {
-		e.obs.Read(a.name, e.now(), a.Registrations())
-	}
-}
-
-// Refresh reads an account's registrations again because another node of the host has changed them. It costs nothing if the account is
-// not kept in memory. Errors are as for Handle.
-func (e *Engine) Refresh(ctx context.Context, account string) error {
-	s := e.shard(account)
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
+// handleSlow handles an event that the host or its Store has a word in, or of an account that is not kept.
+func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event, d *Decision) error {
+	if e.closing.Load() {
 		return ErrClosed
 	}
-	s.changes.Add(1)
-	en := s.accounts[account]
-	if en == nil {
+	if changesStore(ev) {
+		return e.change(ctx, s, name, ev, d)
+	}
+	e.work.add()
+	defer e.work.done()
+	var f Facts
+	asked, looked := !e.asks(ev), e.cached == nil || !needsRegistrations(ev)
+	for {
+		seen := s.changes.Load()
+		s.mu.Lock()
+		if s.closing {
+			s.mu.Unlock()
+			return ErrClosed
+		}
+		en := s.accounts[name]
+		if !looked && (en == nil || !en.Loaded()) && e.keeps.ready.Load() {
+			looked = true
+			s.mu.Unlock()
+			rs, ok := e.recollect(name)
+			s.mu.Lock()
+			if ok && !s.closing {
+				if en = s.accounts[name]; en == nil {
+					en = s.open(e, name)
+				}
+				if !en.Loaded() && !en.busy && s.changes.Load() == seen && (en.lane == nil || en.lane.idle()) {
+					var eff Effects
+					e.load(en, rs, &eff)
+					e.tellEffects(en, e.now(), &eff, true)
+				}
+			}
+		}
+		if en == nil {
+			en = s.open(e, name)
+		}
+		if s.closing {
+			s.mu.Unlock()
+			return ErrClosed
+		}
+		if !en.canDecide(ev) {
+			return e.postpone(ctx, s, en, ev, d)
+		}
+		if !asked {
+			s.mu.Unlock()
+			e.facts(ctx, s, name, ev, &f)
+			asked = true
+			continue
+		}
+		if err := s.acquire(ctx, en); err != nil {
+			s.mu.Unlock()
+			return err
+		}
+		if !en.canDecide(ev) {
+			e.release(s, en, false)
+			return e.postpone(ctx, s, en, ev, d)
+		}
+		keys := e.decide(s, en, ev, f, d)
+		told := e.release(s, en, true)
 		s.mu.Unlock()
+		e.dispatch(name, keys)
+		if told != nil {
+			<-told
+		}
 		return nil
 	}
-	e.work.Add(1)
-	defer e.work.Done()
-	err := s.acquire(ctx, en)
-	s.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	rs, err := e.list(ctx, account)
-	if err != nil {
-		e.release(s, en)
-		return err
-	}
-	var eff Effects
-	now := e.now()
-	en.Load(rs, now, &eff)
-	e.read(en.Account)
-	e.deliver(account, now, &eff)
-	e.affected(account, now, &eff)
-	e.release(s, en)
-	return nil
 }
 
-// RefreshAll is Refresh for every account that is kept in memory, for when it is not known which ones another node has changed. It returns the
-// errors of all of them.
-func (e *Engine) RefreshAll(ctx context.Context) error {
-	var errs []error
-	for i := range e.shards {
-		s := &e.shards[i]
-		s.mu.Lock()
-		s.changes.Add(1)
-		names := slices.Collect(maps.Keys(s.accounts))
-		s.mu.Unlock()
-		for _, name := range names {
-			if err := e.Refresh(ctx, name); err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w", name, err))
-			}
+// recollect returns what the Store has of an account, if it knows without waiting.
+func (e *Engine) recollect(account string) (rs []Registration, ok bool) {
+	if e.cached == nil {
+		return nil, false
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			_ = e.panicked(&e.hooks.list, r)
+			rs, ok = nil, false
 		}
-	}
-	return errors.Join(errs...)
-}
-
-// deliver gives advice to the host. It is called in the account's turn.
-func (e *Engine) deliver(account string, now time.Time, eff *Effects) {
-	if h := e.cfg.Resumption; h != nil {
-		for _, a := range eff.Advice {
-			h.ResumeTimeout(a.Session, a.Timeout, a.Reason)
-		}
-	}
-	for i := range eff.Changes {
-		c := &eff.Changes[i]
-		level := slog.LevelInfo
-		if c.Kind == ChangeDisabled {
-			level = slog.LevelWarn
-		}
-		if e.log.Enabled(e.ctx, level) {
-			e.log.LogAttrs(e.ctx, level, "push: registration "+string(c.Kind), slog.String("account", account), slog.String("service", c.Service),
-				slog.String("node", c.Node), slog.String("reason", c.Reason.String()), slog.String("detail", c.Detail))
-		}
-	}
-	for i := range eff.Drops {
-		d := &eff.Drops[i]
-		if e.log.Enabled(e.ctx, slog.LevelInfo) {
-			e.log.LogAttrs(e.ctx, slog.LevelInfo, "push: notification dropped", slog.String("account", account), slog.String("service", d.Service),
-				slog.String("node", d.Node), slog.String("class", d.Class.String()), slog.Int("stanzas", d.Count), slog.String("reason", d.Reason.String()))
-		}
-	}
-}
-
-func (e *Engine) affected(account string, now time.Time, eff *Effects) {
-	if e.obs.Affected != nil && !eff.none() {
-		e.obs.Affected(account, now, eff)
-	}
-}
-
-// decided reports an event of an account that is not kept.
-func (e *Engine) decided(s *shard, ev Event, d *Decision) {
-	s.mu.Lock()
-	n := s.number()
-	s.mu.Unlock()
-	e.decidedAs(n, e.now(), ev, d, 0)
-}
-
-func (e *Engine) decidedAs(number uint64, now time.Time, ev Event, d *Decision, took time.Duration) {
-	if e.obs.Decided != nil {
-		e.obs.Decided(number, now, ev, d, took)
-	}
-	if !e.log.Enabled(e.ctx, slog.LevelDebug) {
-		return
-	}
-	if len(d.Verdicts) == 0 {
-		e.log.LogAttrs(e.ctx, slog.LevelDebug, "push: decision", slog.String("account", d.Account), slog.String("event", ev.Name()),
-			slog.Uint64("number", number), slog.Bool("notify", false), slog.String("reason", d.Reason.String()))
-	}
-	for i := range d.Verdicts {
-		v := &d.Verdicts[i]
-		e.log.LogAttrs(e.ctx, slog.LevelDebug, "push: decision", slog.String("account", d.Account), slog.String("event", ev.Name()),
-			slog.Uint64("number", number), slog.String("service", v.Service), slog.String("node", v.Node), slog.Bool("notify", v.Notify),
-			slog.String("class", v.Class.String()), slog.String("rule", v.Rule.String()), slog.String("reason", v.Reason.String()), slog.Int("stanzas", v.Count))
-	}
-}
-
-// ReplyOf returns what the error of a Publisher means as a reply.
-func ReplyOf(err error) Reply {
-	if err == nil {
-		return Reply{}
-	}
-	var r *ReplyError
-	if errors.As(err, &r) {
-		return Reply{Type: orText(r.Type, "cancel"), Condition: r.Condition}
-	}
-	var se stanza.Error
-	if errors.As(err, &se) {
-		return Reply{Type: orText(string(se.Type), "cancel"), Condition: string(se.Condition)}
-	}
-	return Reply{Missing: true}
-}
-
-func orText(s, def string) string {
-	if s == "" {
-		return def
-	}
-	return s
-}
-
-// Inspect returns what is known of an account. The error is as for Handle.
-func (e *Engine) Inspect(ctx context.Context, account string) (AccountStatus, error) {
-	s := e.shard(account)
-	s.mu.Lock()
-	en := s.accounts[account]
-	if en == nil || s.closed {
-		s.mu.Unlock()
-		rs, err := e.list(ctx, account)
-		if err != nil {
-			return AccountStatus{}, err
-		}
-		return NewAccount(account, e.policy, rs).Status(e.now()), nil
-	}
-	e.work.Add(1)
-	defer e.work.Done()
-	err := s.acquire(ctx, en)
-	s.mu.Unlock()
-	if err != nil {
-		return AccountStatus{}, err
-	}
-	st := en.Status(e.now())
-	e.release(s, en)
-	return st, nil
-}
-
-// Close sends what waits, retries included, and returns when that is done, or when ctx is: then it ends the contexts of what is in flight and
-// gives up what is left. A Publisher that does not return when its context ends holds Close up. If anything was left, the
-// error is an *UnsentError. After it returns nothing of the Engine's runs. A second Close does nothing. Replies of push services have to reach the
-// Publisher until then: close the Engine before the streams.
-func (e *Engine) Close(ctx context.Context) error {
-	var all []*entry
-	for i := range e.shards {
-		s := &e.shards[i]
-		s.mu.Lock()
-		e.closed.Store(true)
-		if !s.closed {
-			s.closed = true
-			if s.timer != nil {
-				s.timer.Stop()
-			}
-			for _, en := range s.accounts {
-				all = append(all, en)
-			}
-		}
-		s.mu.Unlock()
-	}
-	slices.SortFunc(all, func(a, b *entry) int {
-		if a.name < b.name {
-			return -1
-		}
-		return 1
-	})
-	e.work.Add(1) // nothing can begin any more but from here
-	for _, en := range all {
-		e.flush(ctx, en)
-	}
-	e.work.Done()
-	done := make(chan struct{})
-	go func() {
-		e.work.Wait()
-		close(done)
 	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		e.cancel()
-		<-done
-	}
-	e.cancel()
-	e.stopGates()
-	return e.leftovers()
+	return e.cached(account)
 }
 
-// flush sends what waits for one account.
-func (e *Engine) flush(ctx context.Context, en *entry) {
-	s := e.shard(en.name)
-	s.mu.Lock()
-	err := s.acquire(ctx, en)
-	s.mu.Unlock()
-	if err != nil {
-		return
-	}
+// decide decides an event in the account's turn, and queues what there is to tell of it. The shard is locked when it is called and when it returns, but not
+// while the host has its word; the turn alone keeps others from the account then.
+func (e *Engine) decide(s *shard, en *entry, ev Event, f Facts, d *Decision) []Key {
 	now := e.now()
-	var eff Effects
-	var buf [4]Key
-	en.Flush(now)
-	keys := en.Due(now, buf[:0], &eff)
-	e.deliver(en.name, now, &eff)
-	e.affected(en.name, now, &eff)
-	e.release(s, en)
-	e.dispatch(en.name, keys)
-}
-
-func (e *Engine) leftovers() error {
-	var unsent []Unsent
-	for i := range e.shards {
-		s := &e.shards[i]
-		s.mu.Lock()
-		for _, en := range s.accounts {
-			var eff Effects
-			en.Abandon(ReasonClosed, &eff)
-			for _, d := range eff.Drops {
-				unsent = append(unsent, Unsent{en.name, d})
-			}
-		}
-		clear(s.accounts)
+	f.Now, f.Number = now, s.number()
+	if f.Veto != nil {
 		s.mu.Unlock()
 	}
-	if len(unsent) == 0 {
+	en.Handle(ev, f, d)
+	keys := en.Due(now, nil, &d.Effects)
+	if f.Veto != nil {
+		s.mu.Lock()
+	}
+	e.tellDecided(en, f.Number, now, ev, d, e.now().Sub(now))
+	return keys
+}
+
+// passing answers an event of an account of which nothing is kept.
+func (e *Engine) passing(s *shard, name string, ev Event, d *Decision) error {
+	d.Reason = ReasonNoRegistration
+	if subject(ev).ID != "" {
+		d.Reason = ReasonUnknownSession
+	}
+	if !e.watched {
 		return nil
 	}
-	slices.SortFunc(unsent, func(a, b Unsent) int {
-		if a.Account != b.Account {
-			if a.Account < b.Account {
-				return -1
-			}
-			return 1
-		}
-		return a.Key.Compare(b.Key)
-	})
-	return &UnsentError{unsent}
+	s.mu.Lock()
+	number := s.number()
+	s.mu.Unlock()
+	now, kept, own := e.now(), keepEvent(ev), d.clone()
+	if e.debugs {
+		_, _ = ask(e.ctx, e, &e.hooks.logger, name, func(context.Context) (struct{}, error) { e.logDecision(number, kept, own); return struct{}{}, nil })
+	}
+	if e.obs.Decided != nil {
+		_, _ = ask(e.ctx, e, &e.hooks.observer, name, func(context.Context) (struct{}, error) {
+			e.obs.Decided(number, now, kept, own, 0)
+			return struct{}{}, nil
+		})
+	}
+	return nil
 }

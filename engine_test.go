@@ -169,7 +169,7 @@ func TestCloseReportsWhatIsLeft(t *testing.T) {
 		require.ErrorAs(t, err, &unsent)
 		require.Len(t, unsent.Unsent, 1)
 		assert.Equal(t, 1, unsent.Unsent[0].Count)
-		assert.Len(t, svc.published(), 1, "it was tried")
+		assert.NotEmpty(t, svc.published(), "it was tried")
 		require.NoError(t, e.Close(t.Context()))
 	})
 }

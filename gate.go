@@ -2,54 +2,138 @@ package push
 
 import (
 	"context"
-	"errors"
-	"log/slog"
-	"slices"
 	"sync"
 	"time"
 )
 
-// gate is a push service in an Engine: the pure Service with what waits at it. Each admitted publish has a goroutine while it lasts.
+// A gate is a push service in an Engine: the pure [Service] with what waits at it. The way of a publish:
+//
+//	dispatch → ready → (a slot) → Account.Begin → Publisher → Account.End
+//
+// With a host that has a word before each publish (Unread, Vetoer), the slot is given back before it is asked, and what it has said waits for another
+// one ahead of all others; it is asked whether the registration still holds when it gets it (rule R12). So the host's code never has a
+// slot, and the time of a push service begins when it is asked.
+//
+// Each publish has a goroutine while it lasts. A Publisher that does not return soon after Policy.ReplyTimeout is left to itself: its slot is free again, and its
+// reply is that there was none. Until it has returned, its registration is not published to, and while there are hangLimit of them at one
+// service, nobody is.
 type gate struct {
 	name    string
 	mu      sync.Mutex
 	service *Service
-	ready   []ref // from head on; each registration at most once
-	head    int
-	timer   *time.Timer
-	swept   bool
+	// ready are registrations that may have something to send, from head on. Stale ones are found out when their turn comes, or by compact.
+	ready     []ref
+	head      int
+	compactAt int
+	// prepared are those that the host was asked about; asking is the number that it is being asked about, those it takes long over left out.
+	prepared []*flight
+	asking   int
+	// flights are the publishes that wait for their reply, in the order of their deadlines.
+	flights flight
+	hung    map[ref]struct{}
+	// probe is for the time at which the service may be asked again, watch for the first deadline.
+	probe, watch *time.Timer
+	watching     bool
+	quietSince   time.Time
+	swept        bool
 }
+
+// ref is a registration whose notification may go out.
+type ref struct {
+	account string
+	key     Key
+}
+
+// flight is one publish on its way. The gate's lock guards it.
+type flight struct {
+	next, prev *flight // in gate.flights
+	ref
+	n     Notification
+	reply Reply
+	// begun is when it was begun, deadline when it will be left to itself, lost that it was.
+	begun, deadline time.Time
+	lost            bool
+}
+
+// gates are all services that are known.
+type gates struct {
+	mu       sync.RWMutex
+	services map[string]*gate
+	sweeper  *time.Timer
+	sweeping bool
+}
+
+const (
+	// hangLimit is how many publishes of one service may have been left to themselves before it is not asked any more.
+	hangLimit = 64
+	// askSlow is how long the host may take over a publish before another one is prepared in its place.
+	askSlow = 50 * time.Millisecond
+	// gateQuiet is for how long a service without anything to do is remembered, with what is known of its health.
+	gateQuiet = 10 * time.Minute
+)
 
 // gate returns the gate of a service.
 func (e *Engine) gate(name string) *gate {
-	e.gatesMu.RLock()
-	g := e.gates[name]
-	e.gatesMu.RUnlock()
+	gs := &e.gates
+	gs.mu.RLock()
+	g := gs.services[name]
+	gs.mu.RUnlock()
 	if g != nil {
 		return g
 	}
-	e.gatesMu.Lock()
-	defer e.gatesMu.Unlock()
-	if g = e.gates[name]; g != nil {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	if g = gs.services[name]; g != nil {
 		return g
 	}
-	if len(e.gates) >= max(e.sweepAt, 256) {
-		for n, g := range e.gates {
-			g.mu.Lock()
-			if g.service.inFlight == 0 && g.head == len(g.ready) && g.service.failures == 0 {
-				g.swept = true
-				delete(e.gates, n)
-			}
-			g.mu.Unlock()
-		}
-		e.sweepAt = 2 * len(e.gates)
+	g = &gate{name: name, service: NewService(e.policy), compactAt: 1024, quietSince: e.now()}
+	g.flights.next, g.flights.prev = &g.flights, &g.flights
+	gs.services[name] = g
+	if !gs.sweeping && !e.closed.Load() {
+		gs.sweeping = true
+		gs.sweeper = time.AfterFunc(gateQuiet, e.sweep)
 	}
-	g = &gate{name: name, service: NewService(e.policy)}
-	e.gates[name] = g
 	return g
 }
 
-// dispatch hands registrations to the gates of their services. The caller counts as work.
+// sweep forgets services that have had nothing to do for a while, and comes again while there are some.
+func (e *Engine) sweep() {
+	gs := &e.gates
+	now := e.now()
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	if e.closed.Load() {
+		return
+	}
+	for name, g := range gs.services {
+		g.mu.Lock()
+		if g.idle() && now.Sub(g.quietSince) >= gateQuiet {
+			g.swept = true
+			delete(gs.services, name)
+			g.stop()
+		}
+		g.mu.Unlock()
+	}
+	if gs.sweeping = len(gs.services) > 0; gs.sweeping {
+		gs.sweeper.Reset(gateQuiet)
+	}
+}
+
+// idle tells whether nothing is at the gate. It is locked.
+func (g *gate) idle() bool {
+	return g.service.inFlight == 0 && g.head == len(g.ready) && len(g.prepared) == 0 && g.asking == 0 && len(g.hung) == 0
+}
+
+func (g *gate) stop() {
+	if g.probe != nil {
+		g.probe.Stop()
+	}
+	if g.watch != nil {
+		g.watch.Stop()
+	}
+}
+
+// dispatch hands registrations to the gates of their services. The caller counts as work, and holds no lock.
 func (e *Engine) dispatch(account string, keys []Key) {
 	for _, k := range keys {
 		for {
@@ -60,6 +144,9 @@ func (e *Engine) dispatch(account string, keys []Key) {
 				continue
 			}
 			g.ready = append(g.ready, ref{account, k})
+			if len(g.ready)-g.head > g.compactAt {
+				e.compact(g)
+			}
 			e.pump(g)
 			g.mu.Unlock()
 			break
@@ -67,34 +154,78 @@ func (e *Engine) dispatch(account string, keys []Key) {
 	}
 }
 
-// pump starts as many publishes as the service admits. g is locked; the caller counts as work.
+// compact drops what waits at a gate and has nothing to send any more, so that a client which enables and disables in a loop leaves nothing at a service
+// that does not answer. The gate is locked.
+func (e *Engine) compact(g *gate) {
+	seen := make(map[ref]struct{}, len(g.ready)-g.head)
+	left := g.ready[:0]
+	for _, r := range g.ready[g.head:] {
+		if _, twice := seen[r]; !twice && e.queued(r) {
+			seen[r] = struct{}{}
+			left = append(left, r)
+		}
+	}
+	clear(g.ready[len(left):])
+	g.ready, g.head = left, 0
+	g.compactAt = max(1024, 2*len(left))
+}
+
+// queued tells whether a registration has something to send.
+func (e *Engine) queued(r ref) bool {
+	s := e.shard(r.account)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	en := s.accounts[r.account]
+	if en == nil {
+		return false
+	}
+	if en.busy {
+		return true // somebody is at it
+	}
+	reg := en.find(r.key)
+	return reg != nil && reg.pace.queued
+}
+
+// pump starts as many publishes as the service admits. The gate is locked; the caller counts as work.
 func (e *Engine) pump(g *gate) {
 	for {
-		r, ok := e.take(g)
+		f, ok := e.take(g)
 		if !ok {
 			return
 		}
-		e.work.Add(1)
-		go e.publishAll(g, r)
+		e.work.add()
+		go e.publishAll(g, f)
 	}
 }
 
-// take returns the next registration to publish to, admitted, or arms the timer for the time at which there may be one. g is locked.
-func (e *Engine) take(g *gate) (ref, bool) {
-	if g.head == len(g.ready) {
-		return ref{}, false
+// take returns the next publish, admitted, or arms the timer for the time at which there may be one. The gate is locked.
+func (e *Engine) take(g *gate) (*flight, bool) {
+	if g.head == len(g.ready) && len(g.prepared) == 0 || len(g.hung) >= hangLimit || e.sealed.Load() {
+		if g.idle() {
+			g.quietSince = e.now()
+		}
+		return nil, false
+	}
+	if len(g.prepared) == 0 && g.asking > 0 && g.asking >= g.service.room() {
+		return nil, false
 	}
 	now := e.now()
 	ok, at := g.service.Admit(now)
 	if !ok {
-		if !at.IsZero() {
-			if g.timer == nil {
-				g.timer = time.AfterFunc(at.Sub(now), func() { e.probe(g) })
+		if !at.IsZero() && !e.closed.Load() {
+			if g.probe == nil {
+				g.probe = time.AfterFunc(at.Sub(now), func() { e.pumpNow(g) })
 			} else {
-				g.timer.Reset(at.Sub(now))
+				g.probe.Reset(at.Sub(now))
 			}
 		}
-		return ref{}, false
+		return nil, false
+	}
+	if len(g.prepared) > 0 {
+		f := g.prepared[0]
+		g.prepared[0] = nil
+		g.prepared = g.prepared[1:]
+		return f, true
 	}
 	r := g.ready[g.head]
 	g.ready[g.head] = ref{}
@@ -105,164 +236,327 @@ func (e *Engine) take(g *gate) (ref, bool) {
 		clear(g.ready[n:])
 		g.ready, g.head = g.ready[:n], 0
 	}
-	return r, true
+	return &flight{ref: r}, true
 }
 
-// probe lets a gate look again whether its service admits a publish.
-func (e *Engine) probe(g *gate) {
-	s := &e.shards[0] // any shard tells whether the engine is open
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
+// pumpNow lets a gate look again whether its service admits a publish.
+func (e *Engine) pumpNow(g *gate) {
+	if e.closed.Load() {
 		return
 	}
-	e.work.Add(1)
-	s.mu.Unlock()
+	e.work.add()
 	g.mu.Lock()
 	e.pump(g)
 	g.mu.Unlock()
-	e.work.Done()
+	e.work.done()
 }
 
-// publishAll publishes to one registration, and then to the next ones as long as the service admits them. It counts as work.
-func (e *Engine) publishAll(g *gate, r ref) {
-	defer e.work.Done()
-	for ok := true; ok; {
-		sent, answered := e.publish(r)
-		g.mu.Lock()
-		if sent {
-			g.service.Done(e.now(), answered)
-		} else {
-			g.service.Cancel()
+// hurry lets what waits at a gate go out now, if its service is broken too.
+func (e *Engine) hurry(g *gate) {
+	g.mu.Lock()
+	g.service.probeAt = time.Time{}
+	g.mu.Unlock()
+	e.pumpNow(g)
+}
+
+// publishAll publishes what was admitted, and then the next ones as long as the service admits them. It counts as work.
+func (e *Engine) publishAll(g *gate, f *flight) {
+	ended := false
+	defer func() {
+		if !ended { // the host has ended the goroutine
+			go func() {
+				e.land(g, f, Reply{Missing: true})
+				e.pumpNow(g)
+				e.work.done()
+			}()
 		}
-		if r, ok = e.take(g); ok {
-			e.pump(g)
+	}()
+	for f != nil {
+		f = e.publish(g, f)
+	}
+	ended = true
+	e.work.done()
+}
+
+// publish sends what waits for one registration, and takes note of the reply. It returns the next one, admitted, or nil.
+func (e *Engine) publish(g *gate, f *flight) *flight {
+	if f.begun.IsZero() {
+		if !e.begin(f) {
+			return e.giveBack(g)
 		}
+		if e.cfg.Unread != nil || e.cfg.Subscriptions != nil || e.cfg.Veto != nil {
+			e.prepare(g, f)
+			return nil
+		}
+	} else if !e.stillWanted(f) { // the host was asked in between
+		e.end(f, Reply{Missing: true})
+		return e.giveBack(g)
+	}
+	g.mu.Lock()
+	if _, hangs := g.hung[f.ref]; hangs { // never twice at a time
+		g.service.Cancel()
 		g.mu.Unlock()
+		e.end(f, Reply{Missing: true})
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return e.following(g)
+	}
+	f.deadline = e.now().Add(e.policy.ReplyTimeout + hookGrace)
+	f.prev, f.next = g.flights.prev, &g.flights
+	f.prev.next, f.next.prev = f, f
+	if !g.watching {
+		e.watch(g)
+	}
+	g.mu.Unlock()
+	n := f.n
+	ctx, cancel := context.WithTimeout(e.sending, e.policy.ReplyTimeout)
+	var err error
+	if perr := e.guard(&e.hooks.publisher, func() error { err = e.cfg.Publisher.Publish(ctx, &n); return nil }); perr != nil {
+		err = perr
+	}
+	cancel()
+	if !e.land(g, f, ReplyOf(err)) {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return e.following(g)
+}
+
+// following returns the next publish, and starts others beside it. The gate is locked.
+func (e *Engine) following(g *gate) *flight {
+	f, ok := e.take(g)
+	if ok {
+		e.pump(g)
+	}
+	return f
+}
+
+// giveBack gives a slot back that nothing was published on, and returns the next publish.
+func (e *Engine) giveBack(g *gate) *flight {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.service.Cancel()
+	return e.following(g)
+}
+
+// land takes note of a reply. It returns false if the publish had been left to itself.
+func (e *Engine) land(g *gate, f *flight, reply Reply) bool {
+	g.mu.Lock()
+	if f.lost {
+		e.work.add() // it does not count any more, and its goroutine does not know
+		e.hooks.publisher.returned(f.account)
+		delete(g.hung, f.ref)
+		e.pump(g)
+		g.mu.Unlock()
+		return false
+	}
+	f.prev.next, f.next.prev = f.next, f.prev
+	f.prev, f.next = nil, nil
+	g.service.Done(e.now(), reply.Answered())
+	g.mu.Unlock()
+	e.end(f, reply)
+	return true
+}
+
+// watch arms the timer for the first deadline. The gate is locked.
+func (e *Engine) watch(g *gate) {
+	f := g.flights.next
+	if g.watching = f != &g.flights && !e.closed.Load(); !g.watching {
+		return
+	}
+	in := f.deadline.Sub(e.now())
+	if g.watch == nil {
+		g.watch = time.AfterFunc(in, func() { e.lose(g) })
+	} else {
+		g.watch.Reset(in)
 	}
 }
 
-// publish sends what waits for one registration, and takes note of the reply. sent tells whether the service was asked, answered whether it answered.
-func (e *Engine) publish(r ref) (sent, answered bool) {
-	s := e.shard(r.account)
-	s.mu.Lock()
-	en := s.accounts[r.account]
-	if en == nil {
-		s.mu.Unlock()
-		return false, false
+// lose leaves those publishes to themselves that are past their deadline.
+func (e *Engine) lose(g *gate) {
+	e.work.add()
+	defer e.work.done()
+	now := e.now()
+	var lost []*flight
+	g.mu.Lock()
+	for f := g.flights.next; f != &g.flights && !now.Before(f.deadline); f = g.flights.next {
+		f.prev.next, f.next.prev = f.next, f.prev
+		f.prev, f.next = nil, nil
+		f.lost = true
+		if g.hung == nil {
+			g.hung = make(map[ref]struct{})
+		}
+		g.hung[f.ref] = struct{}{}
+		e.hooks.publisher.overrun(f.account)
+		g.service.Done(now, false)
+		lost = append(lost, f)
 	}
-	_ = s.acquire(context.Background(), en)
+	e.watch(g)
+	e.pump(g)
+	g.mu.Unlock()
+	for _, f := range lost {
+		e.work.add()
+		go func() {
+			e.end(f, Reply{Missing: true})
+			e.work.done() // its own goroutine's, which does not count any more
+			e.work.done()
+		}()
+	}
+}
+
+// begin takes what waits for a registration, if there is something and nobody has the account's turn.
+func (e *Engine) begin(f *flight) bool {
+	s := e.shard(f.account)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	en := s.accounts[f.account]
+	if en == nil {
+		return false
+	}
+	if en.busy {
+		en.publishing = append(en.publishing, f.key)
+		return false
+	}
 	now := e.now()
 	var eff Effects
-	n, ok := en.Begin(r.key, now, &eff)
-	s.mu.Unlock()
-	e.deliver(r.account, now, &eff)
-	e.affected(r.account, now, &eff)
+	n, ok := en.Begin(f.key, now, &eff)
+	e.tellEffects(en, now, &eff, true)
 	if ok && e.obs.Sent != nil {
-		e.obs.Sent(now, &n)
+		sent := n
+		en.tell(&e.hooks.observer, "", func() { e.obs.Sent(now, &sent) })
 	}
-	e.release(s, en)
+	e.deliver(s, en, false)
 	if !ok {
-		return false, false
+		s.settle(e, en, now)
+		return false
 	}
-	reply := e.send(&n)
-	took := e.now().Sub(now)
-	s.mu.Lock()
-	_ = s.acquire(context.Background(), en)
-	s.mu.Unlock()
-	done := e.now() // not earlier than any event that had the turn before
-	eff.Reset()
-	var buf [4]Key
-	res := en.End(r.key, reply, done, &eff)
-	if res.Store {
-		e.report(en.Account, r.key, res.Update, &eff)
-	}
-	keys := en.Due(done, buf[:0], &eff)
-	e.deliver(r.account, done, &eff)
-	if e.obs.Replied != nil {
-		e.obs.Replied(done, &n, reply, res, took)
-	}
-	e.affected(r.account, done, &eff)
-	e.logReply(&n, reply, res, took)
-	e.release(s, en)
-	e.dispatch(r.account, keys)
-	return reply.Vetoed == "", reply.Answered()
+	f.n, f.begun = n, now
+	return true
 }
 
-// send asks the host's hooks and calls the Publisher.
-func (e *Engine) send(n *Notification) Reply {
-	ctx, cancel := context.WithTimeout(e.ctx, e.policy.ReplyTimeout)
-	defer cancel()
-	if e.cfg.Unread != nil {
-		if u, err := e.cfg.Unread.Unread(ctx, n.Account); err == nil {
-			n.Unread = max(u, 0)
-		} else {
-			e.log.LogAttrs(ctx, slog.LevelWarn, "push: unread count not known", slog.String("account", n.Account), slog.Any("error", err))
-		}
+// prepare gives the slot back and asks the host what it has to say of a publish. It counts as work when it is called, and the goroutine that it starts does when
+// it returns.
+func (e *Engine) prepare(g *gate, f *flight) {
+	g.mu.Lock()
+	g.service.Cancel()
+	g.asking++
+	e.pump(g)
+	g.mu.Unlock()
+	var once sync.Once
+	quick := func() {
+		once.Do(func() {
+			g.mu.Lock()
+			g.asking--
+			e.pump(g)
+			g.mu.Unlock()
+		})
 	}
-	if e.cfg.Veto != nil {
-		if why := e.cfg.Veto.VetoPublish(ctx, n); why != "" {
-			return Reply{Vetoed: why}
-		}
-	}
-	return ReplyOf(e.cfg.Publisher.Publish(ctx, n))
-}
-
-// report tells the store what a reply taught, in the account's turn.
-func (e *Engine) report(a *Account, k Key, u Update, eff *Effects) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), e.policy.ReplyTimeout)
-	defer cancel()
-	err := e.cfg.Store.Update(ctx, a.name, k, u)
-	if err == nil {
-		return
-	}
-	e.log.LogAttrs(ctx, slog.LevelWarn, "push: health not stored", slog.String("account", a.name), slog.String("service", k.Service),
-		slog.String("node", k.Node), slog.Any("error", err))
-	if errors.Is(err, ErrNotRegistered) { // another node removed it
-		e.reload(ctx, a, eff)
-	}
-}
-
-func (e *Engine) logReply(n *Notification, reply Reply, res Result, took time.Duration) {
-	level := slog.LevelDebug
-	if res.Outcome != OutcomeAccepted {
-		level = slog.LevelInfo
-	}
-	if !e.log.Enabled(e.ctx, level) {
-		return
-	}
-	e.log.LogAttrs(e.ctx, level, "push: publish "+res.Outcome.String(), slog.String("account", n.Account), slog.String("service", n.Service),
-		slog.String("node", n.Node), slog.String("class", n.Class.String()), slog.Int("stanzas", n.Count), slog.Int("try", n.Try),
-		slog.String("error", cut(reply.Condition, 64)), slog.Duration("took", took))
-}
-
-func (e *Engine) stopGates() {
-	e.gatesMu.Lock()
-	defer e.gatesMu.Unlock()
-	for _, g := range e.gates {
-		g.mu.Lock()
-		if g.timer != nil {
-			g.timer.Stop()
-		}
-		g.mu.Unlock()
-	}
-}
-
-// Services returns the state of the push services that have something to do or were met lately, in the order of their names.
-func (e *Engine) Services() []ServiceStatus {
-	e.gatesMu.RLock()
-	defer e.gatesMu.RUnlock()
-	var list []ServiceStatus
-	for _, g := range e.gates {
-		g.mu.Lock()
-		list = append(list, ServiceStatus{g.name, g.service.inFlight, len(g.ready) - g.head, g.service.Broken()})
-		g.mu.Unlock()
-	}
-	slices.SortFunc(list, func(a, b ServiceStatus) int {
-		if a.Service < b.Service {
-			return -1
-		}
-		return 1
+	slow := time.AfterFunc(askSlow, func() {
+		e.work.add()
+		quick()
+		e.work.done()
 	})
-	return list
+	why := e.consult(f)
+	slow.Stop()
+	if why != "" {
+		quick()
+		e.end(f, Reply{Vetoed: why})
+		return
+	}
+	g.mu.Lock()
+	g.prepared = append(g.prepared, f)
+	g.mu.Unlock()
+	quick()
+	e.pumpNow(g)
+}
+
+// consult asks the host about a publish, and returns its veto.
+func (e *Engine) consult(f *flight) string {
+	if u := e.cfg.Unread; u != nil {
+		n, err := ask(e.ctx, e, &e.hooks.unread, f.account, func(ctx context.Context) (int, error) { return u.Unread(ctx, f.account) })
+		if err == nil {
+			f.n.Unread = max(n, 0)
+		} else {
+			e.warn("push: unread count not known", f.account, err)
+		}
+	}
+	if c := e.cfg.Subscriptions; c != nil {
+		n, err := ask(e.ctx, e, &e.hooks.subscriptions, f.account, func(ctx context.Context) (int, error) { return c.PendingSubscriptions(ctx, f.account) })
+		if err == nil {
+			f.n.Pending = max(n, 0)
+		} else {
+			e.warn("push: subscription requests not known", f.account, err)
+		}
+	}
+	if v := e.cfg.Veto; v != nil {
+		type answer struct {
+			n   Notification
+			why string
+		}
+		n := f.n
+		a, err := ask(e.ctx, e, &e.hooks.vetoPublish, f.account, func(ctx context.Context) (answer, error) {
+			why := v.VetoPublish(ctx, &n)
+			return answer{n, why}, nil
+		})
+		if err != nil {
+			e.warn("push: not known whether the host vetoes", f.account, err)
+			return ""
+		}
+		a.n.Account, a.n.Key = f.account, f.key // these are not the host's to change
+		f.n = a.n
+		return a.why
+	}
+	return ""
+}
+
+// stillWanted asks rule R12 again.
+func (e *Engine) stillWanted(f *flight) bool {
+	s := e.shard(f.account)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	en := s.accounts[f.account]
+	if en == nil || en.isGone(f.key) {
+		return false
+	}
+	r := en.find(f.key)
+	return r != nil && r.pace.inFlight && (r.Health.Disabled.IsZero() || e.policy.RetryDisabled > 0)
+}
+
+// end takes note of the end of a publish that was begun.
+func (e *Engine) end(f *flight, reply Reply) {
+	s := e.shard(f.account)
+	s.mu.Lock()
+	en := s.accounts[f.account]
+	if en == nil || s.acquire(context.Background(), en) != nil {
+		s.mu.Unlock()
+		return
+	}
+	now := e.now() // not earlier than any event that had the turn before
+	var eff Effects
+	var buf [4]Key
+	res := en.End(f.key, reply, now, &eff)
+	if res.Store {
+		e.learn(s, en, f.key, res.Update)
+	}
+	keys := en.Due(now, buf[:0], &eff)
+	if e.telling {
+		e.tellReplied(en, f, reply, res, now)
+		e.tellEffects(en, now, &eff, true)
+	}
+	e.release(s, en, false)
+	s.mu.Unlock()
+	e.dispatch(f.account, keys)
+}
+
+// tellReplied queues that a publish has ended. The shard is locked.
+func (e *Engine) tellReplied(en *entry, f *flight, reply Reply, res Result, now time.Time) {
+	n, took := f.n, now.Sub(f.begun)
+	if e.obs.Replied != nil {
+		en.tell(&e.hooks.observer, "", func() { e.obs.Replied(now, &n, reply, res, took) })
+	}
+	if e.cfg.Logger != nil {
+		own := n
+		en.tell(&e.hooks.logger, "", func() { e.logReply(&own, reply, res, took) })
+	}
 }

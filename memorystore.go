@@ -258,3 +258,9 @@ func (u *unpacker) string() string {
 func (u *unpacker) time() time.Time {
 	return time.Unix(int64(u.uint())+yearOne, int64(u.uint())).UTC()
 }
+
+// Cached returns what List would, at once, as it always can. It spares the Engine a goroutine for most events of a server.
+func (s *MemoryStore) Cached(account string) (rs []Registration, ok bool) {
+	rs, _ = s.List(context.Background(), account)
+	return rs, true
+}

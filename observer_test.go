@@ -29,8 +29,9 @@ func TestObserverIsToldWhatWasRead(t *testing.T) {
 			Decided: func(_ uint64, _ time.Time, ev Event, d *Decision, _ time.Duration) { told = append(told, ev.Name()) },
 		}})
 		handle(t, e, SessionOpen{Session: phoneSession}, ArchiveAdded{Account: juliet, Stanza: message("m1")})
-		assert.Equal(t, []string{"read " + juliet, "client phone", "session-open", "archive-added"}, told)
+		assert.Equal(t, []string{"session-open", "read " + juliet, "client phone", "archive-added"}, told)
 
+		synctest.Wait() // the store is told that it was accepted
 		told = nil
 		remove(t, store, phone)
 		require.NoError(t, e.Refresh(t.Context(), juliet))

@@ -26,7 +26,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
+	"slices"
+	"strings"
 	"time"
+
+	"mellium.im/xmpp/stanza"
 )
 
 // NS is the namespace of XEP-0357, and the feature that an account announces.
@@ -101,9 +106,10 @@ type Vetoer interface {
 	VetoPublish(ctx context.Context, n *Notification) string
 }
 
-// Observer is told what the Engine does: for metrics, an inspector, a recording. Each function may be nil. They are called on the paths of
-// the Engine, so they must not block or call it, and must not keep what they are given beyond the call. Those for one account come in
-// their order, from any goroutine.
+// Observer is told what the Engine does: for metrics, an inspector, a recording. Each function may be nil. They are called by a goroutine of the account's, in
+// the order of what happened to it; Handle returns when it has been told of, so they should be quick. They must not call the
+// Engine, and must not keep what they are given beyond the call. One that takes longer than Config.HookTimeout is left to itself, and
+// the Observer is not told of that account until it has returned.
 type Observer struct {
 	// Started: New made an Engine for this host, with this policy. It is the first that an Observer is told of an Engine; one that is given to
 	// several Engines, one after another, is told by it that what it knew of sessions and of what waits is over.
@@ -117,6 +123,8 @@ type Observer struct {
 	Affected func(account string, at time.Time, e *Effects)
 	// Sent: a publish goes out. The host's unread count and its veto come after this; Replied has what they made of it.
 	Sent func(at time.Time, n *Notification)
+	// Stored: a call of the Store for an account has ended. call is its name, such as "Store.List".
+	Stored func(account string, at time.Time, call string, took time.Duration, err error)
 	// Replied: it ended.
 	Replied func(at time.Time, n *Notification, reply Reply, result Result, took time.Duration)
 }
@@ -142,6 +150,16 @@ type Config struct {
 	Liveness      Liveness
 	Veto          Vetoer
 
+	// HookTimeout is how long each call of an optional ability, the Observer or the Logger may take: the account goes on without it then, as if it had failed, and
+	// its late return changes nothing. It is also how long Handle waits for registrations to be read. Default 5 s.
+	HookTimeout time.Duration
+	// StoreTimeout is when the context of a call of the Store ends. Default 30 s.
+	StoreTimeout time.Duration
+	// MaxDeferred is how many events wait in memory while the Store does not say what it has of their accounts. Beyond it Handle returns an error. Default 65,536.
+	MaxDeferred int
+	// Keep is what a Store that is a [Keeper] is told of what waits, while the Engine runs. Default KeepLate.
+	Keep KeepMode
+
 	// Logger gets one record a decision at level debug, and one an outcome: debug for success, info for errors, warn for a registration that
 	// is disabled and a store that fails. Nil means none.
 	Logger *slog.Logger
@@ -152,16 +170,52 @@ type Config struct {
 // Validate reports everything that is wrong with c at once, or nil. New calls it.
 func (c *Config) Validate() error {
 	var errs []error
+	say := func(format string, args ...any) { errs = append(errs, fmt.Errorf("push: "+format, args...)) }
 	if c.Host == "" {
-		errs = append(errs, errors.New("push: Config.Host is empty; give the server's domain, which publishes come from"))
+		say("Config.Host is empty; give the server's domain, which publishes come from")
 	} else if j, err := prepared(c.Host); err != nil || j != c.Host || bare(j) != j {
-		errs = append(errs, fmt.Errorf("push: Config.Host %q is not a domain in prepared form", cut(c.Host, 100)))
+		say("Config.Host %q is not a domain in prepared form", cut(c.Host, 100))
 	}
 	if c.Publisher == nil {
-		errs = append(errs, errors.New("push: Config.Publisher is nil; give something that sends IQ stanzas to push services"))
+		say("Config.Publisher is nil; give something that sends IQ stanzas to push services")
 	}
+	for name, hook := range map[string]any{
+		"Publisher": c.Publisher, "Store": c.Store, "Resumption": c.Resumption, "Unread": c.Unread, "Liveness": c.Liveness, "Veto": c.Veto,
+		"Subscriptions": c.Subscriptions, "Contacts": c.Contacts, "Chats": c.Chats,
+	} {
+		if hook != nil && isNil(hook) {
+			say("Config.%s holds a nil %T; leave the field nil if the host has not got that", name, hook)
+		}
+	}
+	if r, ok := c.Publisher.(*Router); ok && r != nil {
+		if r.Send == nil {
+			say("Config.Publisher is a Router without Send; give the function that routes an IQ")
+		}
+		if r.Host == "" {
+			say("Config.Publisher is a Router without Host; give the server's domain, as in Config.Host")
+		} else if c.Host != "" && r.Host != c.Host {
+			say("Config.Publisher is a Router of %q, but Config.Host is %q", cut(r.Host, 100), cut(c.Host, 100))
+		}
+	}
+	for name, v := range map[string]int64{"HookTimeout": int64(c.HookTimeout), "StoreTimeout": int64(c.StoreTimeout), "MaxDeferred": int64(c.MaxDeferred)} {
+		if v < 0 {
+			say("Config.%s is negative, which means nothing; leave it 0 for the default", name)
+		}
+	}
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	errs = append(errs, c.Policy.Validate())
 	return errors.Join(errs...)
+}
+
+// isNil tells whether an interface holds nothing that can be called.
+func isNil(v any) bool {
+	r := reflect.ValueOf(v)
+	switch r.Kind() {
+	case reflect.Pointer, reflect.Func:
+		return r.IsNil()
+	default:
+		return false
+	}
 }
 
 // ReplyError is an error reply of a push service (RFC 6120 §8.3).
@@ -175,19 +229,52 @@ func (e *ReplyError) Error() string {
 	return "push: the push service answered " + cut(e.Type, 20) + "/" + cut(e.Condition, 64)
 }
 
+// ReplyOf returns what the error of a Publisher means as a reply. A *ReplyError that is nil is a result.
+func ReplyOf(err error) Reply {
+	if err == nil {
+		return Reply{}
+	}
+	var r *ReplyError
+	if errors.As(err, &r) {
+		if r == nil {
+			return Reply{}
+		}
+		return Reply{Type: orText(r.Type, "cancel"), Condition: r.Condition}
+	}
+	var se stanza.Error
+	if errors.As(err, &se) {
+		return Reply{Type: orText(string(se.Type), "cancel"), Condition: string(se.Condition)}
+	}
+	return Reply{Missing: true}
+}
+
+func orText(s, def string) string {
+	if s == "" {
+		return def
+	}
+	return s
+}
+
 // UnsentError is what Close returns if notifications were left.
 type UnsentError struct {
 	// Unsent describes them, account by account.
 	Unsent []Unsent
+	// Undecided are events that were never decided, because the Store did not say what it has of their accounts. They can be given to another Engine.
+	Undecided []Event
 }
 
 // Unsent is a notification that was not sent before the Engine was closed.
 type Unsent struct {
 	Account string
 	Drop
+	// Asked: the push service was asked and has not answered, so it may have taken it.
+	Asked bool
 }
 
 func (e *UnsentError) Error() string {
+	if len(e.Undecided) > 0 {
+		return fmt.Sprintf("push: closed with %d notifications unsent and %d events undecided", len(e.Unsent), len(e.Undecided))
+	}
 	return fmt.Sprintf("push: closed with %d notifications unsent", len(e.Unsent))
 }
 
@@ -204,6 +291,7 @@ func Observers(os ...*Observer) *Observer {
 			Decided:  both5(all.Decided, o.Decided),
 			Affected: both3(all.Affected, o.Affected),
 			Sent:     both2(all.Sent, o.Sent),
+			Stored:   both5(all.Stored, o.Stored),
 			Replied:  both5(all.Replied, o.Replied),
 		}
 	}

@@ -81,7 +81,7 @@ const (
 	ReasonVeto           // the host's hook said no
 	ReasonResumed        // R5
 	ReasonUnknownSession // the session was never opened, or is closed
-	ReasonStore          // the registrations could not be read
+	ReasonStore          // the registrations could not be read, or changed
 	ReasonNotRung        // R15: the registration was not notified of the call, or was told already that it is over
 	ReasonHistory        // R16
 	ReasonNoStore        // no session holds it, and it is stored nowhere (XEP-0334)
@@ -94,6 +94,7 @@ const (
 	ReasonNoMatch        // Push 2.0: no match covers it
 	ReasonChatNever      // XEP-0492: the user said never
 	ReasonNoCalls        // Policy.AskedCallsOnly, and the client did not ask for calls
+	ReasonDeferred       // the registrations are not known yet; the event is decided when they are
 
 	// Reasons why something that waited was dropped, and reasons of changes and advice.
 
@@ -167,6 +168,7 @@ var reasons = [...]struct{ token, sentence string }{
 	ReasonNoMatch:        {"no-match", "not among what the client asked for"},
 	ReasonChatNever:      {"chat-never", "chat does not notify by the user's setting"},
 	ReasonNoCalls:        {"no-calls", "client did not ask for calls"},
+	ReasonDeferred:       {"deferred", "left until the registrations can be read"},
 	ReasonTooOld:         {"too-old", "too old"},
 	ReasonRejected:       {"rejected", "rejected by the push service"},
 	ReasonRemoved:        {"registration-removed", "registration removed"},

@@ -32,8 +32,11 @@ func (k Key) Compare(o Key) int {
 // Names tells whether a disable of k removes o: without a node it means all of the service (XEP-0357 §6), but those of the other protocol; without a
 // service, all of the account.
 func (k Key) Names(o Key) bool {
-	return k.Service == "" || o.Service == k.Service && (k.Node == "" && !o.IsPush2() || o.Node == k.Node)
+	return k.Service == "" || o.Service == k.Service && (k.Node == "" && !o.IsPush2() || o.Node == k.Node || k.Node == noNode && o.Node == "")
 }
+
+// noNode is the Node of a key that names only the registration without a node. Nothing from outside can be it.
+const noNode = "\x00"
 
 // Field is one field of a publish-options form (XEP-0004), as the client sent it: order, type and every value, empty
 // ones included, are kept.
@@ -142,7 +145,11 @@ func (r Registration) sameRequest(o Registration) bool {
 // again is safe either way. What a method is given stays the caller's: a Store
 // copies what it keeps; what it returns is the caller's to change.
 //
-// A Store that can keep what waits, too, is a [Keeper].
+// A Store that can keep what waits, too, is a [Keeper]. One that may know the answer of List without asking anybody has another method,
+//
+//	Cached(account string) (rs []Registration, ok bool)
+//
+// which returns it, or false if it would have to wait. The Engine then decides most events without a goroutine. It must not wait for anything.
 type Store interface {
 	// List returns the account's registrations, tombstones included, in any order. An account that is not known has none,
 	// which is not an error.

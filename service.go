@@ -44,6 +44,14 @@ func (s *Service) Admit(now time.Time) (ok bool, at time.Time) {
 	return true, time.Time{}
 }
 
+// room is how many publishes it may have in flight.
+func (s *Service) room() int {
+	if s.Broken() {
+		return 1
+	}
+	return s.window
+}
+
 // Cancel takes an admission back that nothing was published on.
 func (s *Service) Cancel() { s.inFlight-- }
 

@@ -7,6 +7,8 @@ type AccountStatus struct {
 	Account       string
 	Registrations []RegistrationStatus
 	Sessions      []SessionStatus
+	// Deferred is how many events wait for the Store to say what it has of the account.
+	Deferred int
 }
 
 // RegistrationStatus is a registration with its pacing.
@@ -43,4 +45,6 @@ type ServiceStatus struct {
 	InFlight, Waiting int
 	// Broken: it does not answer, and is probed with one publish at a time.
 	Broken bool
+	// Hanging is how many calls of the Publisher have not returned in time, and were left to themselves.
+	Hanging int
 }

@@ -91,6 +91,7 @@ var reasonWords = map[push.Reason]word{
 	push.ReasonResumed:        {MarkFetched, "{device} came back by itself and has the message, so what waited for it was taken back.", noneNow},
 	push.ReasonUnknownSession: {MarkUndecided, "This was about a connection that is not known here: it had ended, or began before the server was started.", noneNow},
 	push.ReasonStore:          {MarkUndecided, "The devices of this account could not be read from the database, so nobody could be told.", "Look at the server's log and its database."},
+	push.ReasonDeferred:       {MarkUndecided, "The devices of this account cannot be read from the database yet; who is told is decided when they can.", "Look at the server's log and its database."},
 
 	push.ReasonNotRung:       {MarkUnaware, "The call is over, and {device} had not been told of it or was told already that it is over.", noneNow},
 	push.ReasonHistory:       {MarkMuted, "The message is an old one that was sent again, such as a room's history, so no device is notified of it.", noneNow},

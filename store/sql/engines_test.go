@@ -193,6 +193,8 @@ func TestQueriesAnEvent(t *testing.T) {
 		if err := n.store.Update(ctx, account(0), registration("", "n1", 0).Key, push.Update{Succeeded: time.Now()}); err != nil {
 			t.Fatal(err)
 		}
+		// What was kept is read before the first event is decided.
+		n.handle(t, push.Offline{Account: account(2), Stanza: push.Stanza{ID: "m0", Kind: push.KindMessage, To: account(2), Class: push.ClassImportant}})
 		for name, a := range map[string]string{"registered": account(0), "unknown": account(1)} {
 			for i, want := range []int{1, 0, 0} {
 				r.count()

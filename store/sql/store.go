@@ -177,6 +177,9 @@ func (s *Store) List(ctx context.Context, account string) ([]push.Registration, 
 	return rs, nil
 }
 
+// Cached returns what List would, if it is cached: see push.Store.
+func (s *Store) Cached(account string) ([]push.Registration, bool) { return s.cache.get(account) }
+
 // read reads an account past the cache, which learns of it.
 func (s *Store) read(ctx context.Context, account string) (rs []push.Registration, err error) {
 	s.queries.Add(1)

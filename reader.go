@@ -1,0 +1,268 @@
+package push
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// An account's registrations are read when an event first needs them, and not before: a session that opens needs none, so 100,000 phones that come back
+// read nothing. Sessions, hibernation and what they want to be bound to are facts of the Engine's, with or without a Store.
+//
+// An event that needs what has not been read waits in memory, and those after it in their order. It is not refused: a host's mail server has
+// mostly no way to raise an event again, so a refused one is a message that nobody is woken for, for as long as the Store is away. It is decided when the Store
+// has answered, with what is true then: who is enabled, who is connected. Two bounds keep that from growing: maxDeferred for an account, whose device is woken by
+// any of them, and Config.MaxDeferred for all; beyond them Handle returns an error, and the host knows.
+
+// maxDeferred is how many events of one account wait for its registrations.
+const maxDeferred = 256
+
+// deferred is an event that waits.
+type deferred struct {
+	ev Event
+	// d is where Handle wants the Decision, nil if it has gone. decided and err are for it; done is closed for it.
+	d       *Decision
+	decided bool
+	err     error
+	told    <-chan struct{}
+	done    chan struct{}
+	woken   bool
+}
+
+// leave lets the Handle go that waits for it.
+func (p *deferred) leave() {
+	if !p.woken {
+		p.woken = true
+		close(p.done)
+	}
+}
+
+// postpone queues an event that cannot be decided yet, and waits a while for it. The shard is locked, and is not when it returns.
+func (e *Engine) postpone(ctx context.Context, s *shard, en *entry, ev Event, d *Decision) error {
+	l := en.getLane()
+	if len(l.deferred) >= maxDeferred || e.defers.Load() >= int64(e.cfg.MaxDeferred) {
+		s.settle(e, en, e.now())
+		s.mu.Unlock()
+		d.Reason = ReasonStore
+		return fmt.Errorf("%w: the registrations of this account have not been read, and too many events wait for that", ErrStore)
+	}
+	p := &deferred{ev: keepEvent(ev), d: d, done: make(chan struct{})}
+	l.deferred = append(l.deferred, p)
+	e.defers.Add(1)
+	if l.readAt.IsZero() { // else it has failed, and is tried again then
+		e.read(s, en)
+	}
+	if !needsRegistrations(ev) || e.lanes.away.Load() || !l.reading {
+		p.leave()
+	}
+	s.settle(e, en, e.now())
+	s.mu.Unlock()
+	bound := time.NewTimer(e.cfg.HookTimeout)
+	defer bound.Stop()
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+	case <-bound.C:
+		e.lanes.away.Store(true)
+	}
+	s.mu.Lock()
+	p.d = nil
+	decided, err, told := p.decided, p.err, p.told
+	s.mu.Unlock()
+	switch {
+	case err != nil:
+		return err
+	case !decided:
+		d.Reason = ReasonDeferred
+	case told != nil:
+		<-told
+	}
+	return nil
+}
+
+// read reads an account's registrations, if nobody does. The shard is locked.
+func (e *Engine) read(s *shard, en *entry) {
+	if l := en.getLane(); !l.reading {
+		e.readNow(s, en)
+	}
+}
+
+var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// readNow reads an account's registrations, and returns what is closed when that is done or has failed. The shard is locked.
+func (e *Engine) readNow(s *shard, en *entry) <-chan struct{} {
+	l := en.getLane()
+	if e.lanes.running.Load() >= maxLanes {
+		l.readAt = e.now().Add(time.Second)
+		return closedChan
+	}
+	l.reading = true
+	var rs []Registration
+	return e.callStore(s, en, &call{
+		hook: &e.hooks.list,
+		run: func(ctx context.Context) (err error) {
+			if err := e.keeps.wait(ctx); err != nil {
+				return err
+			}
+			rs, err = e.cfg.Store.List(ctx, en.name)
+			return err
+		},
+		then: func(err error) []Key {
+			l.reading = false
+			if err != nil {
+				l.fails++
+				l.readAt = e.now().Add(retryIn(l.fails))
+				e.lanes.away.Store(true)
+				for _, p := range l.deferred {
+					p.leave()
+				}
+				return nil
+			}
+			e.lanes.away.Store(false)
+			var eff Effects
+			e.load(en, rs, &eff)
+			e.tellEffects(en, e.now(), &eff, true)
+			return e.catchUp(s, en)
+		},
+	})
+}
+
+// load takes what the Store has of an account, in the account's turn.
+func (e *Engine) load(en *entry, rs []Registration, eff *Effects) {
+	l := en.getLane()
+	l.fails, l.readAt, l.stale = 0, time.Time{}, false
+	rs = sane(en.name, rs)
+	for i := range rs { // what it has not been told yet
+		for _, ls := range slices.Concat(l.writing, l.learned) {
+			if ls.key == rs[i].Key {
+				rs[i].Health = ls.apply(rs[i].Health)
+			}
+		}
+	}
+	en.Load(rs, e.now(), eff)
+	if en.keep.interrupted {
+		en.keep.interrupted = false
+		en.Interrupted(e.now(), eff)
+	}
+	e.tellRead(en, e.now())
+}
+
+// sane leaves out what a Store should not have returned.
+func sane(account string, rs []Registration) []Registration {
+	if len(rs) > 0 {
+		rs = slices.DeleteFunc(rs, func(r Registration) bool { return r.Account != account || r.Service == "" })
+	}
+	return rs
+}
+
+// catchUp decides the events that waited, in the account's turn; the shard is locked, but not while the host is asked.
+func (e *Engine) catchUp(s *shard, en *entry) (keys []Key) {
+	l := en.getLane()
+	for len(l.deferred) > 0 {
+		p := l.deferred[0]
+		var f Facts
+		if e.asks(p.ev) { // it asks in a turn of its own
+			e.release(s, en, false)
+			s.mu.Unlock()
+			e.facts(e.ctx, s, en.name, p.ev, &f)
+			s.mu.Lock()
+			_ = s.acquire(context.Background(), en)
+		}
+		var d Decision
+		d.reset(en.name)
+		keys = append(keys, e.decide(s, en, p.ev, f, &d)...)
+		l.deferred = slices.Delete(l.deferred, 0, 1)
+		e.defers.Add(-1)
+		p.decided = true
+		if p.d != nil {
+			*p.d = d
+			p.told = e.deliver(s, en, true)
+		}
+		p.leave()
+	}
+	return keys
+}
+
+// Refresh reads an account's registrations again because another node of the host has changed them. It costs nothing if they are
+// not kept in memory. Errors are as for Handle.
+func (e *Engine) Refresh(ctx context.Context, account string) error {
+	s := e.shard(account)
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		return ErrClosed
+	}
+	en := s.accounts[account]
+	if en == nil || !en.Loaded() && !(en.lane != nil && en.lane.reading) {
+		s.mu.Unlock()
+		return nil
+	}
+	var (
+		rs     []Registration
+		failed error
+		told   <-chan struct{}
+	)
+	done := e.callStore(s, en, &call{
+		hook: &e.hooks.list,
+		run: func(ctx context.Context) (err error) {
+			rs, err = e.cfg.Store.List(ctx, account)
+			return err
+		},
+		then: func(err error) []Key {
+			if failed = err; err != nil {
+				e.spoil(en)
+				return nil
+			}
+			var eff Effects
+			e.load(en, rs, &eff)
+			e.tellEffects(en, e.now(), &eff, true)
+			keys := e.catchUp(s, en)
+			told = e.deliver(s, en, true)
+			return keys
+		},
+	})
+	s.mu.Unlock()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if told != nil {
+		<-told
+	}
+	if failed != nil {
+		return fmt.Errorf("%w: %w", ErrStore, failed)
+	}
+	return nil
+}
+
+// spoil notes that what is known of an account may not be what is stored. The shard is locked.
+func (e *Engine) spoil(en *entry) {
+	l := en.getLane()
+	l.stale = true
+	if l.readAt.IsZero() && !l.reading {
+		l.fails++
+		l.readAt = e.now().Add(retryIn(l.fails))
+	}
+}
+
+// RefreshAll is Refresh for every account that is kept in memory, for when it is not known which ones another node has changed. It returns the
+// errors of all of them.
+func (e *Engine) RefreshAll(ctx context.Context) error {
+	var errs []error
+	for i := range e.shards {
+		s := &e.shards[i]
+		s.mu.Lock()
+		names := slices.Collect(maps.Keys(s.accounts))
+		s.mu.Unlock()
+		for _, name := range names {
+			if err := e.Refresh(ctx, name); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}

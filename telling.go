@@ -1,0 +1,320 @@
+package push
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"time"
+)
+
+// What the host is told (Observer, Resumption, Logger) is told after the fact, by a goroutine of the account's while there is something to tell: deciding does
+// not wait for it, Handle does, so that a host finds its observers told when it returns. A call that overruns its time loses the account's
+// ear: another goroutine tells the rest, without that hook until it has returned.
+
+// maxNotes is how much an account's goroutine may be behind. Beyond it the oldest are dropped, but advice for a session only for newer advice.
+const maxNotes = 256
+
+// mail is what an account has to tell. It is guarded by the shard's lock.
+type mail struct {
+	notes []note
+	// running: a goroutine tells. turn changes when another takes over from one that hangs.
+	running bool
+	turn    int
+	// hook is the one that is being called, since then; nil: none.
+	hook  *hook
+	since time.Time
+	// queued and told count notes, so that somebody can wait for his own.
+	queued, told uint64
+	waiting      []waiter
+	// later is advice that could not be given, because an earlier call has not returned.
+	later []note
+}
+
+type note struct {
+	hook *hook
+	// session is whom advice is for, else empty.
+	session string
+	f       func()
+}
+
+type waiter struct {
+	number uint64
+	done   chan struct{}
+}
+
+// tell queues a note of an account. The shard is locked.
+func (en *entry) tell(h *hook, session string, f func()) {
+	m := en.mail
+	if m == nil {
+		m = new(mail)
+		en.mail = m
+	}
+	if len(m.notes) >= maxNotes {
+		n := m.notes[0]
+		m.notes = slices.Delete(m.notes, 0, 1)
+		if n.session != "" {
+			m.later = append(m.later, n)
+			m.takeLater()
+		}
+		n.hook.skipped.Add(1)
+		m.told++
+	}
+	m.queued++
+	m.notes = append(m.notes, note{h, session, f})
+}
+
+// deliver lets somebody tell what is queued. The shard is locked; whoever holds it counts as work. It returns what to wait for until it is told, or nil.
+func (e *Engine) deliver(s *shard, en *entry, wait bool) <-chan struct{} {
+	m := en.mail
+	if m == nil || m.told == m.queued {
+		return nil
+	}
+	if !m.running {
+		m.running = true
+		e.work.add()
+		go e.teller(s, en, m.turn)
+	}
+	if !wait {
+		return nil
+	}
+	done := make(chan struct{})
+	m.waiting = append(m.waiting, waiter{m.queued, done})
+	return done
+}
+
+// teller tells what is queued, until nothing is or another has taken over. It counts as work.
+func (e *Engine) teller(s *shard, en *entry, turn int) {
+	var h *hook
+	ended := false
+	defer func() {
+		if !ended { // the host has ended the goroutine
+			s.mu.Lock()
+			e.heard(s, en, turn, h)
+			s.mu.Unlock()
+			go e.teller(s, en, turn)
+		}
+	}()
+	m := en.mail
+	s.mu.Lock()
+	for m.turn == turn && len(m.notes) > 0 {
+		n := m.notes[0]
+		m.notes[0] = note{}
+		m.notes = m.notes[1:]
+		if h = n.hook; h.barred(en.name) {
+			if n.session != "" {
+				m.later = append(m.later, n)
+			}
+			m.next()
+			continue
+		}
+		m.hook, m.since = h, e.now()
+		s.wakeBy(e, en, m.since.Add(e.cfg.HookTimeout), m.since)
+		s.mu.Unlock()
+		_ = e.guard(h, func() error { n.f(); return nil })
+		s.mu.Lock()
+		e.heard(s, en, turn, h)
+	}
+	if m.turn == turn {
+		m.running, m.notes = false, nil
+		s.settle(e, en, e.now())
+		e.work.done()
+	}
+	s.mu.Unlock()
+	ended = true
+}
+
+// heard notes the end of a call. The shard is locked.
+func (e *Engine) heard(s *shard, en *entry, turn int, h *hook) {
+	m := en.mail
+	if m.turn == turn {
+		m.hook = nil
+		m.next()
+		return
+	}
+	h.returned(en.name) // too late: another has taken over
+	if m.takeLater(); len(m.notes) > 0 {
+		e.deliver(s, en, false)
+	} else {
+		s.settle(e, en, e.now())
+	}
+}
+
+// takeLater takes up advice that could not be given, the newest for each session.
+func (m *mail) takeLater() {
+	for i, n := range m.later {
+		newer := func(o note) bool { return o.session == n.session }
+		if !slices.ContainsFunc(m.later[i+1:], newer) && !slices.ContainsFunc(m.notes, newer) {
+			m.queued++
+			m.notes = append(m.notes, n)
+		}
+	}
+	m.later = nil
+}
+
+// next lets those go on who waited for what has been told now.
+func (m *mail) next() {
+	m.told++
+	m.waiting = slices.DeleteFunc(m.waiting, func(w waiter) bool {
+		if w.number > m.told {
+			return false
+		}
+		close(w.done)
+		return true
+	})
+}
+
+// overheard takes over from a call that has overrun its time. The shard is locked.
+func (e *Engine) overheard(s *shard, en *entry, now time.Time) {
+	m := en.mail
+	if m == nil || m.hook == nil || now.Before(m.since.Add(e.cfg.HookTimeout)) {
+		return
+	}
+	m.hook.overrun(en.name)
+	m.hook = nil
+	m.turn++
+	m.next()
+	go e.teller(s, en, m.turn)
+}
+
+// tellDecided queues what there is to tell of an event. The shard is locked.
+func (e *Engine) tellDecided(en *entry, number uint64, at time.Time, ev Event, d *Decision, took time.Duration) {
+	if e.telling {
+		e.tellEffects(en, at, &d.Effects, false)
+	}
+	if e.watched {
+		e.tellDecision(en, number, at, ev, d, took)
+	}
+}
+
+func (e *Engine) tellDecision(en *entry, number uint64, at time.Time, ev Event, d *Decision, took time.Duration) {
+	kept, own := keepEvent(ev), d.clone()
+	if e.debugs {
+		en.tell(&e.hooks.logger, "", func() { e.logDecision(number, kept, own) })
+	}
+	if e.obs.Decided != nil {
+		en.tell(&e.hooks.observer, "", func() { e.obs.Decided(number, at, kept, own, took) })
+	}
+}
+
+// tellEffects queues what there is to tell of effects; affected says that they came of no event. The shard is locked.
+func (e *Engine) tellEffects(en *entry, at time.Time, eff *Effects, affected bool) {
+	if !e.telling || eff.none() {
+		return
+	}
+	name := en.name
+	if h := e.cfg.Resumption; h != nil {
+		for _, a := range eff.Advice {
+			en.tell(&e.hooks.resumption, a.Session.ID, func() { h.ResumeTimeout(a.Session, a.Timeout, a.Reason) })
+		}
+	}
+	logs := e.cfg.Logger != nil && len(eff.Changes)+len(eff.Drops) > 0
+	affected = affected && e.obs.Affected != nil
+	if !logs && !affected {
+		return
+	}
+	own := eff.clone()
+	if affected {
+		en.tell(&e.hooks.observer, "", func() { e.obs.Affected(name, at, own) })
+	}
+	if logs {
+		own = eff.clone()
+		en.tell(&e.hooks.logger, "", func() { e.logEffects(name, own) })
+	}
+}
+
+// tellRead queues that the account's registrations were read. The shard is locked, or the caller has the account's turn.
+func (e *Engine) tellRead(en *entry, at time.Time) {
+	if e.obs.Read == nil {
+		return
+	}
+	name, rs := en.name, en.Registrations()
+	en.tell(&e.hooks.observer, "", func() { e.obs.Read(name, at, rs) })
+}
+
+func (e *Engine) logEffects(account string, eff *Effects) {
+	ctx := context.Background()
+	for i := range eff.Changes {
+		c := &eff.Changes[i]
+		level := slog.LevelInfo
+		if c.Kind == ChangeDisabled {
+			level = slog.LevelWarn
+		}
+		if e.log.Enabled(ctx, level) {
+			e.log.LogAttrs(ctx, level, "push: registration "+string(c.Kind), slog.String("account", account), slog.String("service", c.Service),
+				slog.String("node", c.Node), slog.String("reason", c.Reason.String()), slog.String("detail", c.Detail))
+		}
+	}
+	for i := range eff.Drops {
+		d := &eff.Drops[i]
+		if e.log.Enabled(ctx, slog.LevelInfo) {
+			e.log.LogAttrs(ctx, slog.LevelInfo, "push: notification dropped", slog.String("account", account), slog.String("service", d.Service),
+				slog.String("node", d.Node), slog.String("class", d.Class.String()), slog.Int("stanzas", d.Count), slog.String("reason", d.Reason.String()))
+		}
+	}
+}
+
+func (e *Engine) logDecision(number uint64, ev Event, d *Decision) {
+	ctx := context.Background()
+	if len(d.Verdicts) == 0 {
+		e.log.LogAttrs(ctx, slog.LevelDebug, "push: decision", slog.String("account", d.Account), slog.String("event", ev.Name()),
+			slog.Uint64("number", number), slog.Bool("notify", false), slog.String("reason", d.Reason.String()))
+	}
+	for i := range d.Verdicts {
+		v := &d.Verdicts[i]
+		e.log.LogAttrs(ctx, slog.LevelDebug, "push: decision", slog.String("account", d.Account), slog.String("event", ev.Name()),
+			slog.Uint64("number", number), slog.String("service", v.Service), slog.String("node", v.Node), slog.Bool("notify", v.Notify),
+			slog.String("class", v.Class.String()), slog.String("rule", v.Rule.String()), slog.String("reason", v.Reason.String()), slog.Int("stanzas", v.Count))
+	}
+}
+
+func (e *Engine) logReply(n *Notification, reply Reply, res Result, took time.Duration) {
+	ctx, level := context.Background(), slog.LevelDebug
+	if res.Outcome != OutcomeAccepted {
+		level = slog.LevelInfo
+	}
+	if !e.log.Enabled(ctx, level) {
+		return
+	}
+	e.log.LogAttrs(ctx, level, "push: publish "+res.Outcome.String(), slog.String("account", n.Account), slog.String("service", n.Service),
+		slog.String("node", n.Node), slog.String("class", n.Class.String()), slog.Int("stanzas", n.Count), slog.Int("try", n.Try),
+		slog.String("error", cut(reply.Condition, 64)), slog.Duration("took", took))
+}
+
+// clone returns a copy that shares nothing that is used again.
+func (e *Effects) clone() *Effects {
+	c := &Effects{slices.Clone(e.Changes), slices.Clone(e.Advice), slices.Clone(e.Drops)}
+	for i := range c.Drops {
+		c.Drops[i].Events = slices.Clone(c.Drops[i].Events)
+	}
+	return c
+}
+
+func (d *Decision) clone() *Decision {
+	c := *d
+	c.Effects = *d.Effects.clone()
+	c.Verdicts, c.ids = slices.Clone(d.Verdicts), nil
+	for i := range c.Verdicts {
+		c.Verdicts[i].Stanzas = slices.Clone(c.Verdicts[i].Stanzas)
+	}
+	return &c
+}
+
+// keepEvent returns a copy of ev that shares nothing with the caller's.
+func keepEvent(ev Event) Event {
+	switch e := own(ev).(type) {
+	case AckDelayed:
+		e.Stanzas = slices.Clone(e.Stanzas)
+		return e
+	case HibernationStart:
+		e.Stanzas = slices.Clone(e.Stanzas)
+		return e
+	case Ping:
+		e.Registrations = slices.Clone(e.Registrations)
+		return e
+	case PushEnable:
+		e.Options = cloneFields(e.Options)
+		return e
+	default:
+		return e
+	}
+}

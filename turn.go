@@ -1,0 +1,241 @@
+package push
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/xmpp-push/push/internal/deadline"
+)
+
+// An account in its shard. The shard's lock guards it, and whoever holds the lock may change the Account unless its turn is taken. The turn is for what has
+// to ask the host in the middle of deciding (Vetoer), whose calls are bounded, so the turn is: others wait for it, but the publishes of the
+// account, which come back when it is given on.
+
+const shardCount = 64
+
+type shard struct {
+	mu       sync.Mutex
+	accounts map[string]*entry
+	kept     fingerprints // the names in accounts
+	queue    deadline.Queue[*entry]
+	timer    *time.Timer
+	timerAt  time.Time
+	events   uint64
+	// changes counts what may have made a list of registrations stale that was not read in its account's lane.
+	changes atomic.Uint64
+	// closing: no event is taken any more.
+	closing bool
+	_       [64]byte
+}
+
+// entry is an account that is kept.
+type entry struct {
+	deadline.Item
+	*Account
+	keep keepState
+	// busy: somebody has the turn; waiters want it next, and publishing wants it back.
+	busy       bool
+	waiters    []chan struct{}
+	publishing []Key
+	// mail is what the host is to be told, lane what the Store is; nil: nothing.
+	mail *mail
+	lane *lane
+}
+
+// open keeps an account of which nothing is known yet. The shard is locked.
+func (s *shard) open(e *Engine, name string) *entry {
+	name = strings.Clone(name) // the caller's may be part of a whole stanza
+	en := &entry{Account: OpenAccount(name, e.policy)}
+	s.accounts[name] = en
+	s.kept.add(hashID(name))
+	return en
+}
+
+// canDecide tells whether the event can be decided now: in its order, and with what it needs.
+func (en *entry) canDecide(ev Event) bool {
+	return (en.Loaded() || !needsRegistrations(ev)) && (en.lane == nil || len(en.lane.deferred) == 0)
+}
+
+// needsRegistrations tells whether an event cannot be decided before the account's registrations are known.
+func needsRegistrations(ev Event) bool {
+	switch ev.(type) {
+	case SessionOpen, SessionRestored, SessionClose, Acknowledged, SessionActive, SessionPresence, ChatChanged:
+		return false
+	default:
+		return true
+	}
+}
+
+func (s *shard) number() uint64 {
+	s.events += shardCount
+	return s.events
+}
+
+// acquire waits for the turn of en. The shard is locked when it is called and when it returns.
+func (s *shard) acquire(ctx context.Context, en *entry) error {
+	if !en.busy {
+		en.busy = true
+		return nil
+	}
+	ch := make(chan struct{})
+	en.waiters = append(en.waiters, ch)
+	s.mu.Unlock()
+	var err error
+	select {
+	case <-ch:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	s.mu.Lock()
+	if err != nil {
+		i := slices.Index(en.waiters, ch)
+		if i < 0 {
+			return nil // it came all the same
+		}
+		en.waiters = slices.Delete(en.waiters, i, i+1)
+	}
+	return err
+}
+
+// release gives the turn on, and lets what is queued be told. The shard is locked. It returns what Handle waits for until that is done, or nil.
+func (e *Engine) release(s *shard, en *entry, wait bool) <-chan struct{} {
+	en.busy = false
+	if len(en.waiters) > 0 {
+		en.busy = true
+		close(en.waiters[0])
+		en.waiters = slices.Delete(en.waiters, 0, 1)
+	} else if keys := en.publishing; len(keys) > 0 {
+		en.publishing = nil
+		e.work.add()
+		go func() {
+			e.dispatch(en.name, keys)
+			e.work.done()
+		}()
+	}
+	told := e.deliver(s, en, wait)
+	s.settle(e, en, e.now())
+	return told
+}
+
+// settle notes when to look at an account again, or forgets it. The shard is locked.
+func (s *shard) settle(e *Engine, en *entry, now time.Time) {
+	if en.busy {
+		return // whoever has the turn will
+	}
+	next := en.Next()
+	if e.keeper != nil {
+		e.settleKeep(en, now)
+		next = earlier(next, en.keep.at.time())
+	}
+	if m := en.mail; m != nil && m.hook != nil {
+		next = earlier(next, m.since.Add(e.cfg.HookTimeout))
+	}
+	if l := en.lane; l != nil {
+		next = earlier(next, earlier(l.readAt, l.writeAt))
+	}
+	if idle, ok := en.idleAt(); ok {
+		if !now.Before(idle) && en.quiet() {
+			s.queue.Set(en, time.Time{})
+			if s.accounts[en.name] == en {
+				delete(s.accounts, en.name)
+				s.kept.remove(hashID(en.name))
+			}
+			return
+		}
+		if now.Before(idle) {
+			next = earlier(next, idle)
+		}
+	}
+	if e.closed.Load() {
+		next = time.Time{}
+	}
+	s.queue.Set(en, next)
+	s.arm(e, now)
+}
+
+// earlier returns the first of two times, of which a zero one is never.
+func earlier(t, u time.Time) time.Time {
+	if t.IsZero() || !u.IsZero() && u.Before(t) {
+		return u
+	}
+	return t
+}
+
+// quiet tells whether nothing is to be told or stored of the account any more.
+func (en *entry) quiet() bool {
+	return (en.mail == nil || !en.mail.running && len(en.mail.later) == 0) && (en.lane == nil || en.lane.quiet()) && en.keep.quiet()
+}
+
+// wakeBy sees to it that the account is looked at by then. The shard is locked.
+func (s *shard) wakeBy(e *Engine, en *entry, at, now time.Time) {
+	if old := en.At(); old.IsZero() || at.Before(old) {
+		s.queue.Set(en, at)
+		s.arm(e, now)
+	}
+}
+
+// arm sets the shard's timer. The shard is locked.
+func (s *shard) arm(e *Engine, now time.Time) {
+	next := s.queue.Next()
+	if next.IsZero() || !s.timerAt.IsZero() && !next.Before(s.timerAt) || e.closed.Load() {
+		return
+	}
+	s.timerAt = next
+	if s.timer == nil {
+		s.timer = time.AfterFunc(next.Sub(now), func() { e.tick(s) })
+	} else {
+		s.timer.Reset(next.Sub(now))
+	}
+}
+
+// tick does what is due in a shard.
+func (e *Engine) tick(s *shard) {
+	e.work.add()
+	defer e.work.done()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.timerAt = time.Time{}
+	if e.closed.Load() {
+		return
+	}
+	now := e.now()
+	for {
+		en, ok := s.queue.Pop(now)
+		if !ok {
+			break
+		}
+		e.overheard(s, en, now)
+		if en.lane != nil {
+			e.laneDue(s, en, now)
+		}
+		if e.keeper != nil {
+			e.keepDue(s, en, now)
+		}
+		if en.busy {
+			continue // its release comes back to it
+		}
+		keys := e.due(s, en, now)
+		e.deliver(s, en, false)
+		s.settle(e, en, now)
+		if len(keys) > 0 {
+			s.mu.Unlock()
+			e.dispatch(en.name, keys)
+			s.mu.Lock()
+			now = e.now()
+		}
+	}
+	s.arm(e, now)
+}
+
+// due does what is due for an account whose turn nobody has. The shard is locked.
+func (e *Engine) due(s *shard, en *entry, now time.Time) []Key {
+	en.Prune(now)
+	var eff Effects
+	keys := en.Due(now, nil, &eff)
+	e.tellEffects(en, now, &eff, true)
+	return keys
+}

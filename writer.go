@@ -1,0 +1,390 @@
+package push
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// What a client enables and disables is what the Store says, at that moment and in one step, never what is kept in memory. What replies taught is
+// written behind: nobody waits for it, it is added up for each registration, and tried again until the Store takes it.
+
+// change handles an event that changes stored registrations: the Store first, and what it did then.
+func (e *Engine) change(ctx context.Context, s *shard, name string, ev Event, d *Decision) error {
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		return ErrClosed
+	}
+	if e.lanes.running.Load() >= maxLanes {
+		s.mu.Unlock()
+		d.Reason = ReasonStore
+		return fmt.Errorf("%w: it is being called for too many accounts at once", ErrStore)
+	}
+	en := s.accounts[name]
+	if en == nil {
+		en = s.open(e, name)
+	}
+	e.work.add()
+	defer e.work.done()
+	ev = keepEvent(ev)
+	c, res := e.changing(s, en, ev)
+	wanted, leave := context.WithCancel(ctx)
+	defer leave()
+	c.ctx = wanted
+	res.d = d
+	if l := en.lane; l != nil && len(l.learned) > 0 { // it has to know what it changes
+		e.writeNow(s, en)
+	}
+	if dis, ok := ev.(PushDisable); ok && dis.Node == Push2Node && !en.Loaded() {
+		e.read(s, en)
+	}
+	done := e.callStore(s, en, c)
+	s.mu.Unlock()
+	bound := time.NewTimer(e.cfg.StoreTimeout + hookGrace)
+	defer bound.Stop()
+	left := error(nil)
+	select {
+	case <-done:
+	case <-ctx.Done():
+		left = ctx.Err()
+		select { // a Store that obeys its context says what became of it
+		case <-done:
+			left = nil
+		case <-time.After(min(hookGrace, e.cfg.StoreTimeout)):
+		}
+	case <-bound.C:
+		left = errOverrun
+	}
+	s.mu.Lock()
+	res.d = nil
+	applied, err, told := res.done, res.err, res.told
+	s.mu.Unlock()
+	if !applied {
+		d.reset(name)
+		d.Reason = ReasonStore
+		return fmt.Errorf("%w: %w; it may have been changed all the same", ErrStore, left)
+	}
+	if told != nil {
+		<-told
+	}
+	return err
+}
+
+// changed is what became of a change. The shard's lock guards it.
+type changed struct {
+	d    *Decision // where Handle wants the answer, nil if it has gone
+	done bool
+	err  error
+	told <-chan struct{}
+}
+
+// changing returns the call of the Store that an event makes. The shard is locked.
+func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
+	name, res := en.name, &changed{}
+	finish := func(d *Decision, err error) {
+		s.changes.Add(1)
+		res.err, res.done = err, true
+		if res.d != nil {
+			*res.d = *d
+			res.told = e.deliver(s, en, true)
+		}
+	}
+	if enable, ok := en.addressed(ev).(PushEnable); ok {
+		var before []Registration
+		r := en.enabling(enable, e.now())
+		if r.Client == "" {
+			r.Client = en.deferredClient(enable.Session.ID)
+		}
+		return &call{
+			hook: &e.hooks.enable,
+			run: func(ctx context.Context) (err error) {
+				before, err = e.cfg.Store.Enable(ctx, r, e.policy.MaxRegistrations)
+				return err
+			},
+			then: func(err error) (keys []Key) {
+				var d Decision
+				d.reset(name)
+				if err != nil {
+					d.Reason = ReasonStore
+					e.spoil(en)
+					finish(&d, fmt.Errorf("%w: %w", ErrStore, err))
+					return nil
+				}
+				e.lanes.away.Store(false)
+				var eff Effects // what other processes did, which an enable meets in the Store
+				e.load(en, before, &eff)
+				e.tellEffects(en, e.now(), &eff, true)
+				keys = e.catchUp(s, en)
+				l := en.getLane()
+				l.learned = slices.DeleteFunc(l.learned, func(ls lesson) bool { return ls.key == r.Key })
+				keys = append(keys, e.decide(s, en, en.addressed(ev), Facts{}, &d)...)
+				if o := en.find(r.Key); o != nil && r.Enabled.Before(o.Enabled) && o.Enabled.Sub(r.Enabled) < RenewAfter {
+					o.Enabled = r.Enabled // the time that the Store was given
+				}
+				finish(&d, nil)
+				return keys
+			},
+		}, res
+	}
+	k := Key{}
+	switch ev := ev.(type) {
+	case PushDisable:
+		k = ev.Key
+	case AffiliationNone:
+		if k = ev.Key; k.Node == "" { // the service means only that one
+			k.Node = noNode
+		}
+	}
+	var removed []Key
+	return &call{
+		hook: &e.hooks.remove,
+		run: func(ctx context.Context) (err error) {
+			if k.Node == Push2Node { // what was read before says of which service the device's registration is
+				s.mu.Lock()
+				if err := s.acquire(ctx, en); err != nil {
+					s.mu.Unlock()
+					return err
+				}
+				k = en.addressed(ev).(PushDisable).Key
+				e.release(s, en, false)
+				s.mu.Unlock()
+			}
+			if _, all := ev.(AccountRemoved); !all && k.Service == "" {
+				return nil // the device has none
+			}
+			removed, err = e.cfg.Store.Remove(ctx, name, k)
+			return err
+		},
+		then: func(err error) (keys []Key) {
+			removed = slices.DeleteFunc(removed, func(o Key) bool { return o.Service == "" })
+			for _, o := range removed { // what only the Store knew
+				if en.find(o) == nil {
+					en.put(Registration{Account: name, Key: o})
+				}
+			}
+			l := en.getLane()
+			l.learned = slices.DeleteFunc(l.learned, func(ls lesson) bool { return slices.Contains(removed, ls.key) })
+			var d Decision
+			d.reset(name)
+			reason := ReasonDisabledByUser
+			switch ev.(type) {
+			case AffiliationNone:
+				reason = ReasonRevoked
+			case AccountRemoved:
+				reason = ReasonAccount
+			}
+			slices.SortFunc(removed, Key.Compare)
+			if err != nil {
+				for _, o := range removed {
+					en.Remove(o, reason, &d.Effects)
+				}
+				d.Reason = ReasonStore
+				e.tellEffects(en, e.now(), &d.Effects, true)
+				e.spoil(en)
+				finish(&d, fmt.Errorf("%w: %w", ErrStore, err))
+				return nil
+			}
+			e.lanes.away.Store(false)
+			if dis, ok := ev.(PushDisable); ok {
+				dis.Key = k
+				ev = dis
+			}
+			keys = e.decide(s, en, ev, Facts{}, &d)
+			if _, all := ev.(AccountRemoved); all { // nothing is left to be read
+				if !en.Loaded() {
+					en.Load(nil, e.now(), &Effects{})
+				}
+				l.stale, l.readAt = false, time.Time{}
+				keys = append(keys, e.catchUp(s, en)...)
+			}
+			var rest Effects
+			for _, o := range removed {
+				en.Remove(o, reason, &rest)
+			}
+			e.tellEffects(en, e.now(), &rest, true)
+			d.Changes, d.Drops, d.Advice = append(d.Changes, rest.Changes...), append(d.Drops, rest.Drops...), append(d.Advice, rest.Advice...)
+			finish(&d, nil)
+			return keys
+		},
+	}, res
+}
+
+// deferredClient returns the client ID of a session whose opening has not been decided yet.
+func (en *entry) deferredClient(session string) (client string) {
+	if en.lane == nil {
+		return ""
+	}
+	for _, p := range en.lane.deferred {
+		switch o := p.ev.(type) {
+		case SessionOpen:
+			if o.Session.ID == session {
+				client = o.Client
+			}
+		case SessionRestored:
+			if o.Session.ID == session {
+				client = o.Client
+			}
+		}
+	}
+	return client
+}
+
+// lesson is what replies taught about one registration and the Store has not been told: a success, and what came after it.
+type lesson struct {
+	key Key
+	// succeeded is the time of the success; zero: none. after is what came since.
+	succeeded time.Time
+	after     Update
+}
+
+func (ls *lesson) add(u Update) {
+	if !u.Succeeded.IsZero() {
+		ls.succeeded, ls.after = u.Succeeded, Update{}
+		return
+	}
+	ls.after.Errors += u.Errors
+	ls.after.Refusals += u.Refusals
+	if ls.after.Failing.IsZero() {
+		ls.after.Failing = u.Failing
+	}
+	if !u.Disabled.IsZero() {
+		ls.after.Disabled, ls.after.Cause = u.Disabled, u.Cause
+	}
+}
+
+func (ls *lesson) updates() (us []Update) {
+	if !ls.succeeded.IsZero() {
+		us = append(us, Update{Succeeded: ls.succeeded})
+	}
+	if ls.after != (Update{}) {
+		us = append(us, ls.after)
+	}
+	return us
+}
+
+func (ls *lesson) apply(h Health) Health {
+	for _, u := range ls.updates() {
+		h = u.Apply(h)
+	}
+	return h
+}
+
+// maxLearned is how many registrations' lessons are kept while the Store is away. Beyond it those are let go that say least: that all is well.
+const maxLearned = 1 << 17
+
+// learn notes what a reply taught, to be told to the Store. The shard is locked.
+func (e *Engine) learn(s *shard, en *entry, k Key, u Update) {
+	l := en.getLane()
+	i := slices.IndexFunc(l.learned, func(ls lesson) bool { return ls.key == k })
+	if i < 0 {
+		if !u.Succeeded.IsZero() && e.learned.Load() >= maxLearned {
+			return
+		}
+		e.learned.Add(1)
+		l.learned = append(l.learned, lesson{key: k})
+		i = len(l.learned) - 1
+	}
+	l.learned[i].add(u)
+	if l.writeAt.IsZero() { // else it has failed, and is tried again then
+		e.write(s, en)
+	}
+}
+
+// write tells the Store what an account's replies taught, when there is a slot for it. The shard is locked.
+func (e *Engine) write(s *shard, en *entry) {
+	l := en.getLane()
+	if l.waitsToWrite || len(l.writing) > 0 || len(l.learned) == 0 {
+		return
+	}
+	l.waitsToWrite = true
+	e.work.add()
+	e.back.take(func(sl *slot) {
+		s.mu.Lock()
+		l.waitsToWrite = false
+		if c := e.writing(s, en); c != nil {
+			c.slot = sl
+			e.callStore(s, en, c)
+		} else {
+			sl.free()
+			s.settle(e, en, e.now())
+		}
+		s.mu.Unlock()
+		e.work.done()
+	})
+}
+
+// writeNow is write for a call that has to come after it. The shard is locked.
+func (e *Engine) writeNow(s *shard, en *entry) {
+	if c := e.writing(s, en); c != nil {
+		e.callStore(s, en, c)
+	}
+}
+
+// writing returns the call that tells the Store what has been learned, or nil. The shard is locked.
+func (e *Engine) writing(s *shard, en *entry) *call {
+	l := en.getLane()
+	if len(l.writing) > 0 || len(l.learned) == 0 {
+		return nil
+	}
+	l.writing, l.learned = l.learned, nil
+	gone := false
+	told := 0
+	return &call{
+		hook: &e.hooks.update,
+		run: func(ctx context.Context) error {
+			for ; told < len(l.writing); told++ {
+				ls := &l.writing[told]
+				for _, u := range ls.updates() {
+					err := e.cfg.Store.Update(ctx, en.name, ls.key, u)
+					if errors.Is(err, ErrNotRegistered) {
+						gone = true
+						break
+					}
+					if err != nil {
+						return err
+					}
+					if !u.Succeeded.IsZero() {
+						ls.succeeded = time.Time{}
+					}
+				}
+			}
+			return nil
+		},
+		then: func(err error) []Key {
+			rest := l.writing[min(told, len(l.writing)):]
+			e.learned.Add(int64(len(rest) - len(l.writing)))
+			l.writing = nil
+			for i := range l.learned { // what came meanwhile comes after
+				newer := l.learned[i]
+				if j := slices.IndexFunc(rest, func(ls lesson) bool { return ls.key == newer.key }); j >= 0 {
+					for _, u := range newer.updates() {
+						rest[j].add(u)
+					}
+					e.learned.Add(-1)
+				} else {
+					rest = append(rest, newer)
+				}
+			}
+			l.learned = slices.Clone(rest)
+			if gone { // another process removed it
+				e.spoil(en)
+				l.readAt = time.Time{}
+				e.read(s, en)
+			}
+			if err != nil {
+				e.lanes.away.Store(true)
+				l.writeFails++
+				l.writeAt = e.now().Add(retryIn(l.writeFails))
+				return nil
+			}
+			l.writeFails, l.writeAt = 0, time.Time{}
+			if len(l.learned) > 0 {
+				e.write(s, en)
+			}
+			return nil
+		},
+	}
+}
