@@ -496,7 +496,7 @@ func (a *Account) ping(e Ping, f *Facts, d *Decision) {
 		return
 	}
 	for _, r := range a.regs {
-		q := question{event: onPing, named: len(e.Registrations) == 0 || slices.Contains(e.Registrations, r.Key), policy: a.policy}
+		q := question{event: onPing, skipPlain: a.policy.SkipPlain, named: len(e.Registrations) == 0 || slices.Contains(e.Registrations, r.Key), policy: a.policy}
 		a.judge(&q, r, nil, []Stanza{{Kind: KindNonza}}, 0, nil, f, d)
 	}
 }

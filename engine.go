@@ -153,6 +153,11 @@ func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
 			return err
 		}
 	}
+	if ev, ok := ev.(PushEnable); ok {
+		if err := ev.Wishes.fit(ev.Key); err != nil {
+			return fmt.Errorf("%w: %w", ErrEvent, err)
+		}
+	}
 	hash := hashID(name)
 	s := &e.shards[hash%shardCount]
 	if !s.kept.has(hash) {

@@ -155,7 +155,7 @@ func randomLoad(seed uint64, n int) []step {
 				enable.Node, enable.Options = push.Push2Node, nil
 				enable.Wishes = &push.Wishes{Push2: &push.Push2{Client: push.NewSecret(theSecret), Matches: []push.Match{{Profile: push.MatchProfile(rnd.IntN(4))}}}}
 			case 1:
-				enable.Wishes = &push.Wishes{Encryption: &push.Encryption{Algorithm: push.AES128GCM, Key: push.NewSecret(theSecret)}, Priority: true}
+				enable.Wishes = &push.Wishes{Encryption: &push.Encryption{Algorithm: push.AES128GCM, Key: push.NewSecret((theSecret + theSecret + theSecret)[:16])}, Priority: true}
 			}
 			ev = enable
 		case 6:
