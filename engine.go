@@ -214,6 +214,8 @@ func plain(ev Event) bool {
 	switch ev := ev.(type) {
 	case SessionOpen:
 		return ev.Session.ID != ""
+	case SessionRestored:
+		return ev.Session.ID != ""
 	case PushEnable:
 		return ev.Service != ""
 	default:
@@ -230,10 +232,10 @@ func unusable(ev Event) error {
 	case subject(ev).Account == "":
 		return fmt.Errorf("%w: it names no account", ErrEvent)
 	case !plain(ev):
-		if _, ok := ev.(SessionOpen); ok {
-			return fmt.Errorf("%w: it names no session", ErrEvent)
+		if _, ok := ev.(PushEnable); ok {
+			return fmt.Errorf("%w: it names no service", ErrEvent)
 		}
-		return fmt.Errorf("%w: it names no service", ErrEvent)
+		return fmt.Errorf("%w: it names no session", ErrEvent)
 	}
 	return nil
 }
@@ -253,7 +255,7 @@ func changesStore(ev Event) bool {
 // opens tells whether an event makes an account worth keeping that had no registration.
 func opens(ev Event) bool {
 	switch ev.(type) {
-	case SessionOpen, PushEnable:
+	case SessionOpen, SessionRestored, PushEnable:
 		return true
 	default:
 		return changesStore(ev)
