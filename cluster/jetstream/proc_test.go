@@ -156,7 +156,6 @@ type proc struct {
 	cmd  *exec.Cmd
 	mu   sync.Mutex
 	addr string
-	log  *os.File
 }
 
 // newFleet prepares n processes; links, if not nil, gives the address by which one reaches the cluster port of another.
