@@ -404,6 +404,3 @@ func (n *Node) follow(a push.Advice) {
 func (n *Node) moved(m partition.Moved) {
 	_ = n.cfg.Conn.Publish(n.names.node(m.Node, "moved"), partition.Encode(m))
 }
-
-// adopt copies the registrations that the host's Store has of an account which the cluster does not know.
-func (n *Node) adopt(ctx context.Context, l *lane, account string) error { return nil }
