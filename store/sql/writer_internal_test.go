@@ -279,12 +279,14 @@ func TestTransactions(t *testing.T) {
 		dialect  *Dialect
 		accounts []string // of the changes that wait while the first transactions are under way
 		want     string   // the accounts of each transaction, in the order in which they began
+		begun    int      // of them while the first one had not begun
 	}{
-		"SQLite: all in one":                {SQLite, []string{"a", "b", "c"}, "[first] [a b c]"},
-		"SQLite: one account, too":          {SQLite, []string{"a", "a", "b"}, "[first] [a a b]"},
-		"SQLite: of several accounts alone": {SQLite, []string{"a", "", "b", ""}, "[first] [a b] [] []"},
-		"PostgreSQL: divided":               {several, []string{"a", "b", "c", "d", "e", "f"}, "[first] [a] [b] [c] [d] [e] [f]"},
-		"PostgreSQL: one account in turn":   {several, []string{"first", "b", "first"}, "[first] [b] [first] [first]"},
+		"SQLite: all in one":                {SQLite, []string{"a", "b", "c"}, "[first] [a b c]", 1},
+		"SQLite: one account, too":          {SQLite, []string{"a", "a", "b"}, "[first] [a a b]", 1},
+		"SQLite: of several accounts alone": {SQLite, []string{"a", "", "b", ""}, "[first] [a b] [] []", 1},
+		"SQLite: several accounts first":    {SQLite, []string{"", "a", "b"}, "[first] [] [a b]", 1},
+		"PostgreSQL: divided":               {several, []string{"a", "b", "c", "d", "e", "f"}, "[first] [a] [b] [c] [d] [e] [f]", 7},
+		"PostgreSQL: one account in turn":   {several, []string{"first", "b", "first"}, "[first] [b] [first first]", 2},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			hold := make(chan struct{})
@@ -318,6 +320,9 @@ func TestTransactions(t *testing.T) {
 				})
 				synctest.Wait()
 			}
+			if u.begun != c.begun {
+				t.Errorf("%s: %d transactions had begun, want %d", name, u.begun, c.begun)
+			}
 			close(hold)
 			wg.Wait()
 			synctest.Wait()
@@ -336,6 +341,47 @@ func TestTransactions(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAccountsOfOneTransaction: when one ends, each account that waited for it goes on, at the same time.
+func TestAccountsOfOneTransaction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &unreal{commit: func(context.Context, int) error { time.Sleep(time.Second); return nil }}
+		two := *several
+		two.writers = 2
+		s := newUnreal(t, u, &two)
+		begin := time.Now()
+		var wg sync.WaitGroup
+		write := func(account string) {
+			wg.Go(func() {
+				if err := s.write(context.Background(), account, nothing); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		for _, a := range []string{"x", "y", "p", "q"} { // p and q wait for x or y, and are in one transaction then
+			write(a)
+		}
+		time.Sleep(time.Second + time.Millisecond)
+		var alone []*job // as if they had failed together with others
+		for _, a := range []string{"p", "q"} {
+			alone = append(alone, &job{ctx: context.Background(), account: a, do: nothing, begin: time.Now(), alone: true, queued: true, done: make(chan error, 1)})
+		}
+		s.writer.mu.Lock()
+		s.writer.queue = append(s.writer.queue, alone...)
+		s.writer.start()
+		s.writer.mu.Unlock()
+		wg.Wait()
+		for _, j := range alone {
+			if err := <-j.done; err != nil {
+				t.Error(err)
+			}
+		}
+		if took := time.Since(begin); took != 3*time.Second {
+			t.Errorf("it took %v, want three transactions of a second one after another", took)
+		}
+	})
 }
 
 // several is a dialect with several transactions at a time.
@@ -403,6 +449,9 @@ func TestLeavingTheQueue(t *testing.T) {
 		wg.Wait()
 		if made != 3 || u.commits != 2 {
 			t.Errorf("%d changes were made in %d transactions, want 3 more than the first in another", made, u.commits)
+		}
+		if err := s.write(context.Background(), "later", nothing); err != nil || s.writer.stale != 0 || len(s.writer.queue) != 0 {
+			t.Errorf("then: %v, and the queue has %d, of which %d have left", err, len(s.writer.queue), s.writer.stale)
 		}
 	})
 }
