@@ -115,6 +115,7 @@ func (n *Node) lane(account string) *lane { return n.lanes[partition.Of(account,
 func (n *Node) beat() {
 	n.mu.Lock()
 	b := n.members.Beat(time.Now(), n.leaving)
+	b.Gone = n.gone
 	n.mu.Unlock()
 	if err := n.cfg.Conn.Publish(n.names.beat(), partition.Encode(*b)); err != nil && n.ctx.Err() == nil {
 		n.warn("not heard", -1, err)

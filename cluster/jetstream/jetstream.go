@@ -92,6 +92,7 @@ type Node struct {
 	members *partition.Members
 	stale   bool // others thought that this node is dead, or an event of a session did not get into the log
 	leaving bool
+	gone    bool // it has handed over everything
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -484,6 +485,9 @@ func (n *Node) Close(ctx context.Context) error {
 			break
 		}
 	}
+	n.mu.Lock()
+	n.gone = err == nil
+	n.mu.Unlock()
 	n.beat()
 	_ = n.cfg.Conn.FlushTimeout(time.Second)
 	n.cancel()
