@@ -180,6 +180,10 @@ func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
 		s.mu.Unlock()
 		return e.handleSlow(ctx, s, name, ev, d)
 	}
+	if (e.cfg.Chats != nil || e.cfg.Contacts != nil) && len(en.Asks(ev, Facts{Now: e.now()})) > 0 {
+		s.mu.Unlock()
+		return e.handleSlow(ctx, s, name, ev, d)
+	}
 	now, number := e.now(), s.number()
 	en.Handle(ev, Facts{Now: now, Number: number}, d)
 	var buf [4]Key
@@ -310,7 +314,7 @@ func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event
 		}
 		if !asked {
 			s.mu.Unlock()
-			e.facts(ctx, s, name, ev, &f)
+			e.facts(ctx, name, ev, &f)
 			asked = true
 			continue
 		}
@@ -350,6 +354,14 @@ func (e *Engine) recollect(account string) (rs []Registration, ok bool) {
 // decide decides an event in the account's turn, and queues what there is to tell of it. The shard is locked when it is called and when it returns, but not
 // while the host has its word; the turn alone keeps others from the account then.
 func (e *Engine) decide(s *shard, en *entry, ev Event, f Facts, d *Decision) []Key {
+	if e.cfg.Chats != nil || e.cfg.Contacts != nil {
+		f.Now = e.now()
+		if questions := en.Asks(ev, f); len(questions) > 0 {
+			s.mu.Unlock()
+			e.chatFacts(e.ctx, en.name, questions, &f)
+			s.mu.Lock()
+		}
+	}
 	now := e.now()
 	f.Now, f.Number = now, s.number()
 	if f.Veto != nil {

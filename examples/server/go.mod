@@ -10,6 +10,7 @@ replace (
 
 require (
 	github.com/nats-io/nats.go v1.55.0
+	github.com/stretchr/testify v1.12.1
 	github.com/xmpp-push/push v0.0.0
 	github.com/xmpp-push/push/cluster/jetstream v0.0.0
 	github.com/xmpp-push/push/store/sql v0.0.0

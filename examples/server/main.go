@@ -10,9 +10,10 @@
 //
 //   - push.go: all that ties the server to the library;
 //   - account.go, sm.go: sessions and how they end, hibernate and are resumed, where most events come from;
-//   - route.go, archive.go: where messages go, and the other events;
-//   - server.go, login.go, stream.go, component.go: connections of clients and components;
-//   - iq.go, presence.go: what else clients want of a server;
+//   - route.go, archive.go, offline.go: where messages go, and the other events;
+//   - storage.go: what survives a restart, and how sessions go on after one;
+//   - server.go, stream.go, login.go, sasl.go, bind2.go, component.go: connections of clients and components;
+//   - iq.go, presence.go, pep.go: what else clients want of a server;
 //   - cluster.go, nodes.go: several of them as one;
 //   - demo.go, timeline.go, load.go: what the flags -demo and -load do.
 //
@@ -103,6 +104,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.DurationVar(&o.ResumeTimeout, "resume-timeout", 10*time.Minute, "how long a session can be resumed")
 	f.DurationVar(&o.MaxResume, "max-resume", 72*time.Hour, "how long it can be if its device is asleep and can be woken by push")
 	f.IntVar(&o.MaxErrors, "max-errors", 16, "after how many errors in a row of its push service a registration is disabled")
+	f.DurationVar(&o.Policy.MinInterval, "min-interval", 0, "the shortest time between two publishes to one registration (default 1s; negative: none)")
 	f.BoolVar(&o.demo, "demo", false, "show it all, with scripted clients and a push service, on free ports; then go on serving")
 	f.BoolVar(&o.once, "once", false, "with -demo: end after the story, with exit code 1 if it went otherwise than told")
 	f.BoolVar(&o.load, "load", false, "measure publishes a second, latencies, CPU and memory, of this server and of a Prosody if there is one, and end")

@@ -253,7 +253,9 @@ var storeCalls = map[string]func(s *sqlstore.Store) (int, error){
 			if err != nil {
 				return n, err
 			}
-			n += len(k.State) / len(k.State)
+			if len(k.State) > 0 {
+				n++
+			}
 		}
 		return n, nil
 	},
