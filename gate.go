@@ -503,7 +503,7 @@ func (e *Engine) consult(f *flight) string {
 			e.warn("push: not known whether the host vetoes", f.account, err)
 			return ""
 		}
-		a.n.Account, a.n.Key = f.account, f.key // these are not the host's to change
+		a.n.Account, a.n.Key, a.n.Events, a.n.Try = f.account, f.key, f.n.Events, f.n.Try // these are not the host's to change
 		f.n = a.n
 		return a.why
 	}
