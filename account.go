@@ -30,6 +30,8 @@ type Account struct {
 	key hashKey
 	// claims counts what sessions claimed, to tell which one was last.
 	claims uint32
+	// changed counts ChatChanged.
+	changed uint32
 	// loaded: the registrations have been read.
 	loaded bool
 }
@@ -240,6 +242,7 @@ func (a *Account) Handle(ev Event, f Facts, d *Decision) {
 	case Displayed:
 		d.Reason = a.read(e.Chat, e.UpTo, a.session(e.Session), f.Now, &d.Effects)
 	case ChatChanged:
+		a.changed++
 		a.forgetChat(e.Chat)
 	case HibernationStart:
 		if s := a.session(e.Session.ID); s != nil {
@@ -496,7 +499,7 @@ func (a *Account) ping(e Ping, f *Facts, d *Decision) {
 		return
 	}
 	for _, r := range a.regs {
-		q := question{event: onPing, named: len(e.Registrations) == 0 || slices.Contains(e.Registrations, r.Key), policy: a.policy}
+		q := question{event: onPing, skipPlain: a.policy.SkipPlain, named: len(e.Registrations) == 0 || slices.Contains(e.Registrations, r.Key), policy: a.policy}
 		a.judge(&q, r, nil, []Stanza{{Kind: KindNonza}}, 0, nil, f, d)
 	}
 }
@@ -674,7 +677,7 @@ func (a *Account) saying(what *said, st *Stanza, i int, f *Facts, d *Decision) {
 	*what = said{made: true, place: i, chat: st.Chat(a.name)}
 	what.self = Self{Account: a.name, Active: !a.allAway() && a.online()}
 	if info := a.info(what, st, i, f); info != nil {
-		what.info, what.answered = *info, true
+		what.info, what.answered = *info, !what.failed
 		what.self.Nicks[0], what.self.OccupantID = info.Nick, info.OccupantID
 	}
 	if st.Type == MessageGroupchat {
@@ -697,10 +700,7 @@ func (a *Account) info(what *said, st *Stanza, i int, f *Facts) *ChatInfo {
 	}
 	for j := range f.Chats {
 		if c := &f.Chats[j]; c.Chat == what.chat && (c.Stanza == i || c.Stanza < 0) {
-			if c.Failed {
-				what.failed = true
-				return nil
-			}
+			what.failed = c.Failed
 			return &c.ChatInfo
 		}
 	}

@@ -2,6 +2,7 @@ package push_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -234,4 +235,30 @@ func counted(format string, n int) string {
 func TestTheLastOfTwoHolds(t *testing.T) {
 	ev := askedFor(t, set(enableNS+`jid='push.example.net'><groupchat xmlns='tigase:push:filter:groupchat:0'><room jid='a@x' allow='always'/><room jid='b@x' allow='never'/><room jid='A@x/y' allow='never'/></groupchat></enable>`))
 	assert.Equal(t, []push.RoomWish{{Room: "a@x", Allow: push.RoomNever}, {Room: "b@x", Allow: push.RoomNever}}, ev.Wishes.Rooms)
+}
+
+// TestHandMadeEnables: what a host makes itself is held to the same limits.
+func TestHandMadeEnables(t *testing.T) {
+	e, err := push.New(push.Config{Host: "example.com", Publisher: push.PublisherFunc(func(context.Context, *push.Notification) error { return nil })})
+	require.NoError(t, err)
+	matches := []push.Match{{}}
+	for name, ev := range map[string]push.PushEnable{
+		"a key of another size": {Key: push.Key{Service: "p"}, Wishes: &push.Wishes{Encryption: &push.Encryption{Algorithm: push.AES128GCM, Key: push.NewSecret("hunter2")}}},
+		"no match":              {Key: push.Key{Service: "p", Node: push.Push2Node + "x"}, Wishes: &push.Wishes{Push2: &push.Push2{Client: push.NewSecret("hunter2")}}},
+		"no client":             {Key: push.Key{Service: "p", Node: push.Push2Node + "x"}, Wishes: &push.Wishes{Push2: &push.Push2{Matches: matches}}},
+		"out of order":          {Key: push.Key{Service: "p"}, Wishes: &push.Wishes{Muted: []string{"b@x", "a@x"}}},
+		"a mention of nobody":   {Key: push.Key{Service: "p"}, Wishes: &push.Wishes{Rooms: []push.RoomWish{{Room: "a@x", Allow: push.RoomMentioned}}}},
+		"another node":          {Key: push.Key{Service: "p", Node: "n"}, Wishes: &push.Wishes{Push2: &push.Push2{Client: push.NewSecret("hunter2"), Matches: matches}}},
+		"no wishes":             {Key: push.Key{Service: "p", Node: push.Push2Node}},
+		"keys off the curve":    {Key: push.Key{Service: "p", Node: push.Push2Node}, Wishes: &push.Wishes{Push2: &push.Push2{Client: push.NewSecret("c"), Matches: []push.Match{{Send: &push.WebPush{Public: []byte("hunter2")}}}}}},
+	} {
+		ev.Session = device
+		_, err := e.Handle(t.Context(), ev)
+		assert.ErrorIs(t, err, push.ErrEvent, name)
+		assert.NotContains(t, fmt.Sprintf("%v %+v %#v", err, err, err), "hunter2", name)
+	}
+	st, err := e.Inspect(t.Context(), device.Account)
+	require.NoError(t, err)
+	assert.Empty(t, st.Registrations)
+	require.NoError(t, e.Close(t.Context()))
 }

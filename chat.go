@@ -24,7 +24,7 @@ type Contacts interface {
 type Chats interface {
 	// Chat returns what the host knows about a chat: a room, or somebody, by bare JID. What it leaves at zero is not known. It is asked as
 	// Contacts is, for any stanza that would notify, and its answer is used for the same chat until the host raises ChatChanged or
-	// Policy.AskAgain is over.
+	// Policy.AskAgain is over. What it returns must not be changed any more.
 	Chat(ctx context.Context, account, chat string) (ChatInfo, error)
 }
 
@@ -207,4 +207,12 @@ type ChatAnswer struct {
 	// Failed: the host was asked and could not say.
 	Failed bool `json:"failed,omitempty"`
 	ChatInfo
+	// asked is that of the question.
+	asked uint32
+}
+
+// Answer returns what to give to Handle as the answer to q, for all stanzas of the chat. An error means that the host could not say, but for what
+// info has all the same.
+func (q ChatQuestion) Answer(info ChatInfo, err error) ChatAnswer {
+	return ChatAnswer{Stanza: -1, Chat: q.Chat, Failed: err != nil, ChatInfo: info, asked: q.asked}
 }

@@ -153,6 +153,11 @@ func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
 			return err
 		}
 	}
+	if ev, ok := ev.(PushEnable); ok {
+		if err := ev.Wishes.fit(ev.Key); err != nil {
+			return fmt.Errorf("%w: %w", ErrEvent, err)
+		}
+	}
 	hash := hashID(name)
 	s := &e.shards[hash%shardCount]
 	if !s.kept.has(hash) {
@@ -172,6 +177,10 @@ func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
 	s.mu.Lock()
 	en := s.accounts[name]
 	if en == nil || en.busy || s.closing || !en.canDecide(ev) {
+		s.mu.Unlock()
+		return e.handleSlow(ctx, s, name, ev, d)
+	}
+	if (e.cfg.Chats != nil || e.cfg.Contacts != nil) && len(en.Asks(ev, Facts{Now: e.now()})) > 0 {
 		s.mu.Unlock()
 		return e.handleSlow(ctx, s, name, ev, d)
 	}
@@ -209,6 +218,8 @@ func plain(ev Event) bool {
 	switch ev := ev.(type) {
 	case SessionOpen:
 		return ev.Session.ID != ""
+	case SessionRestored:
+		return ev.Session.ID != ""
 	case PushEnable:
 		return ev.Service != ""
 	default:
@@ -225,10 +236,10 @@ func unusable(ev Event) error {
 	case subject(ev).Account == "":
 		return fmt.Errorf("%w: it names no account", ErrEvent)
 	case !plain(ev):
-		if _, ok := ev.(SessionOpen); ok {
-			return fmt.Errorf("%w: it names no session", ErrEvent)
+		if _, ok := ev.(PushEnable); ok {
+			return fmt.Errorf("%w: it names no service", ErrEvent)
 		}
-		return fmt.Errorf("%w: it names no service", ErrEvent)
+		return fmt.Errorf("%w: it names no session", ErrEvent)
 	}
 	return nil
 }
@@ -248,7 +259,7 @@ func changesStore(ev Event) bool {
 // opens tells whether an event makes an account worth keeping that had no registration.
 func opens(ev Event) bool {
 	switch ev.(type) {
-	case SessionOpen, PushEnable:
+	case SessionOpen, SessionRestored, PushEnable:
 		return true
 	default:
 		return changesStore(ev)
@@ -303,7 +314,7 @@ func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event
 		}
 		if !asked {
 			s.mu.Unlock()
-			e.facts(ctx, s, name, ev, &f)
+			e.facts(ctx, name, ev, &f)
 			asked = true
 			continue
 		}
@@ -343,6 +354,14 @@ func (e *Engine) recollect(account string) (rs []Registration, ok bool) {
 // decide decides an event in the account's turn, and queues what there is to tell of it. The shard is locked when it is called and when it returns, but not
 // while the host has its word; the turn alone keeps others from the account then.
 func (e *Engine) decide(s *shard, en *entry, ev Event, f Facts, d *Decision) []Key {
+	if e.cfg.Chats != nil || e.cfg.Contacts != nil {
+		f.Now = e.now()
+		if questions := en.Asks(ev, f); len(questions) > 0 {
+			s.mu.Unlock()
+			e.chatFacts(e.ctx, en.name, questions, &f)
+			s.mu.Lock()
+		}
+	}
 	now := e.now()
 	f.Now, f.Number = now, s.number()
 	if f.Veto != nil {

@@ -309,3 +309,19 @@ func TestReentrancy(t *testing.T) {
 		assert.Equal(t, 6, calls)
 	})
 }
+
+// A session of before a restart goes on in an Engine that has not met its account yet.
+func TestRestoredSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := NewMemoryStore()
+		_, err := memory.Enable(t.Context(), Registration{Account: juliet, Key: phone}, 5)
+		require.NoError(t, err)
+		e := newEngine(t, Config{Publisher: &service{}, Store: memory})
+		handle(t, e, SessionRestored{Session: phoneSession, Bound: phone, IsBound: true, Hibernated: true})
+		d := handle(t, e, StanzaQueued{phoneSession, message("m1")})
+		assert.True(t, d.Notifies())
+		_, err = e.Handle(t.Context(), SessionRestored{Session: SessionID{Account: juliet}})
+		require.ErrorIs(t, err, ErrEvent)
+		require.NoError(t, e.Close(t.Context()))
+	})
+}

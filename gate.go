@@ -48,8 +48,7 @@ type ref struct {
 type flight struct {
 	next, prev *flight // in gate.flights
 	ref
-	n     Notification
-	reply Reply
+	n Notification
 	// begun is when it was begun, deadline when it will be left to itself, lost that it was.
 	begun, deadline time.Time
 	lost            bool

@@ -210,16 +210,13 @@ func (e *Engine) warn(text, account string, err error, more ...slog.Attr) {
 }
 
 // facts asks the host what it knows about an event before it is decided. It holds nothing, and each hook has a bound of its own.
-func (e *Engine) facts(ctx context.Context, s *shard, account string, ev Event, f *Facts) {
+func (e *Engine) facts(ctx context.Context, account string, ev Event, f *Facts) {
 	if _, ok := ev.(ArchiveAdded); ok && e.cfg.Liveness != nil {
 		keys, err := ask(ctx, e, &e.hooks.liveness, account, func(ctx context.Context) ([]Key, error) { return e.cfg.Liveness.Elsewhere(ctx, account) })
 		if err != nil {
 			e.warn("push: sessions elsewhere not known", account, err)
 		}
 		f.Elsewhere = keys
-	}
-	if e.cfg.Contacts != nil || e.cfg.Chats != nil {
-		e.chatFacts(ctx, s, account, ev, f)
 	}
 	if v := e.cfg.Veto; v != nil {
 		f.Veto = func(r *Registration, st Stanza) string {
@@ -233,43 +230,35 @@ func (e *Engine) facts(ctx context.Context, s *shard, account string, ev Event, 
 	}
 }
 
-// chatFacts asks the host about the chats that matter for an event.
-func (e *Engine) chatFacts(ctx context.Context, s *shard, account string, ev Event, f *Facts) {
-	s.mu.Lock()
-	en := s.accounts[account]
-	if en == nil || s.acquire(ctx, en) != nil {
-		s.mu.Unlock()
-		return
-	}
-	f.Now = e.now()
-	questions := en.Asks(ev, *f)
-	e.release(s, en, false)
-	s.mu.Unlock()
+// chatFacts asks the host about the chats that matter for an event, in the account's turn, so that nothing changes meanwhile.
+func (e *Engine) chatFacts(ctx context.Context, account string, questions []ChatQuestion, f *Facts) {
 	for _, q := range questions {
-		a := ChatAnswer{Stanza: -1, Chat: q.Chat}
+		if e.cfg.Chats == nil && !q.Contact {
+			continue
+		}
+		var info ChatInfo
+		var err error
 		if e.cfg.Chats != nil {
-			info, err := ask(ctx, e, &e.hooks.chats, account, func(ctx context.Context) (ChatInfo, error) { return e.cfg.Chats.Chat(ctx, account, q.Chat) })
-			a.ChatInfo, a.Failed = info, err != nil
+			info, err = ask(ctx, e, &e.hooks.chats, account, func(ctx context.Context) (ChatInfo, error) { return e.cfg.Chats.Chat(ctx, account, q.Chat) })
 			if err != nil {
 				e.warn("push: not known what the user set for a chat", account, err)
 			}
 		}
 		if q.Contact && e.cfg.Contacts != nil {
-			is, err := ask(ctx, e, &e.hooks.contacts, account, func(ctx context.Context) (bool, error) { return e.cfg.Contacts.Contact(ctx, account, q.Chat) })
-			if err == nil {
-				a.Contact = FactOf(is)
+			is, failed := ask(ctx, e, &e.hooks.contacts, account, func(ctx context.Context) (bool, error) { return e.cfg.Contacts.Contact(ctx, account, q.Chat) })
+			if failed == nil {
+				info.Contact = FactOf(is)
 			} else {
-				a.Failed = true
-				e.warn("push: not known whether it is a contact", account, err)
+				e.warn("push: not known whether it is a contact", account, failed)
 			}
 		}
-		f.Chats = append(f.Chats, a)
+		f.Chats = append(f.Chats, q.Answer(info, err))
 	}
 }
 
 // asks tells whether the host has to be asked before ev is decided.
 func (e *Engine) asks(ev Event) bool {
-	if e.cfg.Veto != nil || e.cfg.Contacts != nil || e.cfg.Chats != nil {
+	if e.cfg.Veto != nil {
 		return needsRegistrations(ev)
 	}
 	_, archived := ev.(ArchiveAdded)

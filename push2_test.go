@@ -658,3 +658,50 @@ func TestPush2EndToEnd(t *testing.T) {
 		require.NoError(t, e.Close(t.Context()))
 	})
 }
+
+// TestWhatIsCarriedIsBounded: eight stanzas go along, the newest; of a large one what its fields say; and none is in what is kept across a restart.
+func TestWhatIsCarriedIsBounded(t *testing.T) {
+	const juliet = "juliet@example.com"
+	k := newWebKeys(t)
+	reg := push.Registration{Account: juliet, Key: phone2, Wishes: notification2(k.webPush()).Wishes}
+	plain := push.Registration{Account: juliet, Key: push.Key{Service: "push.example.net", Node: "n1"}}
+	a := push.NewAccount(juliet, nil, []push.Registration{reg, plain})
+	var d push.Decision
+	var e push.Effects
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for i := range 50 {
+		st := push.Stanza{ID: fmt.Sprint("m", i), From: "romeo@example.net/x", To: juliet, Kind: push.KindMessage, Class: push.ClassImportant, Content: push.ContentText, Body: fmt.Sprint("hunter2-", i)}
+		st.XML = "<message><body>" + st.Body + "</body></message>"
+		if i%2 == 1 {
+			st.XML = "<message><body>" + st.Body + "</body><x>" + strings.Repeat("x", 16<<10) + "</x></message>"
+		}
+		a.Handle(push.Offline{Account: juliet, Stanza: st}, push.Facts{Now: now, Number: uint64(i + 1)}, &d)
+	}
+	snapshot, err := a.MarshalBinary()
+	require.NoError(t, err)
+	assert.NotContains(t, string(snapshot), "hunter2")
+	a.Due(now, nil, &e)
+	n, ok := a.Begin(phone2, now, &e)
+	require.True(t, ok)
+	require.Len(t, n.Carried, 8)
+	for i, c := range n.Carried {
+		assert.Equal(t, fmt.Sprint("hunter2-", 42+i), c.Stanza.Body)
+		assert.Equal(t, i%2 == 1, c.Stanza.XML == "")
+		assert.NotNil(t, c.Send)
+	}
+	other, ok := a.Begin(plain.Key, now, &e)
+	require.True(t, ok)
+	assert.Empty(t, other.Carried)
+	assert.Nil(t, other.Wishes)
+
+	// After a restart it goes without content.
+	b, err := push.RestoreAccount(juliet, nil, snapshot)
+	require.NoError(t, err)
+	b.Load([]push.Registration{reg, plain}, now, &e)
+	b.Due(now, nil, &e)
+	n, ok = b.Begin(phone2, now, &e)
+	require.True(t, ok)
+	assert.Empty(t, n.Carried)
+	assert.Equal(t, 50, n.Count)
+	assert.Contains(t, string(n.AppendStanza(nil, "example.com", "i")), "<priority>normal</priority></notification>")
+}

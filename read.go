@@ -348,7 +348,7 @@ const maxKnownChats = 64
 func (a *Account) learn(f *Facts) {
 	for i := range f.Chats {
 		c := &f.Chats[i]
-		if c.Failed || a.policy.AskAgain <= 0 {
+		if c.Failed || a.policy.AskAgain <= 0 || c.asked != 0 && c.asked != a.changed+1 {
 			continue
 		}
 		if a.chats == nil {
@@ -360,6 +360,7 @@ func (a *Account) learn(f *Facts) {
 		info := c.ChatInfo
 		info.Mentioned = FactUnknown
 		a.chats.known[c.Chat] = knownChat{info, toInstant(f.Now)}
+		a.touched = toInstant(f.Now) // worth to be kept
 	}
 }
 

@@ -168,7 +168,7 @@ func (e *Engine) catchUp(s *shard, en *entry) (keys []Key) {
 		if e.asks(p.ev) { // it asks in a turn of its own
 			e.release(s, en, false)
 			s.mu.Unlock()
-			e.facts(e.ctx, s, en.name, p.ev, &f)
+			e.facts(e.ctx, en.name, p.ev, &f)
 			s.mu.Lock()
 			_ = s.acquire(context.Background(), en)
 		}

@@ -224,6 +224,22 @@ func FuzzHandleReply(f *testing.F) {
 			require.Regexp(t, `^(cancel|modify|auth|wait|continue)$`, re.Type)
 		}
 		cancel()
+
+		sent := make(chan string, 1)
+		r.Send = func(_ context.Context, _ string, stanza []byte) error {
+			sent <- idIn.FindStringSubmatch(string(stanza))[1]
+			return nil
+		}
+		ctx, cancel = context.WithCancel(t.Context())
+		message := make(chan error, 1)
+		go func() { message <- r.Publish(ctx, notification2(nil)) }()
+		again, err2 := r.HandleReply([]byte(`<message type='error' from='push.example.net' id='` + <-sent + `'>` + string(payload) + `</message>`))
+		require.Equal(t, ours, again, "a message is read as an IQ is")
+		require.Equal(t, err == nil, err2 == nil)
+		if again {
+			require.Equal(t, got, <-message)
+		}
+		cancel()
 	})
 }
 

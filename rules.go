@@ -5,7 +5,7 @@ import "time"
 // The business rules: who is notified of an event, and why.
 //
 // A rule looks at one stanza of one event and at one registration of the account, and at nothing else; decide puts the rules in
-// their order. The numbers R1 to R14 are used in the documentation, the tests and this file alike. Sources: Daniel Gultsch's rules on
+// their order. The numbers R1 to R17 are used in the documentation, the tests and this file alike. Sources: Daniel Gultsch's rules on
 // the XMPP standards list (2016-02-16), Prosody's mod_cloud_notify, XEP-0357 version 0.4.1.
 //
 // The order is: enabled, held, is it news, does the event reach for the registration, what the user and the client asked for (wanted.go), once.

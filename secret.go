@@ -33,11 +33,17 @@ func (s Secret) IsZero() bool { return s.text == nil }
 // Equal tells whether both have the same text.
 func (s Secret) Equal(o Secret) bool { return s.Reveal() == o.Reveal() }
 
+// standIn is what is printed in place of a text.
+const standIn = "secret"
+
+// standsIn tells whether it was read from what was printed of another, as those in recordings are.
+func (s Secret) standsIn() bool { return s.Reveal() == standIn }
+
 func (s Secret) String() string {
 	if s.text == nil {
 		return ""
 	}
-	return "secret"
+	return standIn
 }
 
 // GoString implements fmt.GoStringer.

@@ -154,6 +154,8 @@ type ChatQuestion struct {
 	Chat string
 	// Contact: whether it is a contact is wanted as well ([Contacts]).
 	Contact bool
+	// asked tells whether a change of the chat was raised since the question was asked, so that the answer may be old.
+	asked uint32
 }
 
 // Asks returns which chats the host should be asked about before ev is given to Handle, with the answers in Facts.Chats: those of stanzas that would
@@ -213,7 +215,7 @@ func (a *Account) asksOne(q *question, r *registration, st *Stanza, f *Facts, li
 	if _, reason := decide(q, st, nil); !reason.Notifies() || r.mem.has(a.identity(st)) {
 		return list
 	}
-	n := ChatQuestion{Chat: st.Chat(a.name)}
+	n := ChatQuestion{Chat: st.Chat(a.name), asked: a.changed + 1}
 	n.Contact = r.Wishes != nil && r.Wishes.IgnoreUnknown && st.Type != MessageGroupchat && n.Chat != a.name
 	known := a.knows(n.Chat, f.Now)
 	if known != nil && (!n.Contact || known.Contact != FactUnknown) {

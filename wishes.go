@@ -262,8 +262,8 @@ func (w *Wishes) Equal(o *Wishes) bool {
 	return bytes.Equal(w.appendBinary(nil), o.appendBinary(nil))
 }
 
-// Validate reports everything that is wrong with w at once, or nil. The readers of requests make only what is valid; a host that
-// builds a PushEnable itself may ask.
+// Validate reports everything that is wrong with w at once, or nil. The readers of requests make only what is valid, and an Engine takes nothing
+// else; a host that builds a PushEnable itself may ask before. What stands in for a key in a recording is taken for one.
 func (w *Wishes) Validate() error {
 	if w == nil {
 		return nil
@@ -294,7 +294,7 @@ func (w *Wishes) Validate() error {
 	if e := w.Encryption; e != nil {
 		if e.Algorithm != AES128GCM {
 			bad("encryption by %q, which is not known", cut(e.Algorithm, 40))
-		} else if len(e.Key.Reveal()) != 16 {
+		} else if len(e.Key.Reveal()) != 16 && !e.Key.standsIn() {
 			bad("an encryption key that has not 16 bytes")
 		}
 		if e.MaxSize != 0 && e.MaxSize < MinPayloadBytes {
@@ -305,6 +305,14 @@ func (w *Wishes) Validate() error {
 		errs = append(errs, w.Push2.validate())
 	}
 	return errors.Join(errs...)
+}
+
+// fit tells whether the registration k can have such wishes.
+func (w *Wishes) fit(k Key) error {
+	if k.IsPush2() != (w != nil && w.Push2 != nil) {
+		return fmt.Errorf("push: a registration has Wishes.Push2 if and only if its node begins with %s", Push2Node)
+	}
+	return w.Validate()
 }
 
 func (p *Push2) validate() error {
@@ -331,10 +339,10 @@ func (p *Push2) validate() error {
 		if s == nil {
 			continue
 		}
-		if err := webpush.Check(s.Public, []byte(s.Auth.Reveal())); err != nil {
+		if err := webpush.Check(s.Public, []byte(s.Auth.Reveal())); err != nil && !s.Auth.standsIn() {
 			bad("a key of the client's: %w", err)
 		}
-		if !s.TokenKey.IsZero() {
+		if !s.TokenKey.IsZero() && !s.TokenKey.standsIn() {
 			if _, err := webpush.ParseKey([]byte(s.TokenKey.Reveal())); err != nil {
 				bad("the key of the token: %w", err)
 			}

@@ -137,6 +137,7 @@ func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 		if k = ev.Key; k.Node == "" { // the service means only that one
 			k.Node = noNode
 		}
+	default: // AccountRemoved: all
 	}
 	var removed []Key
 	return &call{
@@ -175,6 +176,7 @@ func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 				reason = ReasonRevoked
 			case AccountRemoved:
 				reason = ReasonAccount
+			default:
 			}
 			slices.SortFunc(removed, Key.Compare)
 			if err != nil {
@@ -227,6 +229,7 @@ func (en *entry) deferredClient(session string) (client string) {
 			if o.Session.ID == session {
 				client = o.Client
 			}
+		default:
 		}
 	}
 	return client

@@ -38,6 +38,9 @@ func (p *Handler) find(w http.ResponseWriter, r *http.Request, operator string) 
 
 // lookUp returns where something is, or nothing.
 func (p *Handler) lookUp(r *http.Request, what string, at time.Time) string {
+	if what == "" {
+		return ""
+	}
 	account := func(name string, device string) string {
 		u := url.Values{"jid": {p.shown(name)}}
 		if device != "" {

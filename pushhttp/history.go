@@ -680,7 +680,8 @@ func (h *History) withoutText(ev push.Event) push.Event {
 	case push.Acknowledged:
 		e.IDs = slices.Clone(e.IDs[:min(len(e.IDs), maxQueue)])
 		return e
-	case push.SessionOpen, push.SessionRestored, push.SessionClose, push.PushDisable, push.HibernationEnd, push.AffiliationNone, push.AccountRemoved: // no text in them
+	case push.SessionOpen, push.SessionRestored, push.SessionClose, push.PushDisable, push.HibernationEnd, push.AffiliationNone, push.AccountRemoved,
+		push.SessionActive, push.SessionPresence, push.Displayed, push.ChatChanged: // no text in them
 	}
 	return ev
 }

@@ -469,7 +469,6 @@ func informative(r push.Reason) int {
 
 func clock(t time.Time) string { return t.UTC().Format("15:04:05") }
 func day(t time.Time) string   { return t.UTC().Format("2006-01-02") }
-func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
 
 // span writes a duration as people say it.
 func span(d time.Duration) string {

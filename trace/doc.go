@@ -26,5 +26,19 @@
 //	 "registrations":[{"service":…,"node":…,"client":…,"enabled":t,"errors":0,"refusals":0,"succeeded":t,"disabled":t,"cause":…}],
 //	 "sessions":[{"session":"s1","client":…,"service":…,"node":…,"superseded":true,"hibernated":true,"extended":true}]}
 //
-// A [Recorder] writes traces of a live Engine.
+// A [Recorder] writes traces of a live Engine. They say besides what that Engine did, and with replies "recorded" a replay does the same at the
+// same times and compares ([Replay.Differences]): nothing is made up, under load neither. Times have nanoseconds below the millisecond then (ns),
+// event lines their number, what was decided, and what the host answered when it was asked:
+//
+//	{"at":t,"ns":…,"type":"archive-added",…,"number":4711,
+//	 "decided":[{"service":…,"node":…,"notify":true,"class":"important","rule":"archived","reason":"no-session","stanzas":["m1"],"count":1}],
+//	 "answers":{"elsewhere":[{"service":…,"node":…}],"vetoes":[{"service":…,"node":…,"stanza":0,"text":…}],"chats":[…]}}
+//	{"at":t,"type":"publish","user":…,"service":…,"node":…,"class":"important","count":1,"unread":3,"try":2,"events":[4711]}
+//	{"at":t,"type":"publish-result","user":…,"service":…,"node":…,"outcome":"accepted"}          or "vetoed":…
+//	{"at":t,"type":"publish-error",…,"error_type":"wait","condition":…,"outcome":"transient"}    or "missing":true
+//	{"at":t,"type":"drop","user":…,"service":…,"node":…,"class":"urgent","count":1,"events":[4711]}   given up, too old
+//
+// An answer without a service is about the account: {"reason":"no-registration"}. A config line of a recording says when the Engine was started
+// ("started":t); it begins each file, may be met again in the middle, and ends all that was if it tells of another start. Files may be
+// compressed with gzip, follow each other ([Join]), and end in the middle of a line.
 package trace

@@ -305,17 +305,36 @@ func (r *Recorder) signal() {
 	}
 }
 
-// kept returns a copy of ev that shares nothing with the host.
+// kept returns a copy of ev that shares nothing with the host, and has no more of stanzas than is written.
 func kept(ev push.Event, m *Mask) push.Event {
+	queue := func(sts []push.Stanza) []push.Stanza {
+		sts = slices.Clone(sts)
+		for i := range sts {
+			sts[i].XML = ""
+		}
+		return sts
+	}
 	switch e := ev.(type) {
 	case push.AckDelayed:
-		e.Stanzas = slices.Clone(e.Stanzas)
+		e.Stanzas = queue(e.Stanzas)
+		return e
+	case push.StanzaQueued:
+		e.Stanza.XML = ""
+		return e
+	case push.ArchiveAdded:
+		e.Stanza.XML = ""
+		return e
+	case push.Offline:
+		e.Stanza.XML = ""
+		return e
+	case push.Groupchat:
+		e.Stanza.XML = ""
 		return e
 	case push.Acknowledged:
 		e.IDs = slices.Clone(e.IDs)
 		return e
 	case push.HibernationStart:
-		e.Stanzas = slices.Clone(e.Stanzas)
+		e.Stanzas = queue(e.Stanzas)
 		return e
 	case push.Ping:
 		e.Registrations = slices.Clone(e.Registrations)
@@ -323,8 +342,7 @@ func kept(ev push.Event, m *Mask) push.Event {
 	case push.PushEnable:
 		e.Options = m.Fields(e.Options)
 		return e
-	case push.SessionOpen, push.SessionRestored, push.SessionClose, push.PushDisable, push.StanzaQueued, push.HibernationEnd, push.ArchiveAdded, push.Offline,
-		push.Groupchat, push.AffiliationNone, push.AccountRemoved, push.SessionActive, push.SessionPresence, push.Displayed, push.ChatChanged: // values without slices
+	case push.SessionOpen, push.SessionRestored, push.SessionClose, push.PushDisable, push.HibernationEnd, push.AffiliationNone, push.AccountRemoved, push.SessionActive, push.SessionPresence, push.Displayed, push.ChatChanged: // values without slices
 	}
 	return ev
 }

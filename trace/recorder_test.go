@@ -127,7 +127,7 @@ func randomLoad(seed uint64, n int) []step {
 			return q
 		}
 		var ev push.Event
-		switch rnd.IntN(20) {
+		switch rnd.IntN(22) {
 		case 0, 1:
 			opened++
 			s.ID = fmt.Sprint("s", opened)
@@ -155,7 +155,7 @@ func randomLoad(seed uint64, n int) []step {
 				enable.Node, enable.Options = push.Push2Node, nil
 				enable.Wishes = &push.Wishes{Push2: &push.Push2{Client: push.NewSecret(theSecret), Matches: []push.Match{{Profile: push.MatchProfile(rnd.IntN(4))}}}}
 			case 1:
-				enable.Wishes = &push.Wishes{Encryption: &push.Encryption{Algorithm: push.AES128GCM, Key: push.NewSecret(theSecret)}, Priority: true}
+				enable.Wishes = &push.Wishes{Encryption: &push.Encryption{Algorithm: push.AES128GCM, Key: push.NewSecret((theSecret + theSecret + theSecret)[:16])}, Priority: true}
 			}
 			ev = enable
 		case 6:
@@ -192,6 +192,20 @@ func randomLoad(seed uint64, n int) []step {
 				ev = push.Ping{Account: a, Registrations: []push.Key{k}}
 			default:
 				ev = push.Ping{Account: a}
+			}
+		case 20:
+			acknowledged := push.Acknowledged{Session: s}
+			for _, st := range queue() {
+				acknowledged.IDs = append(acknowledged.IDs, st.ID)
+			}
+			ev = acknowledged
+		case 21:
+			opened++
+			s.ID = fmt.Sprint("s", opened)
+			live[a] = append(live[a], s.ID)
+			ev = push.SessionRestored{
+				Session: s, JID: a + "/phone", Client: fmt.Sprint("client", rnd.IntN(3)), Bound: k, IsBound: rnd.IntN(3) > 0,
+				Superseded: rnd.IntN(4) == 0, Hibernated: rnd.IntN(2) == 0, Extended: rnd.IntN(2) == 0,
 			}
 		}
 		steps = append(steps, step{at, ev})

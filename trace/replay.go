@@ -28,7 +28,9 @@ type Line struct {
 	Notify *bool   `json:"notify,omitempty"`
 	Class  string  `json:"class,omitempty"`
 	Rule   string  `json:"rule,omitempty"`
-	Change string  `json:"change,omitempty"`
+	// Match is the number of the match of Push 2.0 that let a stanza through, from 1.
+	Match  int    `json:"match,omitempty"`
+	Change string `json:"change,omitempty"`
 	// Seconds is a resume-timeout's; 0 means the host's normal time.
 	Seconds *int64 `json:"seconds,omitempty"`
 	// Reason is a token, of push.Reason or of push.Outcome for a reply; Text says it to people.
@@ -351,7 +353,7 @@ func (r *Replay) decision(a *account, rec *Record, session string) {
 		l := &r.l
 		l.Service, l.Node, l.Notify = v.Service, &v.Node, &v.Notify
 		l.Class, l.Rule, l.Reason, l.Text, l.Detail = v.Class.String(), v.Rule.String(), v.Reason.String(), v.Reason.Sentence(), v.Detail
-		l.Stanzas = v.Stanzas
+		l.Stanzas, l.Match = v.Stanzas, v.Match
 		r.out(l)
 	}
 }

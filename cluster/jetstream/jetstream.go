@@ -198,7 +198,7 @@ func Join(ctx context.Context, cfg Config) (*Node, error) {
 		n.alone = newAlone(n)
 	}
 	common := &partition.Config{
-		Policy: n.policy, Alive: n.alive, SnapshotEvery: cfg.SnapshotEvery, SnapshotAge: time.Minute, Patience: 2 * time.Minute,
+		Policy: n.policy, Alive: n.alive, Heard: n.silent, SnapshotEvery: cfg.SnapshotEvery, SnapshotAge: time.Minute, Patience: 2 * time.Minute,
 	}
 	if v := cfg.Push.Veto; v != nil {
 		common.Veto = v.VetoStanza
@@ -332,12 +332,18 @@ func (n *Node) Handle(ctx context.Context, ev push.Event) (push.Decision, error)
 	if err := n.adopt(ctx, l, account); err != nil {
 		return d, err
 	}
+	if n.alone != nil {
+		l.note(account, n.alone.notes(account)) // before the same stanza comes again
+	}
 	wanted := n.cfg.Wait || waits(ev)
 	c := l.enter(ev, wanted)
 	if c == nil {
 		n.counts.kept.Add(1)
 		d.Reason = push.ReasonNoRegistration
 		return d, nil
+	}
+	if n.alone != nil && l.troubled() && l.withdraw(c) { // it would wait in vain
+		return n.unreachable(ctx, ev, d)
 	}
 	select {
 	case <-c.accepted:
@@ -348,6 +354,9 @@ func (n *Node) Handle(ctx context.Context, ev push.Event) (push.Decision, error)
 		select {
 		case <-c.accepted:
 		default:
+			if n.alone != nil {
+				l.abandon()
+			}
 			return n.unreachable(ctx, ev, d)
 		}
 	}
@@ -397,6 +406,9 @@ func (n *Node) unreachable(ctx context.Context, ev push.Event, d push.Decision) 
 	if n.alone != nil {
 		if got, ok := n.alone.decide(ev); ok {
 			n.counts.alone.Add(1)
+			if cause == nil {
+				return got, ErrAlone
+			}
 			return got, fmt.Errorf("%w: %w", ErrAlone, cause)
 		}
 	}
@@ -442,6 +454,12 @@ func (n *Node) alive(o partition.Origin) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.members.Alive(time.Now(), o)
+}
+
+func (n *Node) silent(node string) time.Duration {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.members.Silent(time.Now(), node)
 }
 
 // Close hands over what this node owns, and leaves the cluster. What waits is not sent now: the others do that, or the next start if there are none. Sessions

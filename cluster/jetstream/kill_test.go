@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/cluster/jetstream/internal/partition"
 )
 
 // load sends messages to phones without a session from several goroutines, at random processes, until stopped.
@@ -25,6 +26,7 @@ type load struct {
 	accepted map[string]int
 	n        atomic.Int64
 	stop     chan struct{}
+	once     sync.Once
 	wg       sync.WaitGroup
 }
 
@@ -46,6 +48,7 @@ func (f *fleet) register(accounts []string) {
 
 func (f *fleet) load(accounts, goroutines int, pause time.Duration) *load {
 	l := &load{f: f, accepted: make(map[string]int), stop: make(chan struct{})}
+	f.t.Cleanup(l.halt)
 	for i := range accounts {
 		l.accounts = append(l.accounts, userAccount(i))
 	}
@@ -61,7 +64,10 @@ func (f *fleet) load(accounts, goroutines int, pause time.Duration) *load {
 				}
 				a := l.accounts[r.IntN(len(l.accounts))]
 				id := fmt.Sprint("m", l.n.Add(1))
-				f.must(r.IntN(len(f.procs)), push.ArchiveAdded{Account: a, Stanza: push.Stanza{ID: id, From: "romeo@example.net/x", To: a, Class: push.ClassImportant}})
+				h := f.must(r.IntN(len(f.procs)), push.ArchiveAdded{Account: a, Stanza: push.Stanza{ID: id, From: "romeo@example.net/x", To: a, Class: push.ClassImportant}})
+				if h.Decision == "no-registration" {
+					f.t.Errorf("a node does not know of the registration of %s", a)
+				}
 				l.mu.Lock()
 				l.accepted[a]++
 				l.mu.Unlock()
@@ -71,11 +77,16 @@ func (f *fleet) load(accounts, goroutines int, pause time.Duration) *load {
 	return l
 }
 
+// halt stops it.
+func (l *load) halt() {
+	l.once.Do(func() { close(l.stop) })
+	l.wg.Wait()
+}
+
 // end stops the load and checks what came of it: nothing is lost, and twice is only what was in flight when an owner ended.
 func (l *load) end(t *testing.T) {
 	t.Helper()
-	close(l.stop)
-	l.wg.Wait()
+	l.halt()
 	missing := func() (n int) {
 		for a, want := range l.accepted {
 			n += max(want-l.f.toldOf(a), 0)
@@ -99,6 +110,24 @@ func (l *load) end(t *testing.T) {
 	}
 	t.Logf("events %d, accepted %d, publishes %d, stanzas twice %d (publishes sent again %d), lost %d; takeovers %d, longest %v",
 		l.n.Load(), accepted, l.f.publishes, twice, l.f.resent, lost, len(l.f.took), worst)
+	if lost > 0 {
+		for a, want := range l.accepted {
+			if got := l.f.told[a]; got < want {
+				t.Logf("%s of partition %d: %d accepted, %d told", a, partition.Of(a, l.f.procs[0].cfg.Partitions), want, got)
+			}
+		}
+		for _, p := range l.f.procs {
+			st, err := p.status()
+			if err != nil {
+				continue
+			}
+			for _, ps := range st.Partitions {
+				if ps.Owned || ps.Phase != "idle" || ps.Err != "" {
+					t.Logf("%s %+v", p.cfg.Name, ps)
+				}
+			}
+		}
+	}
 	assert.Zero(t, lost, "lost")
 	if l.f.resent == 0 {
 		assert.Zero(t, twice, "published twice though nothing was in flight when an owner ended")
@@ -124,8 +153,9 @@ func TestKill(t *testing.T) {
 		time.Sleep(200 * time.Millisecond)
 		f.procs[victim].kill()
 		at := time.Now()
-		f.must((victim+1)%3, push.ArchiveAdded{Account: account, Stanza: push.Stanza{ID: "call", From: "romeo@example.net/x", To: account, Class: push.ClassImportant}})
-		require.Eventually(t, func() bool { return f.toldOf(account) > 0 }, 30*time.Second, 10*time.Millisecond, "round %d: the phone of the dead node never rings", round)
+		h := f.must((victim+1)%3, push.ArchiveAdded{Account: account, Stanza: push.Stanza{ID: "call", From: "romeo@example.net/x", To: account, Class: push.ClassImportant}})
+		require.NotEqual(t, "no-registration", h.Decision, "a node does not know of the registration")
+		require.Eventually(t, func() bool { return f.toldOf(account) > 0 }, 60*time.Second, 10*time.Millisecond, "round %d: the phone of the dead node never rings", round)
 		took := time.Since(at)
 		times = append(times, took)
 		t.Logf("round %d: %s killed; its phone rang after %v", round, f.procs[victim].cfg.Name, took.Round(10*time.Millisecond))

@@ -20,11 +20,13 @@ type lane struct {
 	p int
 
 	// mu guards what the callers of Handle touch.
-	mu      sync.Mutex
-	local   *partition.Local
-	entry   *partition.Entry
-	waiting map[place]*call // those whose event is in the log, and whose Decision is not known yet
-	tries   int             // of the batch that is on its way
+	mu        sync.Mutex
+	local     *partition.Local
+	entry     *partition.Entry
+	waiting   map[place]*call // those whose event is in the log, and whose Decision is not known yet
+	tries     int             // failed ones since the log has answered last
+	since     time.Time       // of the first of them
+	abandoned bool            // the batch that is on its way is not to be sent again
 
 	// The owner is touched by one goroutine at a time: the one that does the tasks.
 	owner     *partition.Owner
@@ -91,7 +93,6 @@ func (l *lane) enter(ev push.Event, wanted bool) *call {
 // next sends what waits. l.mu is held.
 func (l *lane) next() {
 	if data := l.entry.Next(); data != nil {
-		l.tries = 0
 		for _, in := range l.entry.Flight() {
 			if c := in.Tag.(*call); in.Wanted && c != nil {
 				l.waiting[place{in.Origin, in.Batch, in.Index}] = c
@@ -121,7 +122,10 @@ func (l *lane) send(data []byte) {
 		defer l.mu.Unlock()
 		if err != nil && l.n.ctx.Err() == nil {
 			l.n.counts.retried.Add(1)
-			if l.tries++; l.tries < appendTries {
+			if l.tries == 0 {
+				l.since = time.Now()
+			}
+			if l.tries++; l.tries%appendTries != 0 && !l.abandoned {
 				time.AfterFunc(50*time.Millisecond, func() {
 					l.mu.Lock()
 					defer l.mu.Unlock()
@@ -132,6 +136,10 @@ func (l *lane) send(data []byte) {
 				return
 			}
 		}
+		if err == nil {
+			l.tries = 0
+		}
+		l.abandoned = false
 		for _, in := range l.entry.Done() {
 			c := in.Tag.(*call)
 			if err != nil {
@@ -150,6 +158,49 @@ func (l *lane) send(data []byte) {
 		}
 	}()
 }
+
+// enterAlone puts what was decided alone on its way into the log, and the event behind it.
+func (l *lane) enterAlone(d decidedAlone) *call {
+	l.note(d.ev.Subject().Account, d.told)
+	return l.enter(d.ev, false)
+}
+
+// note puts on its way who was notified by this node alone.
+func (l *lane) note(account string, list []told) {
+	if len(list) == 0 {
+		return
+	}
+	a := partition.Alone{AccountRemoved: push.AccountRemoved{Account: account}}
+	for _, t := range list {
+		a.Told = append(a.Told, partition.Told{Key: t.key, IDs: t.ids})
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.entry.Add(a, false, (*call)(nil))
+}
+
+// abandon lets the batch that an event is in not be sent again, if the log has not answered once: this node decides it now.
+func (l *lane) abandon() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.abandoned = l.tries > 0
+}
+
+func (l *lane) sessionsOf(account string) []push.SessionRestored {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.local.Of(account)
+}
+
+// troubled tells whether the log has not answered for longer than it takes to elect a leader.
+func (l *lane) troubled() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.entry.Flight() != nil && l.tries > 0 && time.Since(l.since) > electTime
+}
+
+// electTime is how long the servers of NATS may take to elect a leader, at most.
+const electTime = 10 * time.Second
 
 // withdraw takes back an event that is not on its way yet.
 func (l *lane) withdraw(c *call) bool {

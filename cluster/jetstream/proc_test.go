@@ -87,7 +87,13 @@ func child(text string) {
 		data, _ := io.ReadAll(r.Body)
 		b, err := partition.ReadBatch(data)
 		check(err)
-		d, err := node.Handle(r.Context(), b.Events[0])
+		ctx := r.Context()
+		if d, err := time.ParseDuration(r.URL.Query().Get("for")); err == nil && d > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, d)
+			defer cancel()
+		}
+		d, err := node.Handle(ctx, b.Events[0])
 		res := handled{Decision: d.Reason.String(), Changes: len(d.Changes)}
 		if err != nil {
 			res.Err = err.Error()
@@ -150,7 +156,6 @@ type proc struct {
 	cmd  *exec.Cmd
 	mu   sync.Mutex
 	addr string
-	log  *os.File
 }
 
 // newFleet prepares n processes; links, if not nil, gives the address by which one reaches the cluster port of another.
@@ -306,6 +311,20 @@ var errDown = errors.New("the process does not answer")
 
 // handle gives an event to the process's node.
 func (p *proc) handle(ctx context.Context, ev push.Event) (handled, error) {
+	return p.handleFor(ctx, 0, ev)
+}
+
+// must gives an event to this process's node, which has to accept it.
+func (p *proc) must(t *testing.T, ev push.Event) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	_, err := p.handle(ctx, ev)
+	require.NoError(t, err)
+}
+
+// handleFor is handle with a time that the node has.
+func (p *proc) handleFor(ctx context.Context, d time.Duration, ev push.Event) (handled, error) {
 	var h handled
 	addr := p.url()
 	if addr == "" {
@@ -315,7 +334,7 @@ func (p *proc) handle(ctx context.Context, ev push.Event) (handled, error) {
 	if err != nil {
 		return h, err
 	}
-	req, err := http.NewRequestWithContext(ctx, "POST", "http://"+addr+"/handle", bytes.NewReader(data))
+	req, err := http.NewRequestWithContext(ctx, "POST", "http://"+addr+"/handle?for="+d.String(), bytes.NewReader(data))
 	if err != nil {
 		return h, err
 	}
@@ -343,17 +362,17 @@ func (p *proc) status() (st jetstream.Status, err error) {
 }
 
 // must gives an event to some process until one has accepted it, as a host's clients and servers would try again.
-func (f *fleet) must(first int, ev push.Event) {
+func (f *fleet) must(first int, ev push.Event) handled {
 	for try := 0; ; try++ {
 		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-		_, err := f.procs[(first+try)%len(f.procs)].handle(ctx, ev)
+		h, err := f.procs[(first+try)%len(f.procs)].handle(ctx, ev)
 		cancel()
 		if err == nil {
-			return
+			return h
 		}
 		if try > 200 {
 			f.t.Errorf("%s: nobody accepts it: %v", ev.Name(), err)
-			return
+			return h
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

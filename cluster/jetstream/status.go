@@ -21,6 +21,8 @@ type Status struct {
 	// Refused those that the log did not take in time, and Alone those of them that this node decided by itself. Decided counts the events that it decided as
 	// an owner.
 	Kept, Accepted, Refused, Alone, Decided int64
+	// Reported is how many of those that were decided alone the log has been told of since.
+	Reported int64
 	// Appends and Bytes count what this node has appended to the log, Retried what it had to append again; Snapshots and SnapshotBytes what it has written of states.
 	Appends, Bytes, Retried, Snapshots, SnapshotBytes int64
 	// Resent counts publishes that a former owner had begun when it ended, and that were sent once more because nobody knows whether they had arrived: each
@@ -54,7 +56,7 @@ type PartitionStatus struct {
 }
 
 type counts struct {
-	kept, accepted, refused, alone, decided, appends, bytes, retried, snapshots, snapshotBytes, resent, advice, lives atomic.Int64
+	kept, accepted, refused, alone, decided, appends, bytes, retried, snapshots, snapshotBytes, resent, advice, lives, reported atomic.Int64
 }
 
 // Status returns what this node knows.
@@ -68,7 +70,7 @@ func (n *Node) Status() Status {
 		Node: n.cfg.Node, Nodes: live,
 		Kept: c.kept.Load(), Accepted: c.accepted.Load(), Refused: c.refused.Load(), Alone: c.alone.Load(), Decided: c.decided.Load(),
 		Appends: c.appends.Load(), Bytes: c.bytes.Load(), Retried: c.retried.Load(), Snapshots: c.snapshots.Load(), SnapshotBytes: c.snapshotBytes.Load(),
-		Resent: c.resent.Load(), Advice: c.advice.Load(), Lives: c.lives.Load(),
+		Resent: c.resent.Load(), Advice: c.advice.Load(), Lives: c.lives.Load(), Reported: c.reported.Load(),
 	}
 	for p, l := range n.lanes {
 		ps := PartitionStatus{Partition: p, Phase: partition.PhaseIdle.String()}

@@ -78,7 +78,9 @@ func (s *Server) serve(st *element.Element) *element.Element {
 	payload := st.First()
 	switch typ := st.Get("type"); {
 	case typ == "result" || typ == "error":
-		s.push.reply(st)
+		if !s.cluster.returned(st) {
+			s.push.reply(st)
+		}
 		return nil
 	case payload == nil:
 		return element.Error(st, "modify", "bad-request")

@@ -2,6 +2,7 @@
 // one's own.
 //
 //	go run ./examples/server -demo       the whole story in ten seconds
+//	go run ./examples/server -demo -nodes 3   several servers that are one, and one of them is killed
 //	go run ./examples/server             accounts juliet and romeo, for real clients
 //	go run ./examples/server -load       how fast it is, beside a real Prosody
 //
@@ -9,9 +10,11 @@
 //
 //   - push.go: all that ties the server to the library;
 //   - account.go, sm.go: sessions and how they end, hibernate and are resumed, where most events come from;
-//   - route.go, archive.go: where messages go, and the other events;
-//   - server.go, login.go, stream.go, component.go: connections of clients and components;
-//   - iq.go, presence.go: what else clients want of a server;
+//   - route.go, archive.go, offline.go: where messages go, and the other events;
+//   - storage.go: what survives a restart, and how sessions go on after one;
+//   - server.go, stream.go, login.go, sasl.go, bind2.go, component.go: connections of clients and components;
+//   - iq.go, presence.go, pep.go: what else clients want of a server;
+//   - cluster.go, nodes.go: several of them as one;
 //   - demo.go, timeline.go, load.go: what the flags -demo and -load do.
 //
 // stories_test.go plays the same stories on this server and on a real Prosody, and compares what the push service sees.
@@ -79,6 +82,9 @@ type options struct {
 	load              bool
 	clients, messages int
 	rate, seconds     int
+	nodes             int
+	routes            string
+	quiet             bool
 }
 
 func parse(args []string, stderr io.Writer) (*options, error) {
@@ -98,6 +104,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.DurationVar(&o.ResumeTimeout, "resume-timeout", 10*time.Minute, "how long a session can be resumed")
 	f.DurationVar(&o.MaxResume, "max-resume", 72*time.Hour, "how long it can be if its device is asleep and can be woken by push")
 	f.IntVar(&o.MaxErrors, "max-errors", 16, "after how many errors in a row of its push service a registration is disabled")
+	f.DurationVar(&o.Policy.MinInterval, "min-interval", 0, "the shortest time between two publishes to one registration (default 1s; negative: none)")
 	f.BoolVar(&o.demo, "demo", false, "show it all, with scripted clients and a push service, on free ports; then go on serving")
 	f.BoolVar(&o.once, "once", false, "with -demo: end after the story, with exit code 1 if it went otherwise than told")
 	f.BoolVar(&o.load, "load", false, "measure publishes a second, latencies, CPU and memory, of this server and of a Prosody if there is one, and end")
@@ -105,6 +112,13 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.IntVar(&o.messages, "load-messages", 5000, "with -load: the number of messages to offline clients")
 	f.IntVar(&o.rate, "load-rate", 100, "with -load: messages a second of the phase with a fixed rate")
 	f.IntVar(&o.seconds, "load-seconds", 20, "with -load: how long that phase is")
+	f.IntVar(&o.nodes, "nodes", 1, "with -demo: how many servers there are, each a process; from 2 on the story is that of a cluster, and ends")
+	f.StringVar(&o.Cluster.Node, "node", "", "this server's `NAME` in a cluster of several")
+	f.StringVar(&o.Cluster.Listen, "cluster", "", "with -node: where the other servers connect")
+	f.StringVar(&o.routes, "routes", "", "with -node: where the other servers listen, all of them, as `HOST:PORT,…`")
+	f.StringVar(&o.Cluster.Secret, "cluster-secret", "", "with -node: what the servers know each other by")
+	f.DurationVar(&o.Cluster.Lease, "cluster-lease", 0, "with -node: after what time without a sign of life a server is dead (default 4s)")
+	f.BoolVar(&o.quiet, "quiet", false, "log errors only")
 	f.BoolVar(&o.verbose, "v", false, "log more")
 	if err := f.Parse(args); err != nil {
 		return nil, err
@@ -121,6 +135,9 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		if !given["inspect"] {
 			o.inspect = "127.0.0.1:0"
 		}
+	}
+	if o.routes != "" {
+		o.Cluster.Routes = strings.Split(o.routes, ",")
 	}
 	if f.NArg() > 0 {
 		return nil, fmt.Errorf("unexpected argument %q", f.Arg(0))
@@ -151,10 +168,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if o.verbose {
 		level = slog.LevelDebug
 	}
+	if o.quiet {
+		level = slog.LevelError
+	}
 	o.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
 	if o.load {
 		if err := load(ctx, stdout, o); err != nil {
 			fmt.Fprintln(stderr, "server:", err)
+			return 1
+		}
+		return 0
+	}
+	if o.demo && o.nodes > 1 {
+		if err := nodesDemo(ctx, stdout, o.nodes); err != nil {
+			fmt.Fprintln(stderr, "server: the demo went otherwise than told:", err)
 			return 1
 		}
 		return 0

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/examples/server/internal/peer"
+	"github.com/xmpp-push/push/pushhttp"
 	"github.com/xmpp-push/push/trace"
 )
 
@@ -119,7 +121,8 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// TestDemoReplays records the demo. The recording, without text and secrets, replays to what was decided.
+// TestDemoReplays records the demo, and downloads Juliet's part of it from the pages. Both, without text and secrets, replay to what was decided and
+// published, policy and all.
 func TestDemoReplays(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes some seconds")
@@ -131,36 +134,69 @@ func TestDemoReplays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var mu sync.Mutex
-	var live, again []string
-	watch := &push.Observer{Decided: func(_ uint64, _ time.Time, ev push.Event, d *push.Decision, _ time.Duration) {
-		mu.Lock()
-		defer mu.Unlock()
-		for _, v := range d.Verdicts {
-			live = append(live, fmt.Sprint(ev.Name(), " ", d.Account, " ", v.Node, " ", v.Notify, " ", v.Class, " ", v.Rule, ": ", v.Reason))
-		}
-	}}
-	if err := demo(t.Context(), io.Discard, push.Observers(rec.Observer(), watch)); err != nil {
+	history := pushhttp.NewHistory(pushhttp.HistoryConfig{})
+	var live []string
+	if err := demo(t.Context(), io.Discard, push.Observers(rec.Observer(), history.Observer(), told(&live))); err != nil {
 		t.Fatal(err)
 	}
 	if err := rec.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range []string{"sweet sorrow", "demo"} {
-		if strings.Contains(file.String(), text) {
-			t.Errorf("%q is in the recording", text)
-		}
-	}
-	replay := trace.NewReplay(func(l *trace.Line) {
-		if l.Kind == "decision" && l.Node != nil {
-			again = append(again, fmt.Sprint(l.Type, " ", l.User, " ", *l.Node, " ", *l.Notify, " ", l.Class, " ", l.Rule, ": ", l.Reason))
-		}
-	})
-	if err := replay.Run(trace.NewReader(&file)); err != io.EOF {
+	// The pages are those of another engine, as they are while the demo goes on serving: the history knows whose policy it was.
+	other, err := push.New(push.Config{Host: "localhost", Publisher: push.PublisherFunc(func(context.Context, *push.Notification) error { return nil })})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if len(live) < 20 || !slices.Equal(live, again) {
-		t.Errorf("decided:\n%s\n\nreplayed:\n%s", strings.Join(live, "\n"), strings.Join(again, "\n"))
+	pages, err := pushhttp.New(pushhttp.Config{Engine: other, History: history, LoopbackDevelopment: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest("GET", "http://localhost/trace?jid=juliet@localhost", nil)
+	r.RemoteAddr = "127.0.0.1:1"
+	w := httptest.NewRecorder()
+	pages.ServeHTTP(w, r)
+	for what, recording := range map[string]string{"recording": file.String(), "download": w.Body.String()} {
+		for _, text := range []string{"sweet sorrow", "s3cret"} {
+			if strings.Contains(recording, text) {
+				t.Errorf("%q is in the %s", text, what)
+			}
+		}
+		var again []string
+		replay := trace.NewReplay(func(l *trace.Line) {
+			if l.Kind == "difference" {
+				t.Errorf("%s: %s", what, l.Text)
+			}
+		})
+		replay.Observe(told(&again))
+		if err := replay.Run(trace.NewReader(strings.NewReader(recording))); err != io.EOF {
+			t.Fatal(err)
+		}
+		if len(live) < 20 || !slices.Equal(live, again) {
+			t.Errorf("told:\n%s\n\n%s:\n%s", strings.Join(live, "\n"), what, strings.Join(again, "\n"))
+		}
+	}
+}
+
+// told notes what was decided and published for Juliet.
+func told(to *[]string) *push.Observer {
+	var mu sync.Mutex
+	return &push.Observer{
+		Decided: func(_ uint64, _ time.Time, ev push.Event, d *push.Decision, _ time.Duration) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, v := range d.Verdicts {
+				if d.Account == "juliet@localhost" {
+					*to = append(*to, fmt.Sprint(ev.Name(), " ", v.Node, " ", v.Notify, " ", v.Class, " ", v.Rule, ": ", v.Reason))
+				}
+			}
+		},
+		Sent: func(_ time.Time, n *push.Notification) {
+			mu.Lock()
+			defer mu.Unlock()
+			if n.Account == "juliet@localhost" {
+				*to = append(*to, fmt.Sprint("publish ", n.Node, " ", n.Class, " ", n.Count, " try ", n.Try))
+			}
+		},
 	}
 }
 
@@ -179,7 +215,7 @@ func TestInspector(t *testing.T) {
 	}
 	defer reply.Body.Close()
 	page, _ := io.ReadAll(reply.Body)
-	if reply.StatusCode != http.StatusOK || !strings.Contains(string(page), "juliet@localhost") {
+	if reply.StatusCode != http.StatusNotFound || !strings.Contains(string(page), "juliet@localhost") {
 		t.Errorf("%s: %s", reply.Status, page)
 	}
 }

@@ -66,7 +66,7 @@ func (a *account) deliver(m *message, to []*session) {
 	for _, x := range to {
 		x.send(outgoing{el: el, id: m.id, msg: m})
 	}
-	if len(to) > 0 || m.el.Child(nsHints, "no-store") != nil {
+	if len(to) > 0 || m.el.Child(nsHints, "no-store") != nil || a.srv.cluster.elsewhere(a.jid) {
 		a.releaseMessage(m)
 		return
 	}

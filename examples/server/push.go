@@ -26,12 +26,21 @@ import (
 // pushHost is the server as the push engine sees it, and the engine as the server does.
 type pushHost struct {
 	srv    *Server
-	engine *push.Engine
+	engine pushEngine
 	router *push.Router
 
 	mu       sync.Mutex
 	sessions map[push.SessionID]*session
 	bindings map[push.SessionID]binding
+}
+
+// pushEngine is what the server needs of a push.Engine. A node of a cluster has it too.
+type pushEngine interface {
+	push.EventHandler
+	HandleTo(ctx context.Context, ev push.Event, d *push.Decision) error
+	Inspect(ctx context.Context, account string) (push.AccountStatus, error)
+	Services() []push.ServiceStatus
+	Close(ctx context.Context) error
 }
 
 // binding is the registration that a session has.
@@ -45,8 +54,7 @@ type binding struct {
 func newPushHost(s *Server) (*pushHost, error) {
 	p := &pushHost{srv: s, sessions: make(map[push.SessionID]*session), bindings: make(map[push.SessionID]binding)}
 	p.router = &push.Router{Host: s.domain, Send: p.send}
-	var err error
-	p.engine, err = push.New(push.Config{
+	cfg := push.Config{
 		Host:       s.domain,
 		Publisher:  p.router,
 		Store:      s.cfg.Store,
@@ -54,7 +62,17 @@ func newPushHost(s *Server) (*pushHost, error) {
 		Resumption: p,
 		Logger:     s.log,
 		Observer:   push.Observers(s.cfg.Observer, p.observer()),
-	})
+	}
+	var err error
+	if s.cfg.Cluster.Node != "" {
+		cfg.Store = nil // the cluster keeps the registrations
+		if s.cluster, err = joinCluster(s, cfg); err != nil {
+			return nil, err
+		}
+		p.engine = s.cluster.node
+		return p, nil
+	}
+	p.engine, err = push.New(cfg)
 	return p, err
 }
 
@@ -135,9 +153,14 @@ func (p *pushHost) ResumeTimeout(id push.SessionID, timeout time.Duration, _ pus
 
 // Events.
 
+// tellIn is how long an event may take: the store of an Engine, or the log of a cluster, may not answer.
+const tellIn = 15 * time.Second
+
 // tell raises an event. What the engine decides it does by itself; an error is the store's.
 func (p *pushHost) tell(ev push.Event) {
-	if err := p.engine.HandleTo(context.Background(), ev, nil); err != nil && !errors.Is(err, push.ErrClosed) {
+	ctx, cancel := context.WithTimeout(context.Background(), tellIn)
+	defer cancel()
+	if err := p.engine.HandleTo(ctx, ev, nil); err != nil && !errors.Is(err, push.ErrClosed) {
 		p.srv.log.Error("push event failed", "event", ev.Name(), "err", err)
 	}
 }

@@ -135,6 +135,7 @@ func (x *session) sent(st *element.Element) {
 	defer a.mu.Unlock()
 	m := &message{el: st, at: time.Now(), id: newID()}
 	a.store(m)
+	a.srv.cluster.spread(a, m, true)
 	a.carbons(m, "sent", func(o *session) bool { return o != x })
 }
 
@@ -174,6 +175,9 @@ func (s *Server) routeOut(st *element.Element, domain string) []*element.Element
 	t := s.components[domain]
 	s.mu.Unlock()
 	if t == nil {
+		if s.cluster.toComponent(st, domain) {
+			return nil
+		}
 		return []*element.Element{element.Error(st, "cancel", "remote-server-not-found")}
 	}
 	t.send(st)
@@ -185,6 +189,9 @@ func (a *account) receive(st *element.Element, to jid.JID) []*element.Element {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	to1 := a.session(to.Resourcepart())
+	if to1 == nil && to.Resourcepart() != "" && st.Name.Local != "message" && a.srv.cluster.toSession(st, to.String()) {
+		return nil
+	}
 	switch st.Name.Local {
 	case "message":
 		return a.receiveMessage(st, to, to1)
@@ -229,6 +236,7 @@ func (a *account) receiveMessage(st *element.Element, to jid.JID, to1 *session) 
 		return nil
 	}
 	a.store(m)
+	a.srv.cluster.spread(a, m, false)
 	to1s := a.recipients(to1, a.top())
 	a.deliver(m, to1s)
 	a.carbons(m, "received", func(x *session) bool { return !slices.Contains(to1s, x) })

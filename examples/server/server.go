@@ -42,6 +42,8 @@ type Config struct {
 	Data     string
 	Observer *push.Observer
 	Logger   *slog.Logger
+	// Cluster makes the server a node of one; see cluster.go.
+	Cluster ClusterConfig
 }
 
 // Server is a small XMPP server: clients, components, and no other servers.
@@ -50,8 +52,10 @@ type Server struct {
 	domain string
 	tls    *tls.Config
 	push   *pushHost
-	keep   *keep.Keep
-	log    *slog.Logger
+	// cluster is nil for a server of its own.
+	cluster *clustered
+	keep    *keep.Keep
+	log     *slog.Logger
 
 	accounts sync.Map // of localpart to *account
 
@@ -83,6 +87,11 @@ func NewServer(cfg Config) (*Server, error) {
 	if s.push, err = newPushHost(s); err != nil {
 		s.keep.Close()
 		return nil, err
+	}
+	if s.cluster != nil {
+		if err := s.cluster.start(); err != nil {
+			return nil, err
+		}
 	}
 	return s, nil
 }
@@ -188,6 +197,9 @@ func (s *Server) Close(ctx context.Context) error {
 		}
 	}
 	s.closeStreams(func(t *stream) bool { return t.space == element.NSClient })
+	if s.cluster != nil {
+		defer s.cluster.close()
+	}
 	err := s.push.engine.Close(ctx) // once nothing comes in any more, and while the components are still there
 	s.closeStreams(func(*stream) bool { return true })
 	s.serving.Wait()

@@ -230,6 +230,9 @@ func (a *account) resume(t *stream, req *element.Element, answer func(x *session
 		}
 		if x == nil {
 			unlock()
+			if a.srv.cluster.fetch(a, req.Get("previd")) { // it was at another node
+				continue
+			}
 			return nil, failed
 		}
 		old := x.stream

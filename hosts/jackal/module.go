@@ -120,8 +120,10 @@ func (m *Module) StreamFeature(context.Context, string) (stravaganza.Element, er
 // ServerFeatures implements module.Module: push is a feature of accounts.
 func (m *Module) ServerFeatures(context.Context) ([]string, error) { return nil, nil }
 
-// AccountFeatures implements module.Module (XEP-0357 §4.1).
-func (m *Module) AccountFeatures(context.Context) ([]string, error) { return []string{push.NS}, nil }
+// AccountFeatures implements module.Module (XEP-0357 §4.1). Contacts and presence are not asked of jackal, and Push 2.0 is not offered.
+func (m *Module) AccountFeatures(context.Context) ([]string, error) {
+	return push.Offer{}.Features(), nil
+}
 
 // Start adds the hooks. They have to be there before the first stream is, for jackal's Hooks must not change while one runs.
 //

@@ -42,7 +42,7 @@ func main() {
 	flag.StringVar(&c.args, "args", "-test.short", "arguments for the test binary")
 	flag.IntVar(&c.workers, "workers", 1, "mutants that are run at a time")
 	flag.BoolVar(&c.list, "list", false, "print the mutants and run none")
-	flag.DurationVar(&c.slack, "slack", 20*time.Second, "how much longer than usual tests may take before the mutant counts as noticed")
+	flag.DurationVar(&c.slack, "slack", 20*time.Second, "how much longer than 20 times the usual processor time tests may take before the mutant counts as noticed")
 	flag.DurationVar(&c.slowest, "slowest", time.Minute, "leave out tests that take longer")
 	flag.Parse()
 	if flag.NArg() != 1 {
@@ -253,8 +253,8 @@ type runner struct {
 	covering       map[int][]test // mutant to tests
 }
 
-// exec runs tests with one mutant, or none, and tells whether they passed.
-func (r *runner) exec(timeout time.Duration, tests, reached string, id int) (passed, late bool, out []byte) {
+// exec runs tests with one mutant, or none, and tells whether they passed, and what processor time that took, which depends less on what else is going on.
+func (r *runner) exec(timeout time.Duration, tests, reached string, id int) (passed, late bool, took time.Duration, out []byte) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	args := append(strings.Fields(r.args), "-test.run", tests, "-test.failfast", "-test.timeout", (timeout + 10*time.Second).String())
@@ -265,7 +265,10 @@ func (r *runner) exec(timeout time.Duration, tests, reached string, id int) (pas
 	var b bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &b, &b
 	err := cmd.Run()
-	return err == nil, ctx.Err() != nil, b.Bytes()
+	if s := cmd.ProcessState; s != nil {
+		took = s.UserTime() + s.SystemTime()
+	}
+	return err == nil, ctx.Err() != nil, took, b.Bytes()
 }
 
 // cover runs each test by itself without a mutant, and notes what it came by.
@@ -285,9 +288,8 @@ func (r *runner) cover(mutants []*mutant) error {
 		if err := os.WriteFile(reached, nil, 0o600); err != nil {
 			return err
 		}
-		begin := time.Now()
-		passed, late, out := r.exec(r.slowest, "^"+name+"$", reached, 0)
-		t := test{name, time.Since(begin)}
+		passed, late, took, out := r.exec(r.slowest, "^"+name+"$", reached, 0)
+		t := test{name, took}
 		switch {
 		case late:
 			fmt.Printf("left out, because it takes too long: %s\n", name)
@@ -331,7 +333,7 @@ func (r *runner) judge(m *mutant) verdict {
 			usual += t.took
 		}
 		tests = tests[n:]
-		passed, late, _ := r.exec(3*usual+r.slack, "^("+strings.Join(names, "|")+")$", "", m.id)
+		passed, late, _, _ := r.exec(20*usual+r.slack, "^("+strings.Join(names, "|")+")$", "", m.id)
 		switch {
 		case late:
 			return timedOut

@@ -435,14 +435,14 @@ func (w *walker) returned(s *ast.ReturnStmt) {
 	for i, e := range s.Results {
 		w.inside(func() {
 			if results.Len() == len(s.Results) {
-				w.result(e, results.At(i).Type())
+				w.result(e, results.At(i).Type(), [...]string{"", " (2nd)", " (3rd)", " (4th)", " (5th)"}[min(i, 4)])
 			}
 			w.expr(e)
 		})
 	}
 }
 
-func (w *walker) result(e ast.Expr, t types.Type) {
+func (w *walker) result(e ast.Expr, t types.Type, which string) {
 	tv := w.info.Types[e]
 	if b, ok := ast.Unparen(e).(*ast.BinaryExpr); ok && (logical(b.Op) || compares(b.Op)) {
 		return // has its own
@@ -453,23 +453,23 @@ func (w *walker) result(e ast.Expr, t types.Type) {
 	basic, _ := t.Underlying().(*types.Basic)
 	switch {
 	case types.Identical(t, types.Typ[types.Bool]):
-		w.wrap(e, "returns the opposite", "((", ") != mutated(%d))")
+		w.wrap(e, "returns the opposite"+which, "((", ") != mutated(%d))")
 	case types.Identical(t, types.Universe.Lookup("error").Type()):
 		if !tv.IsNil() {
-			w.wrap(e, "returns no error", "mutatedTo[error](%d, ", ", nil)")
+			w.wrap(e, "returns no error"+which, "mutatedTo[error](%d, ", ", nil)")
 		}
 	case tv.IsNil() || !types.Identical(tv.Type, t) && tv.Value == nil:
 	case basic != nil && basic.Info()&types.IsNumeric != 0 && types.Identical(t, types.Default(tv.Type)):
-		w.wrap(e, "returns one more", "mutatedTo(%d, ", fmt.Sprintf(", (%s)+1)", w.text(e)))
+		w.wrap(e, "returns one more"+which, "mutatedTo(%d, ", fmt.Sprintf(", (%s)+1)", w.text(e)))
 	case basic != nil && basic.Info()&types.IsString != 0 && types.Identical(t, types.Default(tv.Type)):
 		if w.text(e) != `""` {
-			w.wrap(e, "returns an empty string", "mutatedTo(%d, ", `, "")`)
+			w.wrap(e, "returns an empty string"+which, "mutatedTo(%d, ", `, "")`)
 		}
 	default:
 		switch t.Underlying().(type) {
 		case *types.Slice, *types.Map, *types.Pointer:
 			if tv.Value == nil {
-				w.wrap(e, "returns nil", "mutatedTo(%d, ", ", nil)")
+				w.wrap(e, "returns nil"+which, "mutatedTo(%d, ", ", nil)")
 			}
 		}
 	}

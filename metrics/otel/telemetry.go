@@ -3,14 +3,18 @@
 //	t, err := pushotel.New(pushotel.Config{Meter: meter, Tracer: tracer})
 //	engine, err := push.New(push.Config{…, Observer: t.Observer()})
 //	t.Watch(engine)
+//	t.Handle(ctx, engine, ev) // instead of engine.Handle, where ctx has the span of what the server is doing
 //
-// Each event that notifies somebody is a span, and each publish is one, from its sending to its reply, which links to the spans of the events
-// that caused it. No attribute holds an account or a node; see [Config.Services] for the names of push services.
+// Each event that notifies somebody is a span (process archive-added), a child of the caller's if it came through Handle; each publish is one
+// (send push.example.net), from its sending to its reply. It is a child of the event's span if it came from one event only, and links to those that
+// it came from. Names and attributes are those of the semantic conventions for messaging, with messaging.system "xmpp_push", and push.… for what they
+// do not know; tokens are those of push. No attribute holds an account or a node; see [Config.Services] for the names of push services.
 package pushotel
 
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,7 +45,8 @@ type Telemetry struct {
 	engine   atomic.Pointer[Engine]
 
 	events, decisions, publishes, replies, changes, drops metric.Int64Counter
-	took, deciding                                        metric.Float64Histogram
+	took, deciding, delivery                              metric.Float64Histogram
+	waits                                                 metrics.Waiting
 
 	// byEvent and byVerdict save making attributes on the Engine's path.
 	byEvent   map[string][]metric.AddOption
@@ -54,6 +59,69 @@ type Telemetry struct {
 	next   int
 	// flights are the publishes that wait for a reply.
 	flights map[flight]trace.Span
+	// parents are the spans of those who handle an event at this moment, by account.
+	parents map[string][]parent
+}
+
+// parent is the span of who handles an event.
+type parent struct {
+	event, stanza string
+	span          trace.SpanContext
+}
+
+// Handler is what a [push.Engine] is to those who raise events.
+type Handler interface {
+	Handle(ctx context.Context, ev push.Event) (push.Decision, error)
+}
+
+// Handle gives an event to the Engine, and has the span of the event be a child of ctx's. Without a span in ctx that is sampled it costs nothing.
+func (t *Telemetry) Handle(ctx context.Context, e Handler, ev push.Event) (push.Decision, error) {
+	span := trace.SpanContextFromContext(ctx)
+	if t.cfg.Tracer == nil || !span.IsSampled() {
+		return e.Handle(ctx, ev)
+	}
+	account, p := ev.Subject().Account, parent{ev.Name(), stanzaOf(ev), span}
+	t.mu.Lock()
+	t.parents[account] = append(t.parents[account], p)
+	t.mu.Unlock()
+	defer func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.takeParent(account, func(o parent) bool { return o.event == p.event && o.stanza == p.stanza && o.span.Equal(p.span) })
+	}()
+	return e.Handle(ctx, ev)
+}
+
+// takeParent removes the first parent of an account for which is says so, and returns its span. t is locked.
+func (t *Telemetry) takeParent(account string, is func(parent) bool) trace.SpanContext {
+	ps := t.parents[account]
+	i := slices.IndexFunc(ps, is)
+	if i < 0 {
+		return trace.SpanContext{}
+	}
+	span := ps[i].span
+	if ps = slices.Delete(ps, i, i+1); len(ps) == 0 {
+		delete(t.parents, account)
+	} else {
+		t.parents[account] = ps
+	}
+	return span
+}
+
+// stanzaOf tells events of one kind apart.
+func stanzaOf(ev push.Event) string {
+	switch e := ev.(type) {
+	case push.ArchiveAdded:
+		return e.Stanza.ID
+	case push.Offline:
+		return e.Stanza.ID
+	case push.Groupchat:
+		return e.Stanza.ID
+	case push.StanzaQueued:
+		return e.Session.ID + " " + e.Stanza.ID
+	default:
+		return ev.Subject().ID
+	}
 }
 
 // Engine tells the state of push services; a [push.Engine] does.
@@ -82,21 +150,18 @@ func New(cfg Config) (*Telemetry, error) {
 	}
 	t := &Telemetry{
 		cfg: cfg, services: metrics.Services{Listed: cfg.Services, Max: max(cfg.MaxServices, 0)},
-		causes: make(map[uint64]trace.SpanContext), flights: make(map[flight]trace.Span),
+		causes: make(map[uint64]trace.SpanContext), flights: make(map[flight]trace.Span), parents: make(map[string][]parent),
 	}
 	if cfg.Meter == nil {
 		return t, nil
 	}
 	t.byEvent = make(map[string][]metric.AddOption)
-	for _, ev := range []push.Event{
-		push.SessionOpen{}, push.SessionClose{}, push.PushEnable{}, push.PushDisable{}, push.AckDelayed{}, push.HibernationStart{}, push.StanzaQueued{},
-		push.HibernationEnd{}, push.ArchiveAdded{}, push.Offline{}, push.Groupchat{}, push.Ping{}, push.AffiliationNone{}, push.AccountRemoved{},
-	} {
-		t.byEvent[ev.Name()] = with(attribute.String("push.event", ev.Name()))
+	for _, name := range metrics.Events {
+		t.byEvent[name] = with(attribute.String("push.event", name))
 	}
 	var errs []error
-	counter := func(name, what string) metric.Int64Counter {
-		c, err := cfg.Meter.Int64Counter(name, metric.WithDescription(what))
+	counter := func(name, unit, what string) metric.Int64Counter {
+		c, err := cfg.Meter.Int64Counter(name, metric.WithUnit(unit), metric.WithDescription(what))
 		errs = append(errs, err)
 		return c
 	}
@@ -105,13 +170,14 @@ func New(cfg Config) (*Telemetry, error) {
 		errs = append(errs, err)
 		return h
 	}
-	t.events = counter("push.events", "Events that were handled.")
-	t.decisions = counter("push.decisions", "Answers for one registration and event, by the rule that decided and its reason.")
-	t.publishes = counter("push.publishes", "Publishes that were sent, retries included.")
-	t.replies = counter("push.replies", "Ends of publishes, by what they mean.")
-	t.changes = counter("push.registration.changes", "Changes of registrations.")
-	t.drops = counter("push.drops", "Notifications that were decided and will not be sent.")
-	t.took = histogram("push.reply.duration", "How long push services took to reply.", .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30)
+	t.events = counter("push.events", "{event}", "Events that were handled.")
+	t.decisions = counter("push.decisions", "{decision}", "Answers for one registration and event, by the rule that decided and its reason.")
+	t.publishes = counter("messaging.client.sent.messages", "{message}", "Publishes that were sent, retries included.")
+	t.replies = counter("push.replies", "{reply}", "Ends of publishes, by what they mean.")
+	t.changes = counter("push.registration.changes", "{change}", "Changes of registrations.")
+	t.drops = counter("push.drops", "{notification}", "Notifications that were decided and will not be sent.")
+	t.took = histogram("messaging.client.operation.duration", "How long push services took to reply.", .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30)
+	t.delivery = histogram("push.delivery.duration", "Time from the event that a notification came from to its acceptance, waits and retries included.", .01, .05, .1, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 43200)
 	t.deciding = histogram("push.decision.duration", "How long it took to decide an event, without the store.", 1e-6, 2.5e-6, 5e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 	errs = append(errs, t.gauges())
 	return t, errors.Join(errs...)
@@ -120,10 +186,14 @@ func New(cfg Config) (*Telemetry, error) {
 // gauges has the state of push services asked at each collection.
 func (t *Telemetry) gauges() error {
 	m := t.cfg.Meter
-	inFlight, err1 := m.Int64ObservableGauge("push.service.in_flight", metric.WithDescription("Publishes that wait for a reply."))
-	waiting, err2 := m.Int64ObservableGauge("push.service.waiting", metric.WithDescription("Registrations that wait to be published to."))
-	broken, err3 := m.Int64ObservableGauge("push.service.broken", metric.WithDescription("How many services under this name do not answer and are probed."))
-	if err := errors.Join(err1, err2, err3); err != nil {
+	gauge := func(name, unit, what string) (metric.Int64ObservableGauge, error) {
+		return m.Int64ObservableGauge(name, metric.WithUnit(unit), metric.WithDescription(what))
+	}
+	inFlight, err1 := gauge("push.service.in_flight", "{notification}", "Publishes that wait for a reply.")
+	waiting, err2 := gauge("push.service.waiting", "{registration}", "Registrations that wait to be published to.")
+	broken, err3 := gauge("push.service.broken", "{service}", "How many services under this name do not answer and are probed.")
+	oldest, err4 := m.Float64ObservableGauge("push.service.oldest_waiting", metric.WithUnit("s"), metric.WithDescription("Age of the oldest notification that was not accepted yet; 0 if none waits."))
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return err
 	}
 	_, err := m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
@@ -131,7 +201,10 @@ func (t *Telemetry) gauges() error {
 		if e == nil {
 			return nil
 		}
-		type sum struct{ inFlight, waiting, broken int64 }
+		type sum struct {
+			inFlight, waiting, broken int64
+			oldest                    time.Time
+		}
 		sums := make(map[string]sum)
 		for _, s := range (*e).Services() {
 			n := sums[t.services.Name(s.Service)]
@@ -142,14 +215,26 @@ func (t *Telemetry) gauges() error {
 			}
 			sums[t.services.Name(s.Service)] = n
 		}
+		for service, at := range t.waits.ByService() {
+			n := sums[t.services.Name(service)]
+			if n.oldest.IsZero() || at.Before(n.oldest) {
+				n.oldest = at
+			}
+			sums[t.services.Name(service)] = n
+		}
 		for name, n := range sums {
-			by := metric.WithAttributes(attribute.String("push.service", name))
+			by := metric.WithAttributes(system, attribute.String(destination, name))
+			age := 0.0
+			if !n.oldest.IsZero() {
+				age = max(time.Since(n.oldest).Seconds(), 0)
+			}
+			o.ObserveFloat64(oldest, age, by)
 			o.ObserveInt64(inFlight, n.inFlight, by)
 			o.ObserveInt64(waiting, n.waiting, by)
 			o.ObserveInt64(broken, n.broken, by)
 		}
 		return nil
-	}, inFlight, waiting, broken)
+	}, inFlight, waiting, broken, oldest)
 	return err
 }
 
@@ -169,6 +254,21 @@ func (t *Telemetry) Observer() *push.Observer {
 }
 
 var none = context.Background()
+
+// Of the semantic conventions for messaging.
+const (
+	destination   = "messaging.destination.name"
+	operationName = "messaging.operation.name"
+	operationType = "messaging.operation.type"
+	errorType     = "error.type"
+)
+
+var (
+	system  = attribute.String("messaging.system", "xmpp_push")
+	publish = attribute.String(operationName, "publish")
+	send    = attribute.String(operationType, "send")
+	process = attribute.String(operationType, "process")
+)
 
 func with(kv ...attribute.KeyValue) []metric.AddOption {
 	return []metric.AddOption{metric.WithAttributeSet(attribute.NewSet(kv...))}
@@ -191,7 +291,7 @@ func (t *Telemetry) verdict(notify bool, rule push.Rule, reason push.Reason) []m
 	return o
 }
 
-func (t *Telemetry) countDecided(_ uint64, _ time.Time, ev push.Event, d *push.Decision, took time.Duration) {
+func (t *Telemetry) countDecided(_ uint64, at time.Time, ev push.Event, d *push.Decision, took time.Duration) {
 	t.events.Add(none, 1, t.byEvent[ev.Name()]...)
 	if took > 0 {
 		t.deciding.Record(none, took.Seconds())
@@ -203,10 +303,16 @@ func (t *Telemetry) countDecided(_ uint64, _ time.Time, ev push.Event, d *push.D
 	if d.Reason != push.ReasonNone {
 		t.decisions.Add(none, 1, t.verdict(false, push.RuleNone, d.Reason)...)
 	}
-	t.countAffected("", time.Time{}, &d.Effects)
+	t.countEffects(&d.Effects)
+	t.waits.Decided(at, d)
 }
 
-func (t *Telemetry) countAffected(_ string, _ time.Time, e *push.Effects) {
+func (t *Telemetry) countAffected(account string, _ time.Time, e *push.Effects) {
+	t.countEffects(e)
+	t.waits.Affected(account, e)
+}
+
+func (t *Telemetry) countEffects(e *push.Effects) {
 	for i := range e.Changes {
 		add(t.changes, attribute.String("push.change", string(e.Changes[i].Kind)), attribute.String("push.reason", e.Changes[i].Reason.String()))
 	}
@@ -216,17 +322,25 @@ func (t *Telemetry) countAffected(_ string, _ time.Time, e *push.Effects) {
 }
 
 func (t *Telemetry) countSent(_ time.Time, n *push.Notification) {
-	add(t.publishes, attribute.String("push.service", t.services.Name(n.Service)), attribute.String("push.class", n.Class.String()))
+	add(t.publishes, system, publish, attribute.String(destination, t.services.Name(n.Service)), attribute.String("push.class", n.Class.String()))
+	t.waits.Sent(n)
 }
 
-func (t *Telemetry) countReplied(_ time.Time, n *push.Notification, reply push.Reply, res push.Result, took time.Duration) {
+func (t *Telemetry) countReplied(at time.Time, n *push.Notification, reply push.Reply, res push.Result, took time.Duration) {
 	if res.Outcome == push.OutcomeAccepted {
 		t.services.Accepted(n.Service)
 	}
-	service := attribute.String("push.service", t.services.Name(n.Service))
-	add(t.replies, service, attribute.String("push.outcome", res.Outcome.String()))
+	service := attribute.String(destination, t.services.Name(n.Service))
+	add(t.replies, system, service, attribute.String("push.outcome", res.Outcome.String()))
 	if !reply.Missing && reply.Vetoed == "" {
-		t.took.Record(none, took.Seconds(), metric.WithAttributeSet(attribute.NewSet(service)))
+		attributes := []attribute.KeyValue{system, publish, send, service}
+		if !reply.OK() {
+			attributes = append(attributes, attribute.String(errorType, res.Outcome.String()))
+		}
+		t.took.Record(none, took.Seconds(), metric.WithAttributeSet(attribute.NewSet(attributes...)))
+	}
+	if late, ok := t.waits.Replied(at, n, res); ok {
+		t.delivery.Record(none, late.Seconds(), metric.WithAttributeSet(attribute.NewSet(system, service, attribute.String("push.class", n.Class.String()))))
 	}
 }
 
@@ -235,7 +349,15 @@ func (t *Telemetry) traceDecided(number uint64, at time.Time, ev push.Event, d *
 	if !d.Notifies() {
 		return
 	}
-	_, span := t.cfg.Tracer.Start(none, "push "+ev.Name(), trace.WithTimestamp(at), trace.WithAttributes(
+	t.mu.Lock()
+	above := t.takeParent(d.Account, func(p parent) bool { return p.event == ev.Name() && p.stanza == stanzaOf(ev) })
+	t.mu.Unlock()
+	ctx := none
+	if above.IsValid() {
+		ctx = trace.ContextWithSpanContext(none, above)
+	}
+	_, span := t.cfg.Tracer.Start(ctx, "process "+ev.Name(), trace.WithTimestamp(at), trace.WithAttributes(
+		system, process, attribute.String(operationName, ev.Name()),
 		attribute.String("push.event", ev.Name()), attribute.Int64("push.number", int64(number)), attribute.Int("push.registrations", len(d.Verdicts)),
 	))
 	span.End(trace.WithTimestamp(at.Add(took)))
@@ -263,10 +385,15 @@ func (t *Telemetry) traceSent(at time.Time, n *push.Notification) {
 			links = append(links, trace.Link{SpanContext: sc})
 		}
 	}
-	_, span := t.cfg.Tracer.Start(none, "push publish", trace.WithTimestamp(at), trace.WithSpanKind(trace.SpanKindClient), trace.WithLinks(links...),
+	ctx := none
+	if len(links) == 1 && len(n.Events) == 1 {
+		ctx = trace.ContextWithSpanContext(none, links[0].SpanContext)
+	}
+	service := t.services.Name(n.Service)
+	_, span := t.cfg.Tracer.Start(ctx, "send "+service, trace.WithTimestamp(at), trace.WithSpanKind(trace.SpanKindClient), trace.WithLinks(links...),
 		trace.WithAttributes(
-			attribute.String("push.service", t.services.Name(n.Service)), attribute.String("push.class", n.Class.String()),
-			attribute.Int("push.stanzas", n.Count), attribute.Int("push.try", n.Try),
+			system, publish, send, attribute.String(destination, service), attribute.String("push.class", n.Class.String()),
+			attribute.Int("messaging.batch.message_count", n.Count), attribute.Int("push.try", n.Try),
 		))
 	f := flight{n.Account, n.Key}
 	if old := t.flights[f]; old != nil {
@@ -291,10 +418,12 @@ func (t *Telemetry) traceReplied(at time.Time, n *push.Notification, reply push.
 	switch {
 	case reply.OK():
 	case reply.Missing:
+		span.SetAttributes(attribute.String(errorType, "timeout"))
 		span.SetStatus(codes.Error, "no answer")
 	case reply.Vetoed != "":
 		span.SetStatus(codes.Error, "vetoed by the host")
 	default:
+		span.SetAttributes(attribute.String(errorType, reply.Condition))
 		span.SetStatus(codes.Error, reply.Type+"/"+reply.Condition)
 	}
 	span.End(trace.WithTimestamp(at))

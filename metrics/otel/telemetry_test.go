@@ -58,9 +58,11 @@ func TestTelemetry(t *testing.T) {
 		ended := spans.Ended()
 		require.GreaterOrEqual(t, len(ended), 3)
 		cause, first, second := ended[0], ended[1], ended[2]
-		assert.Equal(t, "push offline", cause.Name())
+		assert.Equal(t, "process offline", cause.Name())
 		for _, publish := range []sdktrace.ReadOnlySpan{first, second} {
-			assert.Equal(t, "push publish", publish.Name())
+			assert.Equal(t, "send push.example.net", publish.Name())
+			assert.Equal(t, cause.SpanContext().TraceID(), publish.SpanContext().TraceID(), "it came from one event")
+			assert.Equal(t, cause.SpanContext().SpanID(), publish.Parent().SpanID())
 			require.Len(t, publish.Links(), 1)
 			assert.Equal(t, cause.SpanContext().SpanID(), publish.Links()[0].SpanContext.SpanID())
 			assert.Equal(t, 10*time.Millisecond, publish.EndTime().Sub(publish.StartTime()))
@@ -74,6 +76,7 @@ func TestTelemetry(t *testing.T) {
 		sums := make(map[string]int64)
 		series := make(map[string]int)
 		for _, m := range got.ScopeMetrics[0].Metrics {
+			assert.NotEmpty(t, m.Unit, m.Name)
 			switch d := m.Data.(type) {
 			case metricdata.Sum[int64]:
 				for _, p := range d.DataPoints {
@@ -87,9 +90,9 @@ func TestTelemetry(t *testing.T) {
 			}
 		}
 		assert.Equal(t, int64(42), sums["push.events"])
-		assert.Equal(t, int64(22), sums["push.publishes"])
+		assert.Equal(t, int64(22), sums["messaging.client.sent.messages"])
 		assert.Equal(t, int64(22), sums["push.replies"])
-		assert.LessOrEqual(t, series["push.reply.duration"], 3, "the attackers share a name")
+		assert.LessOrEqual(t, series["messaging.client.operation.duration"], 4, "the attackers share a name")
 		assert.LessOrEqual(t, series["push.service.waiting"], 3)
 		assert.NotZero(t, series["push.service.waiting"])
 
@@ -101,6 +104,40 @@ func TestTelemetry(t *testing.T) {
 			assert.NotContains(t, fmt.Sprint(s.Name(), s.Attributes()), "@")
 		}
 		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
+// What the server was doing when it raised an event is what its spans are children of.
+func TestParent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		spans := tracetest.NewSpanRecorder()
+		tracer := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)).Tracer("server")
+		tel, err := New(Config{Tracer: tracer})
+		require.NoError(t, err)
+		e, err := push.New(push.Config{Host: "example.com", Observer: tel.Observer(), Publisher: push.PublisherFunc(func(context.Context, *push.Notification) error { return nil })})
+		require.NoError(t, err)
+		_, err = tel.Handle(t.Context(), e, push.PushEnable{Session: push.SessionID{Account: juliet}, Key: push.Key{Service: "push.example.net"}})
+		require.NoError(t, err)
+		ctx, route := tracer.Start(t.Context(), "route message")
+		d, err := tel.Handle(ctx, e, push.Offline{Account: juliet, Stanza: push.Stanza{ID: "m1", Class: push.ClassImportant}})
+		require.NoError(t, err)
+		assert.True(t, d.Notifies())
+		_, err = tel.Handle(ctx, e, push.Offline{Account: juliet, Stanza: push.Stanza{ID: "m1", Class: push.ClassImportant}})
+		require.NoError(t, err, "it notifies nobody, and has no span")
+		route.End()
+		synctest.Wait()
+		require.NoError(t, e.Close(t.Context()))
+		ended := spans.Ended()
+		require.Len(t, ended, 3)
+		byName := make(map[string]sdktrace.ReadOnlySpan)
+		for _, s := range ended {
+			byName[s.Name()] = s
+			assert.Equal(t, route.SpanContext().TraceID(), s.SpanContext().TraceID(), s.Name())
+		}
+		require.Contains(t, byName, "process offline")
+		assert.Equal(t, route.SpanContext().SpanID(), byName["process offline"].Parent().SpanID())
+		assert.Equal(t, byName["process offline"].SpanContext().SpanID(), byName["send other"].Parent().SpanID())
+		assert.Empty(t, tel.parents)
 	})
 }
 

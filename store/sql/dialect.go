@@ -63,7 +63,7 @@ var Postgres = &Dialect{
 // transient tells whether what failed was not done, and would succeed if it were tried again: another transaction was in its way, or the server has
 // closed the connection since it was used last.
 func transient(err error) bool {
-	if err == errTaken {
+	if errors.Is(err, errTaken) {
 		return true
 	}
 	if state, ok := errors.AsType[interface {

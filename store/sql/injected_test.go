@@ -253,7 +253,9 @@ var storeCalls = map[string]func(s *sqlstore.Store) (int, error){
 			if err != nil {
 				return n, err
 			}
-			n += len(k.State) / len(k.State)
+			if len(k.State) > 0 {
+				n++
+			}
 		}
 		return n, nil
 	},
@@ -330,9 +332,39 @@ func differences(a, b map[string]string) (n int) {
 	return n
 }
 
-// TestEachStepFails has each call fail at each step of what it does with the database, in turn: an error is returned, nothing is changed that
+func TestEachStepOfList(t *testing.T)          { testEachStep(t, "List") }
+func TestEachStepOfEnableOneMore(t *testing.T) { testEachStep(t, "Enable one more") }
+func TestEachStepOfEnableAnother(t *testing.T) { testEachStep(t, "Enable another") }
+func TestEachStepOfEnableTheSame(t *testing.T) { testEachStep(t, "Enable the same") }
+func TestEachStepOfUpdateErrors(t *testing.T)  { testEachStep(t, "Update errors") }
+func TestEachStepOfUpdateUnknown(t *testing.T) { testEachStep(t, "Update unknown") }
+func TestEachStepOfRemoveOne(t *testing.T)     { testEachStep(t, "Remove one") }
+func TestEachStepOfRemoveService(t *testing.T) { testEachStep(t, "Remove service") }
+func TestEachStepOfRemoveAccount(t *testing.T) { testEachStep(t, "Remove account") }
+func TestEachStepOfKeep(t *testing.T)          { testEachStep(t, "Keep") }
+func TestEachStepOfKeepNothing(t *testing.T)   { testEachStep(t, "Keep nothing") }
+func TestEachStepOfKept(t *testing.T)          { testEachStep(t, "Kept") }
+func TestEachStepOfAll(t *testing.T)           { testEachStep(t, "All") }
+func TestEachStepOfPurge(t *testing.T)         { testEachStep(t, "Purge") }
+func TestEachStepOfReseal(t *testing.T)        { testEachStep(t, "Reseal") }
+
+// TestEachStepOfEachCall: none was forgotten above.
+func TestEachStepOfEachCall(t *testing.T) {
+	source, err := os.ReadFile("injected_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range storeCalls {
+		if !strings.Contains(string(source), fmt.Sprintf("testEachStep(t, %q)", name)) {
+			t.Errorf("no test of %s", name)
+		}
+	}
+}
+
+// testEachStep has a call fail at each step of what it does with the database, in turn: an error is returned, nothing is changed that
 // the call does not count, no connection is lost, and the next call works. If what fails is only in the way of another process, the call succeeds.
-func TestEachStepFails(t *testing.T) {
+func testEachStep(t *testing.T, name string) {
+	t.Parallel()
 	template := newSQLite(t).fast()
 	prepareInjected(t, template)
 	plain := template.handle(t)
@@ -361,76 +393,72 @@ func TestEachStepFails(t *testing.T) {
 	}
 	whole := func(name string) bool { return name != "Purge" && name != "Reseal" } // all or nothing
 
-	for name, call := range storeCalls {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			options := &sqlstore.Options{CacheSize: -1}
-			if name == "Reseal" {
-				options.Keys = keyring("k1", "k1")
+	call := storeCalls[name]
+	options := &sqlstore.Options{CacheSize: -1}
+	if name == "Reseal" {
+		options.Keys = keyring("k1", "k1")
+	}
+	usual, _ := reset(t)
+	usualN, err := call(usual.open(t, options))
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := openPlain(t, usual.where)
+	usualRegistrations, usualKept := usual.dump(t, check)
+	for mode, err := range map[string]error{"fails": errInjected, "scan": nil, "transient": errors.New("database is locked (5)")} {
+		var d database
+		var in *injector
+		var s *sqlstore.Store
+		fresh := true
+		for at := 1; ; at += 1 + at/12 { // of many that are alike some
+			if fresh {
+				_ = check.Close()
+				d, in = reset(t)
+				s = d.open(t, options)
+				check = openPlain(t, d.where)
+				fresh = false
 			}
-			usual, _ := reset(t)
-			usualN, err := call(usual.open(t, options))
-			if err != nil {
-				t.Fatal(err)
+			in.arm(at, err, mode == "scan")
+			n, got := call(s)
+			failed := in.done()
+			registrations, kept := d.dump(t, check)
+			changed := differences(registrationsBefore, registrations) + differences(keptBefore, kept)
+			if failed == "" { // it took fewer steps
+				if got != nil {
+					t.Errorf("%s: without a fault: %v", mode, got)
+				}
+				if at < 3 && mode != "scan" {
+					t.Errorf("it has only %d steps", at)
+				}
+				break
 			}
-			check := openPlain(t, usual.where)
-			usualRegistrations, usualKept := usual.dump(t, check)
-			for mode, err := range map[string]error{"fails": errInjected, "scan": nil, "transient": errors.New("database is locked (5)")} {
-				var d database
-				var in *injector
-				var s *sqlstore.Store
-				fresh := true
-				for at := 1; ; at += 1 + at/12 { // of many that are alike some
-					if fresh {
-						_ = check.Close()
-						d, in = reset(t)
-						s = d.open(t, options)
-						check = openPlain(t, d.where)
-						fresh = false
-					}
-					in.arm(at, err, mode == "scan")
-					n, got := call(s)
-					failed := in.done()
-					registrations, kept := d.dump(t, check)
-					changed := differences(registrationsBefore, registrations) + differences(keptBefore, kept)
-					if failed == "" { // it took fewer steps
-						if got != nil {
-							t.Errorf("%s: without a fault: %v", mode, got)
-						}
-						if at < 3 && mode != "scan" {
-							t.Errorf("it has only %d steps", at)
-						}
-						break
-					}
-					where := fmt.Sprintf("%s at step %d, %s", mode, at, failed)
-					switch {
-					case mode == "transient":
-						if got != nil {
-							t.Errorf("%s: %v", where, got)
-						}
-					case got == nil:
-						t.Errorf("%s: no error", where)
-					case mode == "fails" && !errors.Is(got, errInjected):
-						t.Errorf("%s: got %v, want the error of the database", where, got)
-					case !strings.HasPrefix(got.Error(), "sqlstore: "):
-						t.Errorf("%s: the error does not say where it is from: %v", where, got)
-					case whole(name) && changed > 0:
-						t.Errorf("%s: %d rows were changed in spite of the error", where, changed)
-					case !whole(name) && n != changed:
-						t.Errorf("%s: %d rows were changed, and it says %d", where, changed, n)
-					}
-					if changed > 0 || mode == "transient" {
-						fresh = true
-					}
-					if mode == "transient" {
-						// The same came of it as without a fault.
-						if n != usualN || differences(registrations, usualRegistrations)+differences(kept, usualKept) > 0 {
-							t.Errorf("%s: something else came of it than without a fault; it says %d, and without %d", where, n, usualN)
-						}
-					}
+			where := fmt.Sprintf("%s at step %d, %s", mode, at, failed)
+			switch {
+			case mode == "transient":
+				if got != nil {
+					t.Errorf("%s: %v", where, got)
+				}
+			case got == nil:
+				t.Errorf("%s: no error", where)
+			case mode == "fails" && !errors.Is(got, errInjected):
+				t.Errorf("%s: got %v, want the error of the database", where, got)
+			case !strings.HasPrefix(got.Error(), "sqlstore: "):
+				t.Errorf("%s: the error does not say where it is from: %v", where, got)
+			case whole(name) && changed > 0:
+				t.Errorf("%s: %d rows were changed in spite of the error", where, changed)
+			case !whole(name) && n != changed:
+				t.Errorf("%s: %d rows were changed, and it says %d", where, changed, n)
+			}
+			if changed > 0 || mode == "transient" {
+				fresh = true
+			}
+			if mode == "transient" {
+				// The same came of it as without a fault.
+				if n != usualN || differences(registrations, usualRegistrations)+differences(kept, usualKept) > 0 {
+					t.Errorf("%s: something else came of it than without a fault; it says %d, and without %d", where, n, usualN)
 				}
 			}
-		})
+		}
 	}
 }
 

@@ -56,7 +56,7 @@ func newSealer(k Keyring) (*sealer, error) {
 
 // seal returns data as it is stored, tied to its place in the database: the parts of its name.
 func (s *sealer) seal(data []byte, place ...string) []byte {
-	if data == nil || s.current == "" {
+	if s.current == "" {
 		return data
 	}
 	return s.keys[s.current].Seal(nil, nil, data, binding(place))

@@ -247,6 +247,36 @@ func TestRotation(t *testing.T) {
 	})
 }
 
+// TestSealIsBoundToEachName moves what is sealed to keys that read the same if one does not see where a name ends.
+func TestSealIsBoundToEachName(t *testing.T) {
+	backends(t, func(t *testing.T, d database) {
+		var corrupt []error
+		s := d.open(t, &sqlstore.Options{CacheSize: -1, Keys: keyring("k1", "k1"), Corrupt: func(e *sqlstore.CorruptError) { corrupt = append(corrupt, e) }})
+		keys := []push.Key{{Service: "s x", Node: "y"}, {Service: "s", Node: "x y"}, {Service: "s 1", Node: "x y"}, {Service: "", Node: "s x y"}, {Service: "s x y"}}
+		for _, k := range keys {
+			r := registration(account(0), "", 0)
+			r.Key = k
+			mustEnable(t, s, r, 0)
+		}
+		db := d.handle(t)
+		for _, from := range keys {
+			q := fmt.Sprintf("UPDATE %[1]s SET options = (SELECT options FROM %[1]s WHERE service = $1 AND node = $2)", d.table())
+			if _, err := db.Exec(q, from.Service, from.Node); err != nil {
+				t.Fatal(err)
+			}
+			corrupt = nil
+			if rs := mustList(t, s, account(0)); len(rs) > 1 || len(corrupt) < len(keys)-1 {
+				t.Errorf("what was sealed for %v was accepted for %+v", from, rs)
+			}
+			for _, k := range keys { // for the next
+				r := registration(account(0), "", 0)
+				r.Key, r.Client = k, fmt.Sprint(from)
+				mustEnable(t, s, r, 0)
+			}
+		}
+	})
+}
+
 func TestSealedRowsCannotBeMoved(t *testing.T) {
 	backends(t, func(t *testing.T, d database) {
 		var corrupt []error

@@ -54,6 +54,9 @@ func newSQLite(tb testing.TB) database {
 }
 
 func newPostgres(tb testing.TB) database {
+	if os.Getenv("PUSH_TEST_POSTGRES") == "none" {
+		tb.Skip("PUSH_TEST_POSTGRES is none")
+	}
 	s := pgtest.Shared(tb)
 	return database{sqlstore.Postgres, s.URL, fmt.Sprintf("t%x_", rand.Uint64()), postgres.Open, s}
 }

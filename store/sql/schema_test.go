@@ -203,7 +203,11 @@ func TestOpenWithoutRightToCreate(t *testing.T) {
 func TestOptionsAreChecked(t *testing.T) {
 	d := newSQLite(t)
 	db := d.handle(t)
-	if err := d.open(t, &sqlstore.Options{Owner: strings.Repeat("o", sqlstore.MaxKey)}).Keep(ctx, account(0), nil); !errors.Is(err, sqlstore.ErrTooLong) {
+	keeper := d.open(t, &sqlstore.Options{Owner: strings.Repeat("o", sqlstore.MaxKey-len(account(0)))})
+	if err := keeper.Keep(ctx, account(0), []byte("state")); err != nil {
+		t.Errorf("the longest owner that is allowed: %v", err)
+	}
+	if err := keeper.Keep(ctx, account(0)+"m", nil); !errors.Is(err, sqlstore.ErrTooLong) || !strings.Contains(err.Error(), fmt.Sprint(sqlstore.MaxKey+1, " bytes")) {
 		t.Errorf("an owner that is too long: got %v, want ErrTooLong", err)
 	}
 	for name, o := range map[string]*sqlstore.Options{
@@ -217,9 +221,14 @@ func TestOptionsAreChecked(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	r := registration(account(0), strings.Repeat("n", sqlstore.MaxKey), 0)
-	if _, err := d.open(t, nil).Enable(ctx, r, 5); !errors.Is(err, sqlstore.ErrTooLong) {
-		t.Errorf("a node that is too long: got %v, want ErrTooLong", err)
+	for what, r := range map[string]push.Registration{
+		"account": {Account: strings.Repeat("a", sqlstore.MaxKey-1), Key: push.Key{Service: "s", Node: "n"}},
+		"service": {Account: "a", Key: push.Key{Service: strings.Repeat("s", sqlstore.MaxKey-1), Node: "n"}},
+		"node":    {Account: "a", Key: push.Key{Service: "s", Node: strings.Repeat("n", sqlstore.MaxKey-1)}},
+	} {
+		if _, err := d.open(t, nil).Enable(ctx, r, 5); !errors.Is(err, sqlstore.ErrTooLong) || !strings.Contains(err.Error(), fmt.Sprint(sqlstore.MaxKey+1, " bytes")) {
+			t.Errorf("a %s that is too long: got %v, want ErrTooLong", what, err)
+		}
 	}
 }
 

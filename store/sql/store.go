@@ -23,7 +23,6 @@ import (
 	"log/slog"
 	mathrand "math/rand/v2"
 	"regexp"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -311,7 +310,7 @@ func (s *Store) Enable(ctx context.Context, r push.Registration, limit int) (bef
 		}
 		before = s.readable(records)
 		stored, write, evicted := push.Enroll(before, r, limit)
-		if write && !slices.Contains(evicted, r.Key) {
+		if write {
 			record, err := s.record(&stored)
 			if err != nil {
 				return err

@@ -143,7 +143,7 @@ func (s *Store) write(ctx context.Context, account string, do func(ctx context.C
 
 // start starts as many goroutines as there is work for. mu is locked.
 func (w *writer) start() {
-	for w.running < w.s.dialect.writers && len(w.queue) > w.stale {
+	for w.running < w.s.dialect.writers {
 		b := w.take()
 		if b == nil {
 			return
@@ -168,18 +168,15 @@ func (w *writer) run(b *batch) {
 	}
 }
 
-// take takes what makes the next transaction out of the queue, or nil: a fair part of what waits. mu is locked.
+// take takes what makes the next transaction out of the queue, or nil. mu is locked.
 func (w *writer) take() *batch {
-	waiting := len(w.queue) - w.stale
-	idle := w.s.dialect.writers - w.running
-	size := min(batchSize, (waiting+max(idle, 1)-1)/max(idle, 1))
 	b := &batch{}
 	rest := w.queue[:0]
 	for _, j := range w.queue {
 		switch {
 		case j.state == jobWithdrawn:
 			w.stale--
-		case len(b.jobs) == size, w.active[j.account], len(b.jobs) > 0 && (j.alone || b.jobs[0].alone):
+		case len(b.jobs) == batchSize, w.active[j.account], len(b.jobs) > 0 && (j.alone || b.jobs[0].alone):
 			rest = append(rest, j)
 		default:
 			b.jobs = append(b.jobs, j)

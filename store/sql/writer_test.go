@@ -227,9 +227,9 @@ func (d database) written(t *testing.T, db *sql.DB) (version string) {
 func TestUnchangedEnables(t *testing.T) {
 	backends(t, func(t *testing.T, plain database) {
 		d := plain.fast()
-		n, rounds := 1000, 100
+		n, rounds := 1000, 100 // 100,000
 		if testing.Short() {
-			rounds = 5
+			n, rounds = 100, 3
 		}
 		for name, o := range map[string]*sqlstore.Options{"plain": {}, "sealed": {Keys: keyring("k1", "k1")}} {
 			s := d.open(t, o)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -40,12 +41,33 @@ type Config struct {
 
 // Server is a running NATS server.
 type Server struct {
-	s    *server.Server
-	conn *nats.Conn
+	s         *server.Server
+	conn      *nats.Conn
+	temporary string // to be removed
 }
 
 // Start runs a server and connects to it inside the process.
 func Start(cfg Config) (*Server, error) {
+	temporary := ""
+	if cfg.Dir == "" {
+		dir, err := os.MkdirTemp("", "push-nats-")
+		if err != nil {
+			return nil, fmt.Errorf("embedded: %w", err)
+		}
+		cfg.Dir, temporary = dir, dir
+	}
+	e, err := start(cfg)
+	if err != nil {
+		if temporary != "" {
+			_ = os.RemoveAll(temporary)
+		}
+		return nil, err
+	}
+	e.temporary = temporary
+	return e, nil
+}
+
+func start(cfg Config) (*Server, error) {
 	o := &server.Options{
 		ServerName: cfg.Node, JetStream: true, StoreDir: cfg.Dir, NoSigs: true, NoLog: true, DontListen: cfg.Listen == "" && cfg.Cluster == "",
 		SyncAlways: cfg.Sync, JetStreamMaxStore: cfg.MaxBytes, JetStreamMaxMemory: 64 << 20, MaxPayload: 8 << 20, DisableShortFirstPing: true,
@@ -93,7 +115,7 @@ func Start(cfg Config) (*Server, error) {
 		s.Shutdown()
 		return nil, fmt.Errorf("embedded: %w", err)
 	}
-	return &Server{s, conn}, nil
+	return &Server{s: s, conn: conn}, nil
 }
 
 func split(addr string) (host string, port int, err error) {
@@ -129,4 +151,7 @@ func (s *Server) Close() {
 	s.conn.Close()
 	s.s.Shutdown()
 	s.s.WaitForShutdown()
+	if s.temporary != "" {
+		_ = os.RemoveAll(s.temporary)
+	}
 }

@@ -50,8 +50,9 @@ type lost struct {
 }
 
 const (
-	// recentFor is how long a message is kept that was left to a session; it is longer than it takes to find out that a node is dead.
-	recentFor = 20 * time.Second
+	// recentFor is how long a message is kept that was left to a session; it is longer than it takes to find out that a node is dead, and to take over what it
+	// owned, on a machine that has no time for it.
+	recentFor = 5 * time.Minute
 	maxRecent = 32
 	// lostFor is how long a session of a dead node may still be resumed elsewhere.
 	lostFor = time.Hour

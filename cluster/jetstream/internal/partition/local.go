@@ -178,6 +178,15 @@ func (s *local) restored(account string) push.SessionRestored {
 	return ev
 }
 
+// Of returns the sessions of an account on this node, announced or not.
+func (l *Local) Of(account string) []push.SessionRestored {
+	var list []push.SessionRestored
+	for _, s := range l.sessions[account] {
+		list = append(list, s.restored(account))
+	}
+	return list
+}
+
 // Restored returns the sessions of this node as the log has to hear of them when the node begins another life, in order.
 func (l *Local) Restored() []push.SessionRestored {
 	var list []push.SessionRestored

@@ -22,6 +22,8 @@ type peer struct {
 	at          time.Time
 	leaving     bool
 	version     int
+	// back: it was not heard of for a lease, and then was, in the same life.
+	back bool
 }
 
 // Beat is what a node says of itself, several times in each lease.
@@ -31,7 +33,7 @@ type Beat struct {
 	Version int
 	// Leaving: it stops.
 	Leaving bool
-	// Dead are those lives of nodes that it has not heard of for a lease. A node that finds itself among them begins another.
+	// Dead are those lives of nodes that it has not heard of for a lease, now or once. A node that finds itself among them begins another.
 	Dead []Origin
 }
 
@@ -56,7 +58,8 @@ func (m *Members) Heard(now time.Time, b *Beat) bool {
 	if b.Incarnation < p.incarnation {
 		return false // from before
 	}
-	*p = peer{b.Incarnation, now, b.Leaving, b.Version}
+	back := b.Incarnation == p.incarnation && (p.back || now.Sub(p.at) >= m.lease)
+	*p = peer{b.Incarnation, now, b.Leaving, b.Version, back}
 	return slices.Contains(b.Dead, m.me)
 }
 
@@ -67,7 +70,7 @@ func (m *Members) Begin(incarnation uint64) { m.me.Incarnation = max(incarnation
 func (m *Members) Beat(now time.Time, leaving bool) *Beat {
 	b := &Beat{Origin: m.me, Version: Version, Leaving: leaving}
 	for name, p := range m.peers {
-		if gone := now.Sub(p.at); gone >= m.lease && gone < 10*m.lease {
+		if gone := now.Sub(p.at); p.back || gone >= m.lease && gone < 10*m.lease {
 			b.Dead = append(b.Dead, Origin{name, p.incarnation})
 		}
 	}
@@ -87,6 +90,15 @@ func (m *Members) Alive(now time.Time, o Origin) bool {
 		return now.Sub(m.started) < m.lease
 	}
 	return o.Incarnation >= p.incarnation && m.live(now, p)
+}
+
+// Silent returns for how long nothing was heard of another node; less than zero if nothing ever was.
+func (m *Members) Silent(now time.Time, node string) time.Duration {
+	p := m.peers[node]
+	if p == nil {
+		return -1
+	}
+	return now.Sub(p.at)
 }
 
 // Live returns the names of the nodes that are alive, this one included, in order.

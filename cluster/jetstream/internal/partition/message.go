@@ -76,10 +76,11 @@ type (
 		Key     push.Key
 		Reply   push.Reply
 	}
-	// Down closes the sessions of a node that is dead.
+	// Down closes the sessions of a node that is dead. Messages that were left to them since it was heard of last are decided again.
 	Down struct {
 		When
 		Origin Origin
+		Since  time.Time
 	}
 	// Tick says that time has passed, with effects.
 	Tick struct{ When }
@@ -92,11 +93,15 @@ func (End) record()     {}
 func (Down) record()    {}
 func (Tick) record()    {}
 
-// Alone is an event of the cluster's own: what a node decided by itself while it could not reach the others.
+// Alone is an event of the cluster's own: what a node decided by itself while it could not reach the others. The library's events are a closed set, so it is
+// made of one that only says which account it is about.
 type Alone struct {
-	Account string
-	Told    []Told
+	push.AccountRemoved
+	Told []Told
 }
+
+// Name is "alone".
+func (Alone) Name() string { return "alone" }
 
 // Told is a registration that was notified.
 type Told struct {
@@ -111,8 +116,8 @@ var events = func() map[string]reflect.Type {
 	m := make(map[string]any)
 	for _, ev := range []push.Event{
 		push.SessionOpen{}, push.SessionClose{}, push.PushEnable{}, push.PushDisable{}, push.AckDelayed{}, push.HibernationStart{}, push.StanzaQueued{},
-		push.HibernationEnd{}, push.ArchiveAdded{}, push.Offline{}, push.Groupchat{}, push.Ping{}, push.AffiliationNone{}, push.AccountRemoved{},
-		push.SessionRestored{}, push.Acknowledged{},
+		Alone{}, push.HibernationEnd{}, push.ArchiveAdded{}, push.Offline{}, push.Groupchat{}, push.Ping{}, push.AffiliationNone{}, push.AccountRemoved{},
+		push.SessionRestored{}, push.Acknowledged{}, push.ChatChanged{}, push.Displayed{}, push.SessionActive{}, push.SessionPresence{},
 	} {
 		m[ev.Name()] = ev
 	}

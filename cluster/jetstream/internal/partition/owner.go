@@ -53,6 +53,8 @@ type Config struct {
 	Veto   func(r *push.Registration, st push.Stanza) string
 	// Alive tells whether a life of a node goes on, as far as it is known.
 	Alive func(o Origin) bool
+	// Heard returns for how long nothing was heard of a node; less than zero if nothing ever was.
+	Heard func(node string) time.Duration
 	// SnapshotEvery is after how many messages of the log a snapshot is written, SnapshotAge after what time if there was any.
 	SnapshotEvery int
 	SnapshotAge   time.Duration
@@ -539,8 +541,12 @@ func (o *Owner) Tick(now time.Time) {
 		o.homesAt = now
 		for _, h := range o.state.Homes() {
 			if !o.cfg.Alive(h) {
-				o.state.Down(h, o.now(now), &o.out)
-				o.pending = append(o.pending, Down{o.when(), h})
+				var since time.Time
+				if silent := o.cfg.Heard(h.Node); silent >= 0 {
+					since = o.now(now).Add(-silent - lastWords)
+				}
+				o.state.Down(h, since, o.now(now), &o.out)
+				o.pending = append(o.pending, Down{o.when(), h, since})
 			}
 		}
 	}
@@ -549,6 +555,9 @@ func (o *Owner) Tick(now time.Time) {
 	o.flush()
 	o.drain()
 }
+
+// lastWords is how long before it was heard of last a node may already not have given to its sessions what came for them.
+const lastWords = 3 * time.Second
 
 // Next returns when Tick has something to do; zero means never.
 func (o *Owner) Next(now time.Time) time.Time {

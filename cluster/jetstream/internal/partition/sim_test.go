@@ -204,6 +204,7 @@ func (n *simNode) start() {
 	cfg := &Config{
 		Policy: s.policy, SnapshotEvery: s.cfg.snapshotEvery, SnapshotAge: 20 * time.Second, Patience: time.Minute,
 		Alive: func(o Origin) bool { return n.members.Alive(n.clock(), o) },
+		Heard: func(node string) time.Duration { return n.members.Silent(n.clock(), node) },
 	}
 	if cfg.SnapshotEvery < 0 { // none
 		cfg.SnapshotEvery, cfg.SnapshotAge = 1<<30, 1<<60

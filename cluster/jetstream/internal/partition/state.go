@@ -238,9 +238,25 @@ func (s *State) Batch(seq uint64, at time.Time, m *Batch, out *Out) {
 	w.Incarnation, w.Number = m.Incarnation, m.Number
 	for i, ev := range m.Events {
 		d := Decided{Number: seq*MaxEvents + uint64(i), At: s.now, Event: ev, Origin: m.Origin, Batch: m.Number, Index: i, Wanted: slices.Contains(m.Wanted, i)}
+		if alone, ok := ev.(Alone); ok {
+			s.told(alone, out)
+			continue
+		}
 		s.event(&d, out)
 		out.Decided = append(out.Decided, d)
 	}
+}
+
+// told notes what a node that was cut off has notified of by itself.
+func (s *State) told(ev Alone, out *Out) {
+	a := s.account(ev.Account, false)
+	if a == nil {
+		return
+	}
+	for _, t := range ev.Told {
+		a.Notified(t.Key, s.now, t.IDs...)
+	}
+	s.settle(a, out)
 }
 
 // event decides one event.
@@ -387,7 +403,7 @@ func (s *State) Record(seq uint64, by Origin, rec Record, out *Out) {
 	case End:
 		s.End(Ref{rec.Account, rec.Key}, rec.Reply, rec.Now, out)
 	case Down:
-		s.Down(rec.Origin, rec.Now, out)
+		s.Down(rec.Origin, rec.Since, rec.Now, out)
 	case Tick:
 		s.Advance(rec.Now, out)
 	}
@@ -445,8 +461,8 @@ func (s *State) End(ref Ref, reply push.Reply, now time.Time, out *Out) push.Res
 	return res
 }
 
-// Down closes the sessions of a dead node. Messages that were left to them lately are decided again.
-func (s *State) Down(o Origin, now time.Time, out *Out) {
+// Down closes the sessions of a dead node. Messages that were left to them since a time are decided again.
+func (s *State) Down(o Origin, since, now time.Time, out *Out) {
 	s.Advance(now, out)
 	for _, name := range s.with(o) {
 		a := s.accounts[name]
@@ -468,6 +484,9 @@ func (s *State) Down(o Origin, now time.Time, out *Out) {
 		a.forgetOld(s.now)
 		var left []recent
 		for _, r := range a.recent {
+			if r.At.Before(since) {
+				continue // the node lived, and gave it to the session
+			}
 			d := Decided{Number: r.Number, At: s.now, Event: r.Event}
 			s.judge(a, &d, out, func(reg *push.Registration, st push.Stanza) string {
 				if reg.Enabled.After(r.At) {

@@ -1,0 +1,204 @@
+package jetstream_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/xmpp-push/push"
+)
+
+// wire is a TCP connection from one process to another, through the test, that can be cut: what is sent then arrives nowhere, and nobody is told.
+type wire struct {
+	from, to int
+	addr     string
+	mu       sync.Mutex
+	cut      bool
+	conns    []net.Conn
+}
+
+func newWire(t *testing.T, from, to int, target string) *wire {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	w := &wire{from: from, to: to, addr: l.Addr().String()}
+	t.Cleanup(func() {
+		_ = l.Close()
+		w.end()
+	})
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if w.isCut() {
+				_ = c.Close()
+				continue
+			}
+			d, err := net.Dial("tcp", target)
+			if err != nil {
+				_ = c.Close()
+				continue
+			}
+			w.mu.Lock()
+			w.conns = append(w.conns, c, d)
+			w.mu.Unlock()
+			go w.pump(c, d)
+			go w.pump(d, c)
+		}
+	}()
+	return w
+}
+
+func (w *wire) isCut() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.cut
+}
+
+func (w *wire) pump(dst, src net.Conn) {
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := src.Read(buf)
+		if err != nil {
+			_ = dst.Close()
+			return
+		}
+		if w.isCut() {
+			continue
+		}
+		if _, err := dst.Write(buf[:n]); err != nil {
+			_, _ = io.Copy(io.Discard, src)
+			return
+		}
+	}
+}
+
+func (w *wire) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.conns {
+		_ = c.Close()
+	}
+	w.conns = nil
+}
+
+func (w *wire) set(cut bool) {
+	w.mu.Lock()
+	w.cut = cut
+	w.mu.Unlock()
+	if !cut {
+		w.end() // what was lost is lost: both sides connect anew
+	}
+}
+
+// wires are all of a fleet's.
+type wires []*wire
+
+func (ws *wires) link(t *testing.T) func(from, to int, addr string) string {
+	return func(from, to int, addr string) string {
+		w := newWire(t, from, to, addr)
+		*ws = append(*ws, w)
+		return w.addr
+	}
+}
+
+// isolate cuts one process off from the others, or joins it again.
+func (ws wires) isolate(i int, cut bool) {
+	for _, w := range ws {
+		if w.from == i || w.to == i {
+			w.set(cut)
+		}
+	}
+}
+
+// A node that cannot reach the others answers in the caller's time, with an error that can be told apart; the others take over, and nothing is lost. It comes back
+// with its sessions.
+func TestCut(t *testing.T) {
+	for _, alone := range []bool{false, true} {
+		t.Run(fmt.Sprintf("alone=%v", alone), func(t *testing.T) {
+			var ws wires
+			f := newFleet(t, 3, func(c *childConfig) { c.Alone = alone }, ws.link(t))
+			f.start()
+			f.owned(30 * time.Second)
+			// A phone without a session, and one that is connected to the node that will be cut off.
+			away, here := "away@example.com", "here@example.com"
+			f.register([]string{away})
+			id := push.SessionID{Account: here, ID: "s1"}
+			f.must(0, push.SessionOpen{Session: id, JID: here + "/phone"})
+			f.must(0, push.PushEnable{Session: id, Key: push.Key{Service: "push.example.net", Node: "n1"}})
+			message := func(account, id string) push.Event {
+				return push.ArchiveAdded{Account: account, Stanza: push.Stanza{ID: id, From: "romeo@example.net/x", To: account, Class: push.ClassImportant}}
+			}
+			l := f.load(50, 2, 20*time.Millisecond)
+			time.Sleep(500 * time.Millisecond)
+
+			ws.isolate(0, true)
+			start := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			defer cancel()
+			// The process is told over HTTP and gives the request's context to Handle; its own answer comes before that ends.
+			req := make(chan handled, 1)
+			go func() {
+				for time.Since(start) < 9*time.Second {
+					ctx, cancel := context.WithTimeout(context.Background(), 8*time.Second)
+					h, err := f.procs[0].handleFor(ctx, 2*time.Second, message(away, "cut1"))
+					cancel()
+					if err != nil && h.Unreachable {
+						req <- h
+						return
+					}
+				}
+				close(req)
+			}()
+			h, ok := <-req
+			require.True(t, ok, "the node that is cut off accepts events, or does not answer")
+			assert.True(t, h.Unreachable)
+			assert.Equal(t, alone, h.Alone)
+			if alone {
+				require.Eventually(t, func() bool { return f.toldOf(away) == 1 }, 10*time.Second, 20*time.Millisecond, "a node that decides alone lets the phone ring")
+			}
+			// The others have taken over: the phone that is connected to the node that is cut off counts as gone.
+			f.procs[1].must(t, message(here, "m1"))
+			require.Eventually(t, func() bool { return f.toldOf(here) > 0 }, 20*time.Second, 20*time.Millisecond)
+			_ = ctx
+
+			ws.isolate(0, false)
+			f.must(0, message(away, "cut1")) // again, and now it is accepted
+			f.owned(40 * time.Second)
+			require.Eventually(t, func() bool { return f.toldOf(away) >= 1 }, 20*time.Second, 20*time.Millisecond)
+			// The session is there again, so a message to it notifies nobody.
+			require.Eventually(t, func() bool {
+				st, err := f.procs[0].status()
+				return err == nil && st.Lives > 0
+			}, 30*time.Second, 100*time.Millisecond, "the node says again what sessions it has")
+			time.Sleep(2 * time.Second)
+			before := f.toldOf(here)
+			f.procs[1].must(t, message(here, "m2"))
+			time.Sleep(1500 * time.Millisecond)
+			assert.Equal(t, before, f.toldOf(here), "its phone is connected")
+			if alone { // the log may have taken the event all the same, in doubt
+				assert.LessOrEqual(t, f.toldOf(away), 2)
+			} else {
+				assert.Equal(t, 1, f.toldOf(away), "cut1 rings once")
+			}
+			if alone {
+				st, err := f.procs[0].status()
+				require.NoError(t, err)
+				t.Logf("decided alone %d, reported %d", st.Alone, st.Reported)
+				assert.Positive(t, st.Reported)
+				f.mu.Lock()
+				f.resent += int(st.Alone) // the load gave those to the others too, who could not know
+				f.mu.Unlock()
+			}
+			l.end(t)
+		})
+	}
+}
