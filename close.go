@@ -182,6 +182,9 @@ func (en *entry) unfinished() bool {
 
 // waits tells whether something of an account waits to be sent, or for its reply. The shard is locked.
 func (en *entry) waits() bool {
+	if en.busy {
+		return true // somebody is at it
+	}
 	for _, r := range en.regs {
 		if len(r.pace.waiting) > 0 || r.pace.inFlight {
 			return true

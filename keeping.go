@@ -122,7 +122,7 @@ func (e *Engine) keepNow(s *shard, en *entry) {
 		defer s.mu.Unlock()
 		var state []byte
 		var sum uint64
-		if waits := en.waits(); waits && !en.busy {
+		if !en.busy && en.waits() {
 			var err error
 			if state, err = en.AppendBinary(nil); err != nil {
 				state = nil
