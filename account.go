@@ -126,7 +126,7 @@ func (a *Account) Load(rs []Registration, now time.Time, e *Effects) {
 		case wasDisabled && !disabled:
 			e.change(n.Key, ChangeEnabled, ReasonElsewhere, "")
 		}
-		if disabled && !wasDisabled { // what waits for one that was disabled before is its retry
+		if disabled && !wasDisabled && !fresh { // what waits for one that was disabled before is its retry
 			a.unbind(r, ReasonErrors, e)
 			r.drop(r.pace.takeAll(), ReasonDisabled, "", e)
 		}

@@ -48,6 +48,12 @@ func TestMemory(t *testing.T) {
 				}
 			}
 			require.LessOrEqual(t, m.len(), limit)
+			require.LessOrEqual(t, len(m.ring), 2*limit+18, "the space before the oldest is taken back")
+			if x := m.index; x == nil {
+				require.LessOrEqual(t, m.len(), fewRemembered, "many have an index")
+			} else {
+				require.LessOrEqual(t, 2*m.len(), len(x.table), "the index has room")
+			}
 			for n := range uint64(60) {
 				h := (n + 1) << 3
 				if e := m.entry(h); (e != nil) != m.has(h) || e != nil && e.hash != h|h>>3&counts {
@@ -58,5 +64,22 @@ func TestMemory(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// An index that is made for a ring that is there already, as of a snapshot, has room for it too.
+func TestIndexOfMany(t *testing.T) {
+	for _, n := range []int{17, 32, 33, 63, 64, 65, 500} {
+		var m notified
+		for i := range n {
+			m.ring = append(m.ring, remembered{hash: uint64(i+1) << 3})
+		}
+		m.grow()
+		require.LessOrEqual(t, 2*n, len(m.index.table))
+		require.Less(t, len(m.index.table), max(4*n, 65))
+		for i := range n {
+			require.True(t, m.has(uint64(i+1)<<3))
+		}
+		require.False(t, m.has(uint64(n+1)<<3))
 	}
 }

@@ -156,7 +156,7 @@ var reasons = [...]struct{ token, sentence string }{
 	ReasonResumed:        {"resumed", "session resumed"},
 	ReasonUnknownSession: {"unknown-session", "session not known"},
 	ReasonStore:          {"store-failed", "registrations could not be read"},
-	ReasonNotRung:        {"not-rung", "call has ended and was not announced to it"},
+	ReasonNotRung:        {"not-rung", "call has ended, and does not ring there"},
 	ReasonHistory:        {"history", "history that was sent again"},
 	ReasonNoStore:        {"no-store", "not stored and held by no session"},
 	ReasonReflection:     {"own-reflection", "own message reflected by the room"},

@@ -236,20 +236,22 @@ func (a *Account) resolve(now time.Time, e *Effects) {
 		}
 	}
 	for _, r := range a.regs {
-		var newest *session
+		var newest, holder *session
 		for _, s := range a.sessions {
-			if s.bound == r {
-				newest = nil
-				break
-			}
-			if s.bound == nil && s.unresolved && s.claim == &r.Key && (newest == nil || s.since >= newest.since) {
+			switch {
+			case s.bound == r:
+				holder = s
+			case s.bound == nil && s.unresolved && s.claim == &r.Key && (newest == nil || s.since >= newest.since):
 				newest = s
 			}
 		}
-		if newest == nil {
+		if newest == nil || holder != nil && holder.since > newest.since {
 			continue
 		}
-		newest.bound = r
+		if !newest.hibernated {
+			r.caughtUp()
+		}
+		a.give(newest, r, e)
 		if newest.client() != "" && newest.client() == r.Client {
 			e.bound(r.Key, newest, RuleClient, ReasonClientID)
 		} else {
@@ -365,15 +367,14 @@ func (a *Account) unbind(r *registration, reason Reason, e *Effects) {
 	}
 }
 
-// standing tells how the account's sessions stand to a registration.
+// standing tells how the session that has a registration stands to it.
 func (a *Account) standing(r *registration) (live, hibernated bool) {
 	for _, s := range a.sessions {
 		if s.bound == r {
-			live = live || !s.hibernated
-			hibernated = hibernated || s.hibernated
+			return !s.hibernated, s.hibernated
 		}
 	}
-	return live, hibernated
+	return false, false
 }
 
 func (e *Effects) change(k Key, kind ChangeKind, reason Reason, detail string) {

@@ -346,3 +346,42 @@ func BenchmarkSnapshot(b *testing.B) {
 		})
 	}
 }
+
+// A session that was opened when its client ID was not known is not bound by a restart, nor by what was enabled since: its device will say. One that was opened
+// since is, and it is the newer one.
+func TestSnapshotBindsNobodyAnew(t *testing.T) {
+	a := NewAccount(juliet, nil, registered("n1"))
+	var d Decision
+	s := func(n int) SessionID { return SessionID{Account: juliet, ID: fmt.Sprint("s", n)} }
+	k := Key{Service: "push.example.net", Node: "n1"}
+	for _, ev := range []Event{
+		SessionOpen{Session: s(1), Client: "c1"}, SessionOpen{Session: s(2), Client: "c1"}, PushEnable{Session: s(2), Key: k}, SessionOpen{Session: s(3), Client: "c2"},
+		Offline{juliet, Stanza{ID: "m1", Class: ClassImportant}},
+	} {
+		a.Handle(ev, Facts{Now: newYear}, &d)
+	}
+	bound := func(a *Account) (ids []string) {
+		for _, s := range a.Status(newYear).Sessions {
+			if s.IsBound {
+				ids = append(ids, s.ID)
+			}
+		}
+		return ids
+	}
+	assert.Equal(t, []string{"s2"}, bound(restored(t, a, nil, newYear)))
+
+	data, err := a.MarshalBinary()
+	require.NoError(t, err)
+	b, err := RestoreAccount(juliet, nil, data)
+	require.NoError(t, err)
+	b.Handle(SessionOpen{Session: s(4), Client: "c1"}, Facts{Now: newYear}, &d)
+	assert.Empty(t, d.Changes)
+	assert.Equal(t, []string{"s2"}, bound(b))
+	var e Effects
+	b.Load(a.Registrations(), newYear, &e)
+	assert.Equal(t, []Change{
+		{Key: k, Kind: ChangeUnbound, Session: "s2", Rule: RuleBind, Reason: ReasonNewerSession},
+		{Key: k, Kind: ChangeBound, Session: "s4", Rule: RuleClient, Reason: ReasonClientID},
+	}, e.Changes)
+	assert.Zero(t, b.Status(newYear).Registrations[0].Unread, "its device is in touch")
+}

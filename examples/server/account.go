@@ -86,6 +86,7 @@ type session struct {
 	interested bool // in changes of the roster
 	archivist  bool // has queried the archive
 	inactive   bool // client state indication (XEP-0352)
+	away       bool // the push engine knows it as away
 	held       []outgoing
 	sm         *acks // nil if stream management is not in use
 	resumption watchdog
@@ -292,6 +293,7 @@ func (x *session) hold(o outgoing) {
 func (x *session) setInactive(inactive bool) {
 	x.inactive = inactive
 	if !inactive {
+		x.acct.srv.push.becameActive(x)
 		held := x.held
 		x.held = nil
 		for _, o := range held {

@@ -72,6 +72,14 @@ func demo(ctx context.Context, w io.Writer, watch *push.Observer) (err error) {
 	if err != nil {
 		return err
 	}
+	rooms, err := net.Dial("tcp", components.String())
+	if err != nil {
+		return err
+	}
+	if d.room, err = peer.ConnectRoom(rooms, "verona", "rooms.localhost", "demo"); err != nil {
+		return err
+	}
+	defer d.room.Close()
 	if d.service, err = peer.ConnectService(conn, "push.localhost", "demo"); err != nil {
 		return err
 	}
@@ -86,6 +94,7 @@ type story struct {
 	t       *timeline
 	clients net.Addr
 	service *peer.PushService
+	room    *peer.Room
 	// events are the names of juliet's events, and "reply" for each reply to a publish.
 	events chan string
 }
@@ -162,6 +171,13 @@ func (d *story) until(name string) {
 func (d *story) chat(from *peer.Client, who, to, text string) {
 	d.t.say(who, fmt.Sprintf("to %s: %q", to, text))
 	_, err := from.Chat(to+"@localhost", text)
+	d.must(err)
+}
+
+// say lets somebody say something in the room.
+func (d *story) say(nick, text string) {
+	d.t.say(nick, fmt.Sprintf("in the room: %q", text))
+	_, err := d.room.Say(nick, text, "juliet@localhost")
 	d.must(err)
 }
 
@@ -279,10 +295,45 @@ func (d *story) tell() {
 	if !rung["phone"] || !rung["laptop"] {
 		d.must(fmt.Errorf("only %v rang", rung))
 	}
-	d.must(laptop.DisablePush(ctx, "push.localhost", "laptop"))
-	d.leave(laptop)
 
-	t.chapter("9. The push service is out of order: tried again. Then it knows the phone no longer: the registration is disabled\n   until the phone enables it again.")
+	t.chapter("9. Juliet takes the call on the laptop: the phone is told, quietly, to stop ringing.")
+	t.say("juliet's laptop", "takes the call")
+	d.must(laptop.Send(element.New("", "message", "type", "chat", "id", "c2", "to", "romeo@localhost/balcony").Add(
+		element.New("urn:xmpp:jingle-message:0", "proceed", "id", "c1"), element.New(nsHints, "store"))))
+	d.pushed("phone", false)
+	d.must(laptop.DisablePush(ctx, "push.localhost", "laptop"))
+
+	t.chapter("10. A room that Juliet set to notify of mentions only (XEP-0492).")
+	d.leave(phone)
+	t.say("juliet's laptop", "bookmarks the room: nickname Juliet, notify on mention")
+	_, err := laptop.Request(ctx, "set", "", element.New(nsPubsub, "pubsub").Add(element.New(nsPubsub, "publish", "node", nsBookmarks).Add(
+		element.New(nsPubsub, "item", "id", d.room.JID).Add(element.New(nsBookmarks, "conference").Add(
+			element.New(nsBookmarks, "nick").Add("Juliet"),
+			element.New(nsBookmarks, "extensions").Add(element.New(push.NSChatSettings, "notify").Add(element.New(push.NSChatSettings, "on-mention"))))))))
+	d.must(err)
+	d.say("nurse", "Where is this girl?")
+	d.quiet(300 * time.Millisecond)
+	d.say("nurse", "Juliet! come quickly")
+	d.pushed("phone", true)
+
+	t.chapter("11. The push service is busy, so a notification has to wait. Juliet reads the message on the laptop meanwhile: it is not sent.")
+	d.service.Answer(func(peer.Publish) (string, string) { return "wait", "resource-constraint" })
+	d.chat(romeo, "romeo", "juliet", "Hist! Juliet, hist!")
+	d.pushed("phone", true)
+	said, err := laptop.Receive(ctx, func(e *element.Element) bool { return peer.BodyOf(e) == "Hist! Juliet, hist!" })
+	d.must(err)
+	t.say("juliet's laptop", "displays it, and says so to the server (XEP-0490)")
+	_, err = laptop.Request(ctx, "set", "", element.New(nsPubsub, "pubsub").Add(element.New(nsPubsub, "publish", "node", nsDisplayed).Add(
+		element.New(nsPubsub, "item", "id", "romeo@localhost").Add(element.New(nsDisplayed, "displayed").Add(
+			element.New(nsStanID, "stanza-id", "id", said.Child(nsStanID, "stanza-id").Get("id"), "by", "juliet@localhost"))))))
+	d.must(err)
+	d.service.Answer(nil)
+	d.quiet(800 * time.Millisecond)
+	d.leave(laptop)
+	phone = d.connect("juliet", "phone")
+	d.enable(phone, "phone")
+
+	t.chapter("12. The push service is out of order: tried again. Then it knows the phone no longer: the registration is disabled\n   until the phone enables it again.")
 	d.leave(phone)
 	tries := 0
 	d.service.Answer(func(peer.Publish) (string, string) {
@@ -305,7 +356,7 @@ func (d *story) tell() {
 	d.must(phone.Body(ctx, "till it be morrow."))
 	d.must(phone.Settle(ctx))
 
-	t.chapter("10. The phone disables push: nothing more is published.")
+	t.chapter("13. The phone disables push: nothing more is published.")
 	t.say("phone", "disables push")
 	d.must(phone.DisablePush(ctx, "push.localhost", "phone"))
 	d.leave(phone)

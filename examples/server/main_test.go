@@ -208,6 +208,14 @@ func (unclosed) Close() error { return nil }
 func TestInspector(t *testing.T) {
 	told, stop := started(t, "-inspect", "127.0.0.1:0", "-user", "juliet:pw")
 	defer stop()
+	phone, err := peer.Connect(dialTCP(t, told["clients"]), peer.Login{Domain: "localhost", User: "juliet", Password: "pw", Resource: "phone", Resumable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer phone.Close()
+	if err := phone.EnablePush(t.Context(), "push.localhost", "n1", ""); err != nil {
+		t.Fatal(err)
+	}
 	url, _, _ := strings.Cut(told["inspector"], " ")
 	reply, err := http.Get(url + "account?jid=juliet@localhost")
 	if err != nil {
@@ -215,7 +223,7 @@ func TestInspector(t *testing.T) {
 	}
 	defer reply.Body.Close()
 	page, _ := io.ReadAll(reply.Body)
-	if reply.StatusCode != http.StatusNotFound || !strings.Contains(string(page), "juliet@localhost") {
+	if reply.StatusCode != http.StatusNotFound || !strings.Contains(string(page), "juliet@localhost") || !strings.Contains(string(page), "push.localhost n1") {
 		t.Errorf("%s: %s", reply.Status, page)
 	}
 }

@@ -127,7 +127,11 @@ func (x *session) pepIQ(iq *element.Element) (reply *element.Element, out []*ele
 	case name == "":
 		return element.Error(iq, "modify", "not-acceptable"), nil
 	case action.Is(nsPubsub, "publish"):
-		return a.publish(iq, name)
+		reply, out := a.publish(iq, name)
+		if reply.Get("type") == "result" {
+			x.wasPublished(name, action.Child(nsPubsub, "item"))
+		}
+		return reply, out
 	case action.Is(nsPubsub, "retract"):
 		id := action.Child(nsPubsub, "item").Get("id")
 		if n == nil || n.index(id) < 0 {

@@ -186,6 +186,7 @@ func (x *session) announce(st *element.Element) []*element.Element {
 		x.presence = nil
 	}
 	x.save()
+	a.srv.push.announced(x, x.presence)
 	for _, o := range a.sessions {
 		if o.presence != nil || o == x && x.presence != nil {
 			o.sendNew(st.Copy().Set("to", o.jid.String()))
@@ -245,6 +246,9 @@ func (a *account) receivePresence(st *element.Element, to1 *session) []*element.
 		}
 		c.Pending = st
 		a.saveContact(bare)
+		if len(a.available()) == 0 {
+			a.srv.push.subscriptionKept(a, st)
+		}
 	case "subscribed":
 		c := a.roster[bare]
 		if c == nil || !c.Asked {

@@ -17,7 +17,7 @@ import (
 //  2. Give it the stanzas that are for it: enable and disable from clients (request), replies from push services (reply), and revocations (notice).
 //     Announce the features of offer for accounts (see iq.go).
 //  3. Raise an event wherever one of these happens: opened, restored, closed, ackDelayed, acknowledged,
-//     hibernated, queued, resumed, archived, offline, groupchat. They are
+//     hibernated, queued, resumed, archived, offline, groupchat, becameActive, announced, subscriptionKept, wasPublished. They are
 //     called from account.go, sm.go, archive.go and route.go, in the account's lock, so that they come in their order.
 //  4. Close the Engine when the server stops (Server.Close).
 //
@@ -55,13 +55,14 @@ func newPushHost(s *Server) (*pushHost, error) {
 	p := &pushHost{srv: s, sessions: make(map[push.SessionID]*session), bindings: make(map[push.SessionID]binding)}
 	p.router = &push.Router{Host: s.domain, Send: p.send}
 	cfg := push.Config{
-		Host:       s.domain,
-		Publisher:  p.router,
-		Store:      s.cfg.Store,
-		Policy:     s.cfg.pushPolicy(),
-		Resumption: p,
-		Logger:     s.log,
-		Observer:   push.Observers(s.cfg.Observer, p.observer()),
+		Host:          s.domain,
+		Publisher:     p.router,
+		Store:         s.cfg.Store,
+		Policy:        s.cfg.pushPolicy(),
+		Resumption:    p,
+		Subscriptions: p,
+		Logger:        s.log,
+		Observer:      push.Observers(s.cfg.Observer, p.observer()),
 	}
 	var err error
 	if s.cfg.Cluster.Node != "" {
@@ -99,7 +100,7 @@ func (p *pushHost) send(_ context.Context, _ string, iq []byte) error {
 }
 
 // offer is what clients are offered besides XEP-0357, and so what accounts announce.
-var offer = push.Offer{Push2: true, Archive: true, Content: true}
+var offer = push.Offer{Contacts: true, Presence: true, Push2: true, Archive: true, Content: true}
 
 // reply takes IQ results and errors, and messages that are errors, that are addressed to the server. It ignores those that answer no publish.
 func (p *pushHost) reply(iq *element.Element) {
@@ -258,7 +259,7 @@ func (p *pushHost) hibernated(x *session) {
 
 func (p *pushHost) queued(x *session, o *outgoing) {
 	o.told = true
-	p.tell(push.StanzaQueued{Session: x.id, Stanza: o.stanza()})
+	p.tell(push.StanzaQueued{Session: x.id, Stanza: x.acct.knows(o.stanza())})
 }
 
 // acknowledged is told of stanzas that the client has acknowledged at last.
@@ -273,15 +274,15 @@ func (p *pushHost) resumed(x *session) {
 }
 
 func (p *pushHost) archived(a *account, m *message) {
-	p.tell(push.ArchiveAdded{Account: a.jid, Stanza: m.stanza()})
+	p.tell(push.ArchiveAdded{Account: a.jid, Stanza: a.knows(m.stanza())})
 }
 
 func (p *pushHost) offline(a *account, m *message) {
-	p.tell(push.Offline{Account: a.jid, Stanza: m.stanza()})
+	p.tell(push.Offline{Account: a.jid, Stanza: a.knows(m.stanza())})
 }
 
 func (p *pushHost) groupchat(a *account, m *message) {
-	p.tell(push.Groupchat{Account: a.jid, Stanza: m.stanza()})
+	p.tell(push.Groupchat{Account: a.jid, Stanza: a.knows(m.stanza())})
 }
 
 // Stanzas as the library wants them: with an ID that is the same in every event, and judged once.
@@ -293,7 +294,7 @@ func (x *session) unacknowledged(from int) []push.Stanza {
 		sts[i] = queue[i].stanza()
 		queue[i].told = true
 	}
-	return sts
+	return x.acct.knowAll(sts)
 }
 
 // stanza describes what waits for a session. A copy of a message is that message.
