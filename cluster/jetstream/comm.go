@@ -321,16 +321,13 @@ func (n *Node) tell(r *registered) {
 func (n *Node) putRegistered(ctx context.Context, r *registered) error {
 	key := regKey(r.Account)
 	for {
-		var rev uint64
-		e, err := n.regs.Get(ctx, key)
-		switch {
-		case errors.Is(err, jetstream.ErrKeyNotFound):
-		case err != nil:
+		value, rev, err := n.latest(ctx, n.names.regs, key)
+		if err != nil {
 			return err
-		default:
-			rev = e.Revision()
+		}
+		if rev > 0 {
 			var has registered
-			if err := partition.Decode(e.Value(), &has); err == nil && has.Epoch > r.Epoch {
+			if err := partition.Decode(value, &has); err == nil && has.Epoch > r.Epoch {
 				return partition.ErrFenced
 			}
 		}
@@ -345,7 +342,7 @@ func (n *Node) putRegistered(ctx context.Context, r *registered) error {
 		if !wrongRevision(err) {
 			return err
 		}
-		if !sleep(ctx, 5*time.Millisecond) { // the replica that was asked is late
+		if !sleep(ctx, 5*time.Millisecond) { // somebody else has just written
 			return ctx.Err()
 		}
 	}

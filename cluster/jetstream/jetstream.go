@@ -99,6 +99,7 @@ type Node struct {
 	work   sync.WaitGroup
 	closed atomic.Bool
 	counts counts
+	turns  chan struct{} // of appends
 }
 
 type names struct{ stream, prefix, snaps, regs string }
@@ -188,6 +189,7 @@ func Join(ctx context.Context, cfg Config) (*Node, error) {
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.gates.init(n)
+	n.turns = make(chan struct{}, appendsAtOnce)
 	if err := n.setUp(ctx); err != nil {
 		n.cancel()
 		return nil, err
