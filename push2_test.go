@@ -17,6 +17,7 @@ import (
 	"math/big"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -386,7 +387,8 @@ func TestRouterMessages(t *testing.T) {
 
 func TestMelliumMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var answer string
+		var answer atomic.Value // of string: the type of the error to answer with
+		answer.Store("")
 		seen := make(chan push2Message, 8)
 		near, _ := serverPair(t, "example.com", "push.example.net", xmpp.HandlerFunc(func(rw xmlstream.TokenReadEncoder, start *xml.StartElement) error {
 			var m push2Message
@@ -394,14 +396,15 @@ func TestMelliumMessages(t *testing.T) {
 				return err
 			}
 			seen <- m
-			if answer == "" {
+			typ := answer.Load().(string)
+			if typ == "" {
 				return nil
 			}
 			msg, err := stanza.NewMessage(*start)
 			if err != nil {
 				return err
 			}
-			_, err = xmlstream.Copy(rw, msg.Error(stanza.Error{Type: stanza.ErrorType(answer), Condition: stanza.ResourceConstraint}))
+			_, err = xmlstream.Copy(rw, msg.Error(stanza.Error{Type: stanza.ErrorType(typ), Condition: stanza.ResourceConstraint}))
 			return err
 		}))
 		p := mellium.Publisher{Session: near}
@@ -413,7 +416,7 @@ func TestMelliumMessages(t *testing.T) {
 			m := <-seen
 			assert.Equal(t, "Wherefore art thou?", sceStanza(t, k.open(t, m.Notification.Encrypted.Payload)).Body)
 		}
-		answer = "wait"
+		answer.Store("wait")
 		var re *push.ReplyError
 		require.ErrorAs(t, p.Publish(t.Context(), notification2(nil)), &re)
 		assert.Equal(t, push.ReplyError{Type: "wait", Condition: "resource-constraint"}, *re)

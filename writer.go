@@ -29,8 +29,8 @@ func (e *Engine) change(ctx context.Context, s *shard, name string, ev Event, d 
 	}
 	e.work.add()
 	defer e.work.done()
-	ev = keepEvent(ev)
-	c, res := e.changing(s, en, ev)
+	kept := keepEvent(ev) // ev itself must not escape
+	c, res := e.changing(s, en, kept)
 	wanted, leave := context.WithCancel(ctx)
 	defer leave()
 	c.ctx = wanted
@@ -38,7 +38,7 @@ func (e *Engine) change(ctx context.Context, s *shard, name string, ev Event, d 
 	if l := en.lane; l != nil && len(l.learned) > 0 { // it has to know what it changes
 		e.writeNow(s, en)
 	}
-	if dis, ok := ev.(PushDisable); ok && dis.Node == Push2Node && !en.Loaded() {
+	if dis, ok := kept.(PushDisable); ok && dis.Node == Push2Node && !en.Loaded() {
 		e.read(s, en)
 	}
 	done := e.callStore(s, en, c)

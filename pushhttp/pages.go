@@ -25,6 +25,16 @@ type overviewPage struct {
 	Problems  []problemView `json:"problems"`
 	Accounts  []accountRow  `json:"accounts"`
 	Off       int           `json:"devices_given_up"`
+	Hooks     []hookView    `json:"hooks,omitempty"`
+}
+
+// hookView is a function of the host's own with which something went wrong.
+type hookView struct {
+	Hook     string `json:"hook"`
+	Panics   uint64 `json:"panics"`
+	Overruns uint64 `json:"overruns"`
+	Skipped  uint64 `json:"skipped"`
+	Hanging  int    `json:"hanging"`
 }
 
 type figure struct {
@@ -101,6 +111,11 @@ func (p *Handler) overview(w http.ResponseWriter, r *http.Request, operator stri
 		rows := p.accountRows(&listPage{}, nil, func(...string) bool { return true })
 		v.Accounts = rows[:min(len(rows), 10)]
 	}
+	if h, ok := p.cfg.Engine.(interface{ Hooks() []push.HookStatus }); ok {
+		for _, s := range h.Hooks() {
+			v.Hooks = append(v.Hooks, hookView{s.Hook, s.Panics, s.Overruns, s.Skipped, s.Hanging})
+		}
+	}
 	p.standing(&v)
 	if len(v.Services) > 10 {
 		v.Hidden = len(v.Services) - 10
@@ -130,9 +145,16 @@ func (p *Handler) standing(v *overviewPage) {
 			v.Mood = "bad"
 		}
 	}
+	for _, h := range v.Hooks {
+		if h.Hanging > 0 {
+			v.First.say(" The server's own " + h.Hook + " hangs: " + plural(h.Hanging, "call") + " did not return. ")
+			v.Mood = "bad"
+		}
+	}
 	if bad == 0 {
 		wait := slices.ContainsFunc(v.Services, func(s serviceView) bool { return s.Mood == "wait" })
 		switch {
+		case v.Mood == "bad":
 		case wait:
 			v.Mood = "wait"
 			v.First.say("Notifications go out; at least one push service is slow or answers with errors.")

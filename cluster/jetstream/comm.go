@@ -115,6 +115,7 @@ func (n *Node) lane(account string) *lane { return n.lanes[partition.Of(account,
 func (n *Node) beat() {
 	n.mu.Lock()
 	b := n.members.Beat(time.Now(), n.leaving)
+	b.Gone = n.gone
 	n.mu.Unlock()
 	if err := n.cfg.Conn.Publish(n.names.beat(), partition.Encode(*b)); err != nil && n.ctx.Err() == nil {
 		n.warn("not heard", -1, err)
@@ -321,16 +322,13 @@ func (n *Node) tell(r *registered) {
 func (n *Node) putRegistered(ctx context.Context, r *registered) error {
 	key := regKey(r.Account)
 	for {
-		var rev uint64
-		e, err := n.regs.Get(ctx, key)
-		switch {
-		case errors.Is(err, jetstream.ErrKeyNotFound):
-		case err != nil:
+		value, rev, err := n.latest(ctx, n.names.regs, key)
+		if err != nil {
 			return err
-		default:
-			rev = e.Revision()
+		}
+		if rev > 0 {
 			var has registered
-			if err := partition.Decode(e.Value(), &has); err == nil && has.Epoch > r.Epoch {
+			if err := partition.Decode(value, &has); err == nil && has.Epoch > r.Epoch {
 				return partition.ErrFenced
 			}
 		}
@@ -345,7 +343,7 @@ func (n *Node) putRegistered(ctx context.Context, r *registered) error {
 		if !wrongRevision(err) {
 			return err
 		}
-		if !sleep(ctx, 5*time.Millisecond) { // the replica that was asked is late
+		if !sleep(ctx, 5*time.Millisecond) { // somebody else has just written
 			return ctx.Err()
 		}
 	}
@@ -407,6 +405,3 @@ func (n *Node) follow(a push.Advice) {
 func (n *Node) moved(m partition.Moved) {
 	_ = n.cfg.Conn.Publish(n.names.node(m.Node, "moved"), partition.Encode(m))
 }
-
-// adopt copies the registrations that the host's Store has of an account which the cluster does not know.
-func (n *Node) adopt(ctx context.Context, l *lane, account string) error { return nil }

@@ -165,7 +165,7 @@ func TestKill(t *testing.T) {
 	l.end(t)
 	slices.Sort(times)
 	t.Logf("kill to ring: median %v, longest %v", times[len(times)/2], times[len(times)-1])
-	assert.Less(t, times[len(times)-1], 10*time.Second+500*time.Millisecond)
+	assert.Less(t, times[len(times)-1], 20*time.Second) // about 10 s if the machine has nothing else to do: the servers of NATS need up to 9 to elect
 }
 
 // One machine with a file: kill -9 between a decision and its publish, and between a publish and its answer, loses nothing.

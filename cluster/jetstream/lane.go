@@ -26,6 +26,7 @@ type lane struct {
 	waiting   map[place]*call // those whose event is in the log, and whose Decision is not known yet
 	tries     int             // failed ones since the log has answered last
 	since     time.Time       // of the first of them
+	queued    bool            // waits for its turn
 	abandoned bool            // the batch that is on its way is not to be sent again
 
 	// The owner is touched by one goroutine at a time: the one that does the tasks.
@@ -62,9 +63,6 @@ func (l *lane) foreign(ev push.Event, account string) bool {
 	default:
 		return false
 	}
-	if l.n.cfg.Push.Store != nil {
-		return false
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return !l.local.Registered(account)
@@ -90,16 +88,46 @@ func (l *lane) enter(ev push.Event, wanted bool) *call {
 	return c
 }
 
-// next sends what waits. l.mu is held.
+// next sends what waits, as soon as it is this lane's turn. Until then more comes, and goes with it: so there are fewer and larger appends the more there is to
+// do. l.mu is held.
 func (l *lane) next() {
-	if data := l.entry.Next(); data != nil {
+	if l.queued || len(l.entry.Waiting()) == 0 || l.entry.Flight() != nil {
+		return
+	}
+	l.queued = true
+	l.n.work.Add(1)
+	go func() {
+		defer l.n.work.Done()
+		select {
+		case l.n.turns <- struct{}{}:
+		case <-l.n.ctx.Done():
+			return
+		}
+		defer func() { <-l.n.turns }()
+		l.mu.Lock()
+		l.queued = false
+		data := l.begin()
+		l.mu.Unlock()
+		if data != nil {
+			l.send(data)
+		}
+	}()
+}
+
+// appendsAtOnce is how many batches of a node may be on their way.
+const appendsAtOnce = 8
+
+// begin takes the next batch. l.mu is held.
+func (l *lane) begin() []byte {
+	data := l.entry.Next()
+	if data != nil {
 		for _, in := range l.entry.Flight() {
 			if c := in.Tag.(*call); in.Wanted && c != nil {
 				l.waiting[place{in.Origin, in.Batch, in.Index}] = c
 			}
 		}
-		l.send(data)
 	}
+	return data
 }
 
 const (
@@ -109,54 +137,54 @@ const (
 	appendTries = 16
 )
 
-// send appends a batch. l.mu is held.
+// send appends a batch, as often as it takes, and tells those who wait for it.
 func (l *lane) send(data []byte) {
-	l.n.work.Add(1)
-	go func() {
-		defer l.n.work.Done()
+	for {
 		_, err := l.n.append(l.n.names.events(l.p), data, -1)
 		if err == nil {
 			_ = l.n.cfg.Conn.Publish(l.n.names.hint(l.p), nil)
 		}
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if err != nil && l.n.ctx.Err() == nil {
-			l.n.counts.retried.Add(1)
-			if l.tries == 0 {
-				l.since = time.Now()
-			}
-			if l.tries++; l.tries%appendTries != 0 && !l.abandoned {
-				time.AfterFunc(50*time.Millisecond, func() {
-					l.mu.Lock()
-					defer l.mu.Unlock()
-					if data := l.entry.Again(); data != nil {
-						l.send(data)
-					}
-				})
-				return
-			}
+		if again := l.sent(err); !again {
+			return
 		}
-		if err == nil {
-			l.tries = 0
+		sleep(l.n.ctx, 50*time.Millisecond)
+	}
+}
+
+// sent ends a try, and returns whether there should be another.
+func (l *lane) sent(err error) (again bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil && l.n.ctx.Err() == nil {
+		l.n.counts.retried.Add(1)
+		if l.tries == 0 {
+			l.since = time.Now()
 		}
-		l.abandoned = false
-		for _, in := range l.entry.Done() {
-			c := in.Tag.(*call)
-			if err != nil {
-				delete(l.waiting, place{in.Origin, in.Batch, in.Index})
-				if c == nil || c.ev.Subject().ID != "" {
-					l.n.trouble()
-				}
-			}
-			if c != nil {
-				c.ok = err == nil
-				close(c.accepted)
+		if l.tries++; l.tries%appendTries != 0 && !l.abandoned {
+			return true
+		}
+	}
+	if err == nil {
+		l.tries = 0
+	}
+	l.abandoned = false
+	for _, in := range l.entry.Done() {
+		c := in.Tag.(*call)
+		if err != nil {
+			delete(l.waiting, place{in.Origin, in.Batch, in.Index})
+			if c == nil || c.ev.Subject().ID != "" {
+				l.n.trouble()
 			}
 		}
-		if l.n.ctx.Err() == nil {
-			l.next()
+		if c != nil {
+			c.ok = err == nil
+			close(c.accepted)
 		}
-	}()
+	}
+	if l.n.ctx.Err() == nil {
+		l.next()
+	}
+	return false
 }
 
 // enterAlone puts what was decided alone on its way into the log, and the event behind it.

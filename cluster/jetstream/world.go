@@ -67,33 +67,57 @@ func (w *world) Tail() {
 
 // tail reads the newest record from the leader of the log; a replica might not have it yet.
 func (n *Node) tail(ctx context.Context, p int) (uint64, []byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
-	defer cancel()
-	ask, err := json.Marshal(map[string]any{"last_by_subj": n.names.records(p)})
-	if err != nil {
+	m, err := n.ofLeader(ctx, n.names.stream, map[string]any{"last_by_subj": n.names.records(p)})
+	if m == nil || err != nil {
 		return 0, nil, err
 	}
-	msg, err := n.cfg.Conn.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+n.names.stream, ask)
+	return m.Seq, m.Data, nil
+}
+
+// stored is a message as the leader of a stream has it.
+type stored struct {
+	Subject string
+	Seq     uint64
+	Time    time.Time
+	Data    []byte
+}
+
+// ofLeader asks the leader of a stream for a message; nil if there is none.
+func (n *Node) ofLeader(ctx context.Context, stream string, what map[string]any) (*stored, error) {
+	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
+	defer cancel()
+	ask, err := json.Marshal(what)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
+	}
+	msg, err := n.cfg.Conn.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, ask)
+	if err != nil {
+		return nil, err
 	}
 	var resp struct {
 		Error   *jetstream.APIError
-		Message struct {
-			Seq  uint64
-			Data []byte
-		}
+		Message *stored
 	}
 	if err := json.Unmarshal(msg.Data, &resp); err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	if resp.Error != nil {
 		if resp.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
-			return 0, nil, nil
+			return nil, nil
 		}
-		return 0, nil, resp.Error
+		return nil, resp.Error
 	}
-	return resp.Message.Seq, resp.Message.Data, nil
+	return resp.Message, nil
+}
+
+// latest reads a key of a bucket from its leader. What is written with the revision in hand must not come from a replica that is late. A key that is not there
+// has revision 0.
+func (n *Node) latest(ctx context.Context, bucket, key string) ([]byte, uint64, error) {
+	m, err := n.ofLeader(ctx, "KV_"+bucket, map[string]any{"last_by_subj": "$KV." + bucket + "." + key})
+	if m == nil || err != nil {
+		return nil, 0, err
+	}
+	return m.Data, m.Seq, nil
 }
 
 func (w *world) Append(records []byte, prev uint64) {
@@ -141,15 +165,12 @@ func (w *world) Load(epoch uint64) {
 func (n *Node) load(ctx context.Context, p int, epoch uint64) ([]byte, manifest, uint64, error) {
 	for {
 		var m manifest
-		var rev uint64
-		e, err := get(ctx, n.snaps, n.names.manifest(p))
-		switch {
-		case errors.Is(err, jetstream.ErrKeyNotFound):
-		case err != nil:
+		value, rev, err := n.latest(ctx, n.names.snaps, n.names.manifest(p))
+		if err != nil {
 			return nil, m, 0, err
-		default:
-			rev = e.Revision()
-			if err := json.Unmarshal(e.Value(), &m); err != nil {
+		}
+		if rev > 0 {
+			if err := json.Unmarshal(value, &m); err != nil {
 				return nil, m, 0, fmt.Errorf("the manifest of partition %d: %w", p, err)
 			}
 		}
@@ -169,27 +190,20 @@ func (n *Node) load(ctx context.Context, p int, epoch uint64) ([]byte, manifest,
 		}
 		data := make([]byte, 0, m.Bytes)
 		for i := range m.Chunks {
-			c, err := get(ctx, n.snaps, n.names.chunk(p, m.ID, i))
-			for errors.Is(err, jetstream.ErrKeyNotFound) && sleep(ctx, 100*time.Millisecond) { // a replica that is late
-				c, err = get(ctx, n.snaps, n.names.chunk(p, m.ID, i))
+			c, rev, err := n.latest(ctx, n.names.snaps, n.names.chunk(p, m.ID, i))
+			if err == nil && rev == 0 {
+				err = fmt.Errorf("a part of the snapshot of partition %d is missing", p)
 			}
 			if err != nil {
 				return nil, m, 0, err
 			}
-			data = append(data, c.Value()...)
+			data = append(data, c...)
 		}
 		if len(data) != m.Bytes {
 			return nil, m, 0, fmt.Errorf("the snapshot of partition %d has %d bytes, and should have %d", p, len(data), m.Bytes)
 		}
 		return data, m, rev, nil
 	}
-}
-
-// get reads a key, and does not wait for a server that does not answer.
-func get(ctx context.Context, kv jetstream.KeyValue, key string) (jetstream.KeyValueEntry, error) {
-	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
-	defer cancel()
-	return kv.Get(ctx, key)
 }
 
 func (n *Node) putManifest(ctx context.Context, p int, m manifest, rev uint64) (uint64, error) {
@@ -344,12 +358,21 @@ func (n *Node) read(ctx context.Context, l *lane, from *uint64) error {
 				break
 			}
 		}
+		for !got { // a replica that is later than that may have lost its way: the leader has it
+			m, err := n.ofLeader(ctx, n.names.stream, map[string]any{"seq": *from, "next_by_subj": n.names.both(l.p)})
+			if err != nil {
+				return err
+			}
+			if m == nil {
+				break
+			}
+			n.deliver(l, from, partition.Message{Seq: m.Seq, Time: m.Time, Records: m.Subject == n.names.records(l.p), Data: m.Data})
+		}
 	}
 }
 
 // readSome asks for one batch, and returns whether there was anything.
-func (n *Node) readSome(ctx context.Context, l *lane, sub *nats.Subscription, inbox string, run *uint64) (bool, error) {
-	from := run
+func (n *Node) readSome(ctx context.Context, l *lane, sub *nats.Subscription, inbox string, from *uint64) (bool, error) {
 	ask, err := json.Marshal(map[string]any{"seq": *from, "next_by_subj": n.names.both(l.p), "batch": readBatch, "max_bytes": readBytes})
 	if err != nil {
 		return false, err
@@ -388,14 +411,18 @@ func (n *Node) readSome(ctx context.Context, l *lane, sub *nats.Subscription, in
 		if seq < *from {
 			continue
 		}
-		*from = seq + 1
 		got = true
 		if pending, err := strconv.ParseInt(msg.Header.Get("Nats-Num-Pending"), 10, 64); err == nil {
 			l.lag.Store(pending)
 		}
-		m := partition.Message{Seq: seq, Time: at, Records: msg.Header.Get("Nats-Subject") == n.names.records(l.p), Data: msg.Data}
-		l.post(func() { l.world.message(run, m) })
+		n.deliver(l, from, partition.Message{Seq: seq, Time: at, Records: msg.Header.Get("Nats-Subject") == n.names.records(l.p), Data: msg.Data})
 	}
+}
+
+// deliver hands a message to the owner for whom it was read.
+func (n *Node) deliver(l *lane, run *uint64, m partition.Message) {
+	*run = m.Seq + 1
+	l.post(func() { l.world.message(run, m) })
 }
 
 // message hands a message to the owner, unless it was read for what is over.

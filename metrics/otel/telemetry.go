@@ -45,7 +45,7 @@ type Telemetry struct {
 	engine   atomic.Pointer[Engine]
 
 	events, decisions, publishes, replies, changes, drops metric.Int64Counter
-	took, deciding, delivery                              metric.Float64Histogram
+	took, deciding, delivery, stored                      metric.Float64Histogram
 	waits                                                 metrics.Waiting
 
 	// byEvent and byVerdict save making attributes on the Engine's path.
@@ -178,6 +178,7 @@ func New(cfg Config) (*Telemetry, error) {
 	t.drops = counter("push.drops", "{notification}", "Notifications that were decided and will not be sent.")
 	t.took = histogram("messaging.client.operation.duration", "How long push services took to reply.", .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30)
 	t.delivery = histogram("push.delivery.duration", "Time from the event that a notification came from to its acceptance, waits and retries included.", .01, .05, .1, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 43200)
+	t.stored = histogram("push.store.duration", "How long calls of the store took; those that failed have error.type.", .0001, .0005, .001, .005, .01, .05, .1, .5, 1, 5, 30)
 	t.deciding = histogram("push.decision.duration", "How long it took to decide an event, without the store.", 1e-6, 2.5e-6, 5e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 	errs = append(errs, t.gauges())
 	return t, errors.Join(errs...)
@@ -245,7 +246,7 @@ func (t *Telemetry) Watch(e Engine) { t.engine.Store(&e) }
 func (t *Telemetry) Observer() *push.Observer {
 	o := &push.Observer{}
 	if t.cfg.Meter != nil {
-		o = push.Observers(o, &push.Observer{Decided: t.countDecided, Affected: t.countAffected, Sent: t.countSent, Replied: t.countReplied})
+		o = push.Observers(o, &push.Observer{Decided: t.countDecided, Stored: t.countStored, Affected: t.countAffected, Sent: t.countSent, Replied: t.countReplied})
 	}
 	if t.cfg.Tracer != nil {
 		o = push.Observers(o, &push.Observer{Decided: t.traceDecided, Sent: t.traceSent, Replied: t.traceReplied})
@@ -319,6 +320,14 @@ func (t *Telemetry) countEffects(e *push.Effects) {
 	for i := range e.Drops {
 		add(t.drops, attribute.String("push.reason", e.Drops[i].Reason.String()))
 	}
+}
+
+func (t *Telemetry) countStored(_ string, _ time.Time, call string, took time.Duration, err error) {
+	attributes := []attribute.KeyValue{attribute.String("push.store.call", call)}
+	if err != nil && !errors.Is(err, push.ErrNotRegistered) {
+		attributes = append(attributes, attribute.String(errorType, "_OTHER"))
+	}
+	t.stored.Record(none, took.Seconds(), metric.WithAttributeSet(attribute.NewSet(attributes...)))
 }
 
 func (t *Telemetry) countSent(_ time.Time, n *push.Notification) {

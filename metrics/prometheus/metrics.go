@@ -14,6 +14,7 @@ package pushprometheus
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -53,6 +54,8 @@ type Metrics struct {
 	took      *prometheus.HistogramVec
 	deciding  prometheus.Histogram
 	latency   *prometheus.HistogramVec
+	stored    *prometheus.HistogramVec
+	unstored  *prometheus.CounterVec
 	changes   *prometheus.CounterVec
 	drops     *prometheus.CounterVec
 	collected []prometheus.Collector
@@ -61,6 +64,7 @@ type Metrics struct {
 	registrations, counted               *prometheus.Desc
 	recorded, recording                  *prometheus.Desc
 	historySeconds, historyLines, reason *prometheus.Desc
+	hookFaults, hookHanging              *prometheus.Desc
 
 	// byEvent and byVerdict save looking up labels on the Engine's path.
 	byEvent   map[string]prometheus.Counter
@@ -107,7 +111,12 @@ func New(cfg Config) *Metrics {
 		Namespace: cfg.Namespace, Name: "delivery_seconds", Help: "Time from the event that a notification came from to its acceptance by the push service, waits and retries included.",
 		Buckets: []float64{.01, .05, .1, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 43200},
 	}, []string{"service", "class"})
-	m.collected = append(m.collected, m.took, m.deciding, m.latency)
+	m.stored = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace: cfg.Namespace, Name: "store_seconds", Help: "How long calls of the store took, those that failed included.",
+		Buckets: []float64{.0001, .0005, .001, .005, .01, .05, .1, .5, 1, 5, 30},
+	}, []string{"call"})
+	m.unstored = counter("store_errors_total", "Calls of the store that failed.", "call")
+	m.collected = append(m.collected, m.took, m.deciding, m.latency, m.stored)
 	gauge := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(prometheus.BuildFQName(cfg.Namespace, "", name), help, labels, nil)
 	}
@@ -121,6 +130,8 @@ func New(cfg Config) *Metrics {
 	m.recording = gauge("recorder_failing", "Whether the recording cannot be written at present.")
 	m.historySeconds = gauge("history_reach_seconds", "How far back the inspector's history reaches.")
 	m.historyLines = gauge("history_lines", "Lines in the inspector's history.")
+	m.hookFaults = gauge("hook_faults_total", "What went wrong with the host's own code: panics, calls that took too long, calls not made because others hang.", "hook", "kind")
+	m.hookHanging = gauge("hook_hanging", "Calls of the host's own code that have not returned.", "hook")
 	m.reason = gauge("reason_info", "The sentence of each reason, by its token.", "reason", "text")
 	for _, name := range metrics.Events {
 		m.byEvent[name] = m.events.WithLabelValues(name)
@@ -157,6 +168,12 @@ func (m *Metrics) Observer() *push.Observer {
 			}
 			m.effects(&d.Effects)
 			m.waits.Decided(at, d)
+		},
+		Stored: func(_ string, _ time.Time, call string, took time.Duration, err error) {
+			m.stored.WithLabelValues(call).Observe(took.Seconds())
+			if err != nil && !errors.Is(err, push.ErrNotRegistered) {
+				m.unstored.WithLabelValues(call).Inc()
+			}
 		},
 		Affected: func(account string, _ time.Time, e *push.Effects) {
 			m.effects(e)
@@ -218,6 +235,7 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	}
 	for _, d := range []*prometheus.Desc{
 		m.inFlight, m.waiting, m.broken, m.oldest, m.registrations, m.counted, m.recorded, m.recording, m.historySeconds, m.historyLines, m.reason,
+		m.hookFaults, m.hookHanging,
 	} {
 		ch <- d
 	}
@@ -259,6 +277,14 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	e := m.engine.Load()
 	if e == nil {
 		return
+	}
+	if h, ok := (*e).(interface{ Hooks() []push.HookStatus }); ok {
+		for _, s := range h.Hooks() {
+			for kind, n := range map[string]uint64{"panic": s.Panics, "overrun": s.Overruns, "skipped": s.Skipped} {
+				ch <- prometheus.MustNewConstMetric(m.hookFaults, prometheus.CounterValue, float64(n), s.Hook, kind)
+			}
+			gauge(m.hookHanging, float64(s.Hanging), s.Hook)
+		}
 	}
 	type sum struct {
 		inFlight, waiting, broken int

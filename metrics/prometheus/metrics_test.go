@@ -147,8 +147,36 @@ func TestWhatWaitsAndWhatIsStored(t *testing.T) {
 		assert.Zero(t, value("push_recorder_lines_total", "lost"))
 		assert.Zero(t, value("push_recorder_failing"))
 		assert.InDelta(t, 630, value("push_history_reach_seconds"), 1)
+		assert.Positive(t, value("push_store_seconds", "Store.Enable"))
+		assert.Negative(t, value("push_store_errors_total", "Store.Enable"), "none failed")
 		require.NoError(t, e.Close(t.Context()))
 		require.NoError(t, rec.Close())
+	})
+}
+
+// muddle is a host whose code panics.
+type muddle struct{}
+
+func (muddle) Unread(context.Context, string) (int, error) { panic("not there") }
+
+func TestHostsCode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := New(Config{})
+		e, err := push.New(push.Config{Host: "example.com", Unread: muddle{}, Observer: m.Observer(), Publisher: push.PublisherFunc(func(context.Context, *push.Notification) error { return nil })})
+		require.NoError(t, err)
+		m.Watch(e)
+		for _, ev := range []push.Event{push.PushEnable{Session: push.SessionID{Account: juliet}, Key: push.Key{Service: "push.example.net"}}, push.Ping{Account: juliet}} {
+			_, err := e.Handle(t.Context(), ev)
+			require.NoError(t, err)
+		}
+		synctest.Wait()
+		assert.NoError(t, testutil.CollectAndCompare(m, strings.NewReader(`# HELP push_hook_faults_total What went wrong with the host's own code: panics, calls that took too long, calls not made because others hang.
+# TYPE push_hook_faults_total counter
+push_hook_faults_total{hook="UnreadCounter.Unread",kind="overrun"} 0
+push_hook_faults_total{hook="UnreadCounter.Unread",kind="panic"} 1
+push_hook_faults_total{hook="UnreadCounter.Unread",kind="skipped"} 0
+`), "push_hook_faults_total"))
+		require.NoError(t, e.Close(t.Context()))
 	})
 }
 
