@@ -114,7 +114,7 @@ var keepSeed = maphash.MakeSeed()
 // keepNow tells the Store what waits for an account when there is a slot for it. The shard is locked.
 func (e *Engine) keepNow(s *shard, en *entry) {
 	k := &en.keep
-	k.telling = true
+	k.telling, k.at = true, 0
 	e.work.add()
 	e.back.take(func(sl *slot) {
 		defer e.work.done()
@@ -122,7 +122,7 @@ func (e *Engine) keepNow(s *shard, en *entry) {
 		defer s.mu.Unlock()
 		var state []byte
 		var sum uint64
-		if waits := en.waits(); waits && !en.busy {
+		if !en.busy && en.waits() {
 			var err error
 			if state, err = en.AppendBinary(nil); err != nil {
 				state = nil
@@ -216,8 +216,23 @@ func (k *keeps) open() {
 func (e *Engine) takeUpAll(counted bool) {
 	bound := time.AfterFunc(e.cfg.StoreTimeout, e.keeps.open)
 	defer bound.Stop()
+	ended := false
+	defer func() {
+		if !ended && e.ctx.Err() == nil { // the host has ended the goroutine
+			e.keeps.open()
+			go e.takeUpAll(counted)
+		}
+	}()
 	taken := make(map[string]bool)
 	for n := 1; ; n++ {
+		if e.hooks.kept.panics.Load() > 10 { // it is no use
+			e.keeps.open()
+			ended = true
+			if counted {
+				e.work.done()
+			}
+			return
+		}
 		err := e.guard(&e.hooks.kept, func() error {
 			for k, err := range e.keeper.Kept(e.ctx) {
 				if err != nil {
@@ -236,6 +251,7 @@ func (e *Engine) takeUpAll(counted bool) {
 			e.work.done()
 		}
 		if err == nil || e.ctx.Err() != nil {
+			ended = true
 			return
 		}
 		e.warn("push: what was kept cannot be read", "", err)
@@ -244,6 +260,7 @@ func (e *Engine) takeUpAll(counted bool) {
 		case <-wait.C:
 		case <-e.ctx.Done():
 			wait.Stop()
+			ended = true
 			return
 		}
 	}
