@@ -571,3 +571,25 @@ func TestLeavingBetweenTries(t *testing.T) {
 		}
 	})
 }
+
+// TestEndOfTimeWhileChanging: what went wrong is said, although the caller's time was over first.
+func TestEndOfTimeWhileChanging(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newUnreal(t, &unreal{}, SQLite)
+		for _, cause := range []error{errLocked, errInjectedHere} {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			begin := time.Now()
+			err := s.write(ctx, "a", func(context.Context, *tx) error { time.Sleep(2 * time.Second); return cause })
+			cancel()
+			if took := time.Since(begin); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, cause) || took != 2*time.Second {
+				t.Errorf("%v after %v", err, took)
+			}
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		err := s.write(ctx, "a", func(context.Context, *tx) error { time.Sleep(2 * time.Second); return context.DeadlineExceeded })
+		if err == nil || strings.Count(err.Error(), "deadline") != 1 {
+			t.Errorf("said twice: %v", err)
+		}
+	})
+}
