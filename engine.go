@@ -65,8 +65,8 @@ func New(cfg Config) (*Engine, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	cfg.HookTimeout = orDefault(cfg.HookTimeout, 5*time.Second)
-	cfg.StoreTimeout = orDefault(cfg.StoreTimeout, 30*time.Second)
+	cfg.HookTimeout = lasting(cfg.HookTimeout, 5*time.Second)
+	cfg.StoreTimeout = lasting(cfg.StoreTimeout, 30*time.Second)
 	cfg.MaxDeferred = orDefault(cfg.MaxDeferred, 1<<16)
 	e := &Engine{cfg: cfg, policy: cfg.Policy.resolve(), log: cfg.Logger, start: time.Now()}
 	e.hooks.init()
@@ -222,6 +222,10 @@ func plain(ev Event) bool {
 		return ev.Session.ID != ""
 	case PushEnable:
 		return ev.Service != ""
+	case PushDisable:
+		return ev.Service != "" || ev.Node == Push2Node
+	case AffiliationNone:
+		return ev.Service != ""
 	default:
 		return true
 	}
@@ -236,7 +240,8 @@ func unusable(ev Event) error {
 	case subject(ev).Account == "":
 		return fmt.Errorf("%w: it names no account", ErrEvent)
 	case !plain(ev):
-		if _, ok := ev.(PushEnable); ok {
+		switch ev.(type) {
+		case PushEnable, PushDisable, AffiliationNone:
 			return fmt.Errorf("%w: it names no service", ErrEvent)
 		}
 		return fmt.Errorf("%w: it names no session", ErrEvent)

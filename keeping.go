@@ -218,18 +218,24 @@ func (e *Engine) takeUpAll(counted bool) {
 	defer bound.Stop()
 	taken := make(map[string]bool)
 	for n := 1; ; n++ {
-		err := e.guard(&e.hooks.kept, func() error {
-			for k, err := range e.keeper.Kept(e.ctx) {
-				if err != nil {
-					return err
+		read := make(chan error, 1)
+		go func() { // of its own, because the host may end it
+			err := errPanicked
+			defer func() { read <- err }()
+			err = e.guard(&e.hooks.kept, func() error {
+				for k, err := range e.keeper.Kept(e.ctx) {
+					if err != nil {
+						return err
+					}
+					if !taken[k.Account] {
+						taken[k.Account] = true
+						e.takeUpOne(k)
+					}
 				}
-				if !taken[k.Account] {
-					taken[k.Account] = true
-					e.takeUpOne(k)
-				}
-			}
-			return nil
-		})
+				return nil
+			})
+		}()
+		err := <-read
 		e.keeps.open()
 		if counted {
 			counted = false
