@@ -203,3 +203,50 @@ func TestNotified(t *testing.T) {
 	assert.False(t, b.Idle(newYear.Add(10*time.Minute-1)), "it would be forgotten")
 	assert.True(t, b.Idle(newYear.Add(10*time.Minute)))
 }
+
+// What waits for a reply is not idle.
+func TestInFlightIsNotIdle(t *testing.T) {
+	a := NewAccount(juliet, &Policy{RememberFor: time.Second, MinInterval: -1}, registered("n1"))
+	var d Decision
+	a.Handle(Ping{Account: juliet}, Facts{Now: newYear}, &d)
+	k := a.Due(newYear, nil, &d.Effects)[0]
+	_, ok := a.Begin(k, newYear, &d.Effects)
+	require.True(t, ok)
+	assert.False(t, a.Prune(newYear.Add(time.Hour)))
+	a.End(k, Reply{}, newYear.Add(time.Hour), &d.Effects)
+	assert.True(t, a.Prune(newYear.Add(time.Hour)))
+}
+
+// An event that notifies nobody allocates nothing.
+func TestNothingIsAllocatedForNobody(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	a := NewAccount(juliet, nil, registered("n1"))
+	var d Decision
+	a.Handle(SessionOpen{Session: phoneSession}, Facts{Now: newYear}, &d)
+	a.Handle(PushEnable{Session: phoneSession, Key: Key{Service: "push.example.net", Node: "n1"}}, Facts{Now: newYear}, &d)
+	e := benchEngine(t, Config{})
+	handle(t, e, SessionOpen{Session: phoneSession}, PushEnable{Session: phoneSession, Key: phone})
+	st := Stanza{ID: "m1", From: "romeo@example.net", To: juliet, Class: ClassImportant}
+	for _, ev := range []Event{
+		ArchiveAdded{juliet, st}, Acknowledged{phoneSession, []string{"m1", "m2"}}, AckDelayed{phoneSession, nil}, HibernationEnd{phoneSession},
+	} {
+		assert.Zero(t, testing.AllocsPerRun(100, func() {
+			a.Handle(ev, Facts{Now: newYear}, &d)
+			assert.False(t, d.Notifies())
+		}), "Account: %s", ev.Name())
+		assert.Zero(t, testing.AllocsPerRun(100, func() {
+			if err := e.HandleTo(t.Context(), ev, &d); err != nil || d.Notifies() {
+				t.Error(err, d)
+			}
+		}), "Engine: %s", ev.Name())
+	}
+	var nobody Decision
+	assert.Zero(t, testing.AllocsPerRun(100, func() {
+		if err := e.HandleTo(t.Context(), Offline{"nurse@example.com", st}, &nobody); err != nil || nobody.Reason != ReasonNoRegistration {
+			t.Error(err, nobody.Reason)
+		}
+	}))
+	require.NoError(t, e.Close(t.Context()))
+}

@@ -137,6 +137,9 @@ func (e *Engine) flushAll() (busy bool) {
 		busy = true
 		s := e.shard(en.name)
 		s.mu.Lock()
+		if k := &en.keep; k.kept && !k.telling && !en.waits() {
+			e.keepNow(s, en)
+		}
 		if l := en.lane; l != nil {
 			if len(l.deferred) > 0 {
 				l.readAt = time.Time{}
@@ -172,14 +175,17 @@ func (e *Engine) flushAll() (busy bool) {
 	return busy
 }
 
-// unfinished tells whether something of an account waits to be sent, decided or stored. The shard is locked.
+// unfinished tells whether something of an account waits to be sent, decided or stored, or is kept although nothing waits. The shard is locked.
 func (en *entry) unfinished() bool {
 	l := en.lane
-	return en.waits() || l != nil && (len(l.deferred) > 0 || len(l.learned) > 0 || len(l.writing) > 0)
+	return en.waits() || en.keep.kept || en.keep.telling || l != nil && (len(l.deferred) > 0 || len(l.learned) > 0 || len(l.writing) > 0)
 }
 
 // waits tells whether something of an account waits to be sent, or for its reply. The shard is locked.
 func (en *entry) waits() bool {
+	if en.busy {
+		return true // somebody is at it
+	}
 	for _, r := range en.regs {
 		if len(r.pace.waiting) > 0 || r.pace.inFlight {
 			return true

@@ -304,7 +304,7 @@ func TestCloseSendsWhatWasDecidedWhileAReplyWaited(t *testing.T) {
 		e := newEngine(t, Config{Publisher: &svc, Veto: slowVeto{}})
 		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone}, Offline{juliet, message("m1")})
 		time.Sleep(500 * time.Millisecond)
-		go e.Handle(t.Context(), Offline{juliet, message("m2")})
+		go e.Handle(context.Background(), Offline{juliet, message("m2")})
 		time.Sleep(300 * time.Millisecond)
 		require.NoError(t, e.Close(t.Context()))
 		assert.Len(t, svc.published(), 2)

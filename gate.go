@@ -287,7 +287,10 @@ func (e *Engine) publish(g *gate, f *flight) *flight {
 			e.prepare(g, f)
 			return nil
 		}
-	} else if !e.stillWanted(f) { // the host was asked in between
+	} else if wanted, busy := e.stillWanted(f); busy {
+		e.comeBack(g, f)
+		return e.giveBack(g)
+	} else if !wanted { // the host was asked in between
 		e.end(f, Reply{Missing: true})
 		return e.giveBack(g)
 	}
@@ -502,24 +505,45 @@ func (e *Engine) consult(f *flight) string {
 			e.warn("push: not known whether the host vetoes", f.account, err)
 			return ""
 		}
-		a.n.Account, a.n.Key = f.account, f.key // these are not the host's to change
+		a.n.Account, a.n.Key, a.n.Events, a.n.Try = f.account, f.key, f.n.Events, f.n.Try // these are not the host's to change
 		f.n = a.n
 		return a.why
 	}
 	return ""
 }
 
-// stillWanted asks rule R12 again.
-func (e *Engine) stillWanted(f *flight) bool {
+// stillWanted asks rule R12 again. If somebody has the account's turn, busy says so.
+func (e *Engine) stillWanted(f *flight) (wanted, busy bool) {
 	s := e.shard(f.account)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	en := s.accounts[f.account]
-	if en == nil || en.isGone(f.key) {
-		return false
+	if en == nil || en.busy {
+		return false, en != nil
+	}
+	if en.isGone(f.key) {
+		return false, false
 	}
 	r := en.find(f.key)
-	return r != nil && r.pace.inFlight && (r.Health.Disabled.IsZero() || e.policy.RetryDisabled > 0)
+	return r != nil && r.pace.inFlight && (r.Health.Disabled.IsZero() || e.policy.RetryDisabled > 0), false
+}
+
+// comeBack lets a prepared publish wait for a slot again when the account's turn is given on.
+func (e *Engine) comeBack(g *gate, f *flight) {
+	e.work.add()
+	go func() {
+		defer e.work.done()
+		s := e.shard(f.account)
+		s.mu.Lock()
+		if en := s.accounts[f.account]; en != nil && s.acquire(e.ctx, en) == nil {
+			e.release(s, en, false)
+		}
+		s.mu.Unlock()
+		g.mu.Lock()
+		g.prepared = append(g.prepared, f)
+		e.pump(g)
+		g.mu.Unlock()
+	}()
 }
 
 // end takes note of the end of a publish that was begun.

@@ -114,7 +114,7 @@ var keepSeed = maphash.MakeSeed()
 // keepNow tells the Store what waits for an account when there is a slot for it. The shard is locked.
 func (e *Engine) keepNow(s *shard, en *entry) {
 	k := &en.keep
-	k.telling = true
+	k.telling, k.at = true, 0
 	e.work.add()
 	e.back.take(func(sl *slot) {
 		defer e.work.done()
@@ -122,7 +122,7 @@ func (e *Engine) keepNow(s *shard, en *entry) {
 		defer s.mu.Unlock()
 		var state []byte
 		var sum uint64
-		if waits := en.waits(); waits && !en.busy {
+		if !en.busy && en.waits() {
 			var err error
 			if state, err = en.AppendBinary(nil); err != nil {
 				state = nil

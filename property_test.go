@@ -27,7 +27,7 @@ type step struct {
 var whats = []string{
 	"open", "close", "enable", "enable", "disable", "ack-delayed", "ack-delayed", "hibernate", "hibernate", "queued", "queued", "queued", "queued",
 	"resume", "resume", "acknowledged", "acknowledged", "acknowledged", "restored", "archived", "archived", "archived", "offline", "offline", "offline", "groupchat", "ping", "revoked", "removed",
-	"flush", "prune", "snapshot", "snapshot",
+	"flush", "prune", "snapshot", "snapshot", "displayed", "displayed", "displayed", "own", "retracted", "active", "presence", "changed",
 }
 
 var steps = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) step {
@@ -69,6 +69,7 @@ var policies = rapid.SampledFrom([]Policy{
 	{ServiceInFlight: 1, BreakAfter: 2, Expire: 40 * time.Second, ExpireUrgent: 10 * time.Second},
 	{WakeBefore: time.Hour, MaxResume: 6 * time.Hour, RememberFor: time.Minute},
 	{MaxResume: -1, RetryDisabled: time.Hour, SkipPlain: true},
+	{TellRead: true, Grace: 30 * time.Second, DelayImportant: true},
 })
 
 var services = []string{"push.example.net", "push.example.org"}
@@ -106,7 +107,7 @@ func tell(t require.TestingT, policy Policy, steps []step, endings []ending, sna
 		k := Key{Service: services[st.key%2], Node: fmt.Sprint("n", st.key)}
 		var sts []Stanza
 		for _, n := range st.stanzas {
-			sts = append(sts, Stanza{ID: fmt.Sprint("m", n), From: "nurse@example.com/x", To: account, Class: Class(n % 3), Held: n == 10})
+			sts = append(sts, Stanza{ID: fmt.Sprint("m", n), From: "nurse@example.com/x", To: account, MessageID: fmt.Sprint("m", n), Class: Class(n % 3), Held: n == 10})
 			if n == 0 {
 				sts[len(sts)-1].ID = ""
 			}
@@ -144,6 +145,24 @@ func tell(t require.TestingT, policy Policy, steps []step, endings []ending, sna
 			s.event(StanzaQueued{session, sts[0]})
 		case "resume":
 			s.event(HibernationEnd{session})
+		case "displayed":
+			up := sts[0].ID
+			if st.key == 2 {
+				up = ""
+			}
+			s.event(Displayed{account, "nurse@example.com", up, session.ID})
+		case "own":
+			s.event(ArchiveAdded{account, Stanza{ID: fmt.Sprint("m", 3*i+30), From: account, To: "nurse@example.com", Content: ContentText, Class: ClassImportant}})
+		case "retracted":
+			s.event(ArchiveAdded{account, Stanza{
+				ID: fmt.Sprint("m", 3*i+30), From: "nurse@example.com/x", To: account, Content: ContentRetraction, Details: &Details{Target: sts[0].MessageID},
+			}})
+		case "active":
+			s.event(SessionActive{session})
+		case "presence":
+			s.event(SessionPresence{session, st.key == 0})
+		case "changed":
+			s.event(ChatChanged{Account: account})
 		case "archived":
 			s.event(ArchiveAdded{account, sts[0]})
 		case "offline":
@@ -285,6 +304,7 @@ func (b *book) old(c Class, at time.Time) bool {
 // forgotten are the reasons why something is dropped, after most of which its stanzas may notify again: they were never sent.
 var forgotten = []Reason{
 	ReasonTooOld, ReasonResumed, ReasonNewerSession, ReasonAcknowledged, ReasonDisabled, ReasonDisabledByUser, ReasonRevoked, ReasonAccount, ReasonLimit, ReasonRejected, ReasonVeto,
+	ReasonRead, ReasonRetracted,
 }
 
 func (b *book) effects(a *simAccount, e *Effects) {
@@ -300,7 +320,7 @@ func (b *book) effects(a *simAccount, e *Effects) {
 			require.False(b.t, en.done, "dropped what was done with: %v", d)
 			en.done = true
 			switch d.Reason {
-			case ReasonRejected, ReasonVeto, ReasonAcknowledged:
+			case ReasonRejected, ReasonVeto, ReasonAcknowledged, ReasonRead, ReasonRetracted:
 				continue
 			}
 			for i := range r.marks {
@@ -309,7 +329,7 @@ func (b *book) effects(a *simAccount, e *Effects) {
 				}
 			}
 		}
-		if d.Reason == ReasonAcknowledged { // of events that go on being named, too
+		if d.Reason == ReasonAcknowledged || d.Reason == ReasonRead || d.Reason == ReasonRetracted { // of events that go on being named, too
 			for _, en := range r.events {
 				en.vague = true
 			}

@@ -132,13 +132,14 @@ func (e *Engine) readNow(s *shard, en *entry) <-chan struct{} {
 
 // load takes what the Store has of an account, in the account's turn.
 func (e *Engine) load(en *entry, rs []Registration, eff *Effects) {
-	l := en.getLane()
-	l.fails, l.readAt, l.stale = 0, time.Time{}, false
 	rs = sane(en.name, rs)
-	for i := range rs { // what it has not been told yet
-		for _, ls := range slices.Concat(l.writing, l.learned) {
-			if ls.key == rs[i].Key {
-				rs[i].Health = ls.apply(rs[i].Health)
+	if l := en.lane; l != nil {
+		l.fails, l.readAt, l.stale = 0, time.Time{}, false
+		for i := range rs { // what it has not been told yet
+			for _, ls := range slices.Concat(l.writing, l.learned) {
+				if ls.key == rs[i].Key {
+					rs[i].Health = ls.apply(rs[i].Health)
+				}
 			}
 		}
 	}

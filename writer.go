@@ -32,6 +32,10 @@ func (e *Engine) change(ctx context.Context, s *shard, name string, ev Event, d 
 	e.work.add()
 	defer e.work.done()
 	kept := keepEvent(ev) // ev itself must not escape
+	if err := s.acquire(ctx, en); err != nil {
+		s.mu.Unlock()
+		return err
+	}
 	c, res := e.changing(s, en, kept)
 	c.ctx = wanted
 	res.d = d
@@ -42,6 +46,7 @@ func (e *Engine) change(ctx context.Context, s *shard, name string, ev Event, d 
 		e.read(s, en)
 	}
 	done := e.callStore(s, en, c)
+	e.release(s, en, false)
 	s.mu.Unlock()
 	bound := time.NewTimer(e.cfg.StoreTimeout + hookGrace)
 	defer bound.Stop()

@@ -86,7 +86,7 @@ func draw(title, unit string, layers []layer, bars []bar, tickEvery time.Duratio
 			b.Parts = append(b.Parts, part{y, h, layers[j].Class})
 			b.Tip += fmt.Sprintf(", %d %s", n, layers[j].Name)
 		}
-		if b.At.Unix()%int64(tickEvery/time.Second) < int64(b.Span) {
+		if mod(b.At.Unix(), int64(tickEvery/time.Second)) < int64(b.Span) {
 			c.Ticks = append(c.Ticks, tick{Pos: b.X / c.Width * 100, At: b.At.Truncate(tickEvery)})
 		}
 	}

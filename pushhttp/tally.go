@@ -77,8 +77,8 @@ type latencies [24]uint32
 const maxServices = 256
 
 func (v *service) minute(at time.Time) *minute {
-	n := at.Unix() / 60
-	m := &v.minutes[n%minuteCount]
+	n := floor(at.Unix(), 60)
+	m := &v.minutes[mod(n, minuteCount)]
 	if m.start != n {
 		*m = minute{start: n}
 	}
@@ -107,8 +107,8 @@ func (v *service) sum(now time.Time, n int) (s minute) {
 
 // at returns the minute that was ago minutes ago, or nil if nothing happened in it.
 func (v *service) at(now time.Time, ago int) *minute {
-	n := now.Unix()/60 - int64(ago)
-	if m := &v.minutes[((n%minuteCount)+minuteCount)%minuteCount]; m.start == n {
+	n := floor(now.Unix(), 60) - int64(ago)
+	if m := &v.minutes[mod(n, minuteCount)]; m.start == n {
 		return m
 	}
 	return nil
@@ -155,13 +155,23 @@ func (t *tally) slot(at time.Time) *slot {
 	if t.since.IsZero() {
 		t.since = at
 	}
-	n := at.UnixNano() / int64(slotTime)
-	s := &t.slots[n%slotCount]
+	n := floor(at.UnixNano(), int64(slotTime))
+	s := &t.slots[mod(n, slotCount)]
 	if s.start != n {
 		*s = slot{start: n}
 	}
 	return s
 }
+
+// floor divides so that times before 1970, as recordings may have them, are in their order too; mod is what is left.
+func floor(n, by int64) int64 {
+	if n < 0 {
+		return (n - by + 1) / by
+	}
+	return n / by
+}
+
+func mod(n, by int64) int64 { return n - floor(n, by)*by }
 
 // both counts in the slot of a time and in the total.
 func (t *tally) both(at time.Time, count func(*slot)) {
@@ -337,12 +347,12 @@ func spanUp(d time.Duration) string {
 
 // recent returns the slots of the charts, oldest first.
 func (t *tally) recent(now time.Time) []slot {
-	last := now.UnixNano() / int64(slotTime)
+	last := floor(now.UnixNano(), int64(slotTime))
 	out := make([]slot, slotCount)
 	for i := range out {
 		n := last - slotCount + 1 + int64(i)
 		out[i].start = n
-		if s := t.slots[n%slotCount]; s.start == n {
+		if s := t.slots[mod(n, slotCount)]; s.start == n {
 			out[i] = s
 		}
 	}

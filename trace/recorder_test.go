@@ -10,6 +10,8 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -700,6 +702,49 @@ func TestRecorderFiles(t *testing.T) {
 	assert.Equal(t, uint64(1), rec.Stats().Lines)
 	_, err = trace.NewRecorder(trace.RecorderConfig{})
 	assert.Error(t, err)
+}
+
+// Old files go once there is something in the newest, and no earlier.
+func TestRecorderKeepsSomeFiles(t *testing.T) {
+	for _, compress := range []bool{false, true} {
+		dir := t.TempDir()
+		rec, err := trace.NewRecorder(trace.RecorderConfig{Dir: dir, MaxBytes: 300, MaxFiles: 3, Compress: compress})
+		require.NoError(t, err)
+		o := rec.Observer()
+		o.Started(time.Unix(0, 0), "example.com", push.Policy{})
+		for i := range 60 {
+			ev := push.Ping{Account: "juliet@example.com"}
+			o.Decided(uint64(i+1), time.Unix(int64(i), 0), ev, &push.Decision{Account: ev.Account}, 0)
+			want := uint64(i + 1)
+			require.Eventually(t, func() bool { st := rec.Stats(); return st.Lines == want || compress }, 10*time.Second, time.Millisecond)
+		}
+		require.NoError(t, rec.Close())
+		files, err := filepath.Glob(filepath.Join(dir, "*"))
+		require.NoError(t, err)
+		st := rec.Stats()
+		assert.Equal(t, uint64(60), st.Lines)
+		assert.LessOrEqual(t, len(files), 3)
+		if !compress {
+			assert.Len(t, files, 3)
+			assert.Greater(t, st.Files, uint64(10))
+		}
+		last, err := os.Open(files[len(files)-1])
+		require.NoError(t, err)
+		defer last.Close()
+		read, newest := trace.NewReader(last), uint64(0)
+		for {
+			r, err := read.Next()
+			if err == io.EOF {
+				break
+			}
+			require.NoError(t, err)
+			newest = max(newest, r.Number)
+		}
+		assert.Equal(t, uint64(60), newest)
+		info, err := os.Stat(files[0])
+		require.NoError(t, err)
+		assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+	}
 }
 
 // What a Recorder costs the Engine: the hook of one event, with the writer keeping up or dropping.

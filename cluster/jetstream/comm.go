@@ -115,6 +115,7 @@ func (n *Node) lane(account string) *lane { return n.lanes[partition.Of(account,
 func (n *Node) beat() {
 	n.mu.Lock()
 	b := n.members.Beat(time.Now(), n.leaving)
+	b.Gone = n.gone
 	n.mu.Unlock()
 	if err := n.cfg.Conn.Publish(n.names.beat(), partition.Encode(*b)); err != nil && n.ctx.Err() == nil {
 		n.warn("not heard", -1, err)
@@ -404,6 +405,3 @@ func (n *Node) follow(a push.Advice) {
 func (n *Node) moved(m partition.Moved) {
 	_ = n.cfg.Conn.Publish(n.names.node(m.Node, "moved"), partition.Encode(m))
 }
-
-// adopt copies the registrations that the host's Store has of an account which the cluster does not know.
-func (n *Node) adopt(ctx context.Context, l *lane, account string) error { return nil }

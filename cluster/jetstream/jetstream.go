@@ -50,9 +50,9 @@ type Config struct {
 	// Node is this server's name in the cluster. No two that run may have the same; it should stay the same over restarts. Letters, digits, - and _.
 	Node string
 	// Push is what an Engine would be given, the same on every node. Policy and Host must be; Publisher, Resumption, Unread, Veto, Observer
-	// and Logger are the node's own, and are called for the accounts that this node decides for. Liveness must be nil: the cluster knows. Store, if it
-	// is not nil, is where registrations of before the cluster are: those of an account are copied from it at the account's first event, and changes are
-	// written to it too. Nil means that the cluster keeps them, which is enough.
+	// and Logger are the node's own, and are called for the accounts that this node decides for. Liveness and Store must be nil: the cluster
+	// knows where sessions are, and keeps the registrations. A host that comes from a Store of its own gives Handle a push.PushEnable without a session for
+	// each registration that it lists, once; or lets clients enable again when they connect next.
 	Push push.Config
 	// Name is the first part of the names of everything in NATS, so that several clusters can share one. Default "push".
 	Name string
@@ -92,6 +92,7 @@ type Node struct {
 	members *partition.Members
 	stale   bool // others thought that this node is dead, or an event of a session did not get into the log
 	leaving bool
+	gone    bool // it has handed over everything
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -144,6 +145,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Push.Liveness != nil {
 		say("Config.Push.Liveness is not nil; the cluster knows where sessions are")
+	}
+	if c.Push.Store != nil {
+		say("Config.Push.Store is not nil; the cluster keeps the registrations")
 	}
 	errs = append(errs, c.Push.Validate())
 	return errors.Join(errs...)
@@ -331,9 +335,6 @@ func (n *Node) Handle(ctx context.Context, ev push.Event) (push.Decision, error)
 	if n.closed.Load() {
 		return d, push.ErrClosed
 	}
-	if err := n.adopt(ctx, l, account); err != nil {
-		return d, err
-	}
 	if n.alone != nil {
 		l.note(account, n.alone.notes(account)) // before the same stanza comes again
 	}
@@ -484,6 +485,9 @@ func (n *Node) Close(ctx context.Context) error {
 			break
 		}
 	}
+	n.mu.Lock()
+	n.gone = err == nil
+	n.mu.Unlock()
 	n.beat()
 	_ = n.cfg.Conn.FlushTimeout(time.Second)
 	n.cancel()

@@ -63,9 +63,6 @@ func (l *lane) foreign(ev push.Event, account string) bool {
 	default:
 		return false
 	}
-	if l.n.cfg.Push.Store != nil {
-		return false
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return !l.local.Registered(account)

@@ -27,7 +27,8 @@ import (
 func TestJoinAndLeave(t *testing.T) {
 	svc := newService()
 	srv := start(t, embedded.Config{})
-	quick := func(c *jetstream.Config) { c.Push.Policy.MinInterval = -1 }
+	// A lease that is long enough for a busy machine: a node that is taken for dead is a test of its own.
+	quick := func(c *jetstream.Config) { c.Push.Policy.MinInterval, c.Lease = -1, 6*time.Second }
 	nodes := []*jetstream.Node{join(t, srv, "n0", svc, quick), join(t, srv, "n1", svc, quick)}
 	var mu sync.RWMutex
 	pick := func(i int) *jetstream.Node {
@@ -77,7 +78,7 @@ func TestJoinAndLeave(t *testing.T) {
 		mu.Lock()
 		nodes = append(nodes, n)
 		mu.Unlock()
-		time.Sleep(1200 * time.Millisecond)
+		time.Sleep(4 * time.Second)
 		mu.Lock()
 		leaving := nodes[0]
 		nodes = nodes[1:]
@@ -164,10 +165,10 @@ func TestDifferential(t *testing.T) {
 			var nodes []*jetstream.Node
 			for i := range 3 {
 				nodes = append(nodes, join(t, srv, fmt.Sprint("n", i), svc3, func(c *jetstream.Config) {
-					c.Push.Policy, c.Push.Observer, c.Wait = policy, three.observer(), true
+					c.Push.Policy, c.Push.Observer, c.Wait, c.Lease = policy, three.observer(), true, 10*time.Second
 				}))
 			}
-			time.Sleep(1200 * time.Millisecond)
+			time.Sleep(6 * time.Second)
 			r := rand.New(rand.NewPCG(7, 7))
 			home := make(map[push.SessionID]int) // a session is at one node; it may be resumed at another
 			for _, ev := range events {
@@ -183,7 +184,7 @@ func TestDifferential(t *testing.T) {
 				handle(t, nodes[n], ev)
 			}
 			want, got := one.sorted(), three.sorted()
-			assert.Equal(t, want, got)
+			require.Equal(t, want, got)
 			kept := int64(0)
 			for _, n := range nodes {
 				kept += n.Status().Kept
@@ -284,6 +285,7 @@ func TestAdvice(t *testing.T) {
 	for i := range 3 {
 		name := fmt.Sprint("n", i)
 		nodes = append(nodes, join(t, srv, name, svc, func(c *jetstream.Config) {
+			c.Lease = 6 * time.Second
 			c.Push.Resumption = resumption(func(s push.SessionID, d time.Duration) { got <- advice{name, s, d} })
 		}))
 	}

@@ -31,7 +31,7 @@ import (
 
 // Whole processes: each has an embedded server and a node, and is told what to do by the test, over HTTP. The push service is in the test.
 
-var kills = flag.Int("kills", 2, "how often a process is killed, or stopped, in each of the loops")
+var kills = flag.Int("kills", 1, "how often a process is killed, or stopped, in each of the loops")
 
 // childConfig is what a process is told in its environment.
 type childConfig struct {

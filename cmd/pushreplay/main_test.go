@@ -288,9 +288,38 @@ func TestServe(t *testing.T) {
 		return rec.Body.String()
 	}
 	assert.Contains(t, get(""), "push.example.net")
+	for _, path := range []string{"service?name=push.example.net", "services", "accounts", "devices", "session?jid=juliet@example.com&id=c2s-1"} {
+		assert.Contains(t, get(path), "</html>")
+	}
 	page := get("account?jid=juliet@example.com")
 	assert.Contains(t, page, "alert accepted")
 	assert.Contains(t, page, "nobody to tell")
 	assert.NotContains(t, page, "Switch off", "nothing can be done to a recording")
 	assert.NotContains(t, page, "hush")
+}
+
+// A recording may begin at any time: the real Prosody's begins at 0, and others before it.
+func TestServeAnyTime(t *testing.T) {
+	data, err := os.ReadFile(recording)
+	require.NoError(t, err)
+	before := `{"at":-9000000,"type":"session-open","session":"s1","jid":"juliet@example.com/phone"}
+{"at":-8999000,"type":"push-enable","session":"s1","service":"push.example.net","node":"n1"}
+{"at":-8000000,"type":"offline","user":"juliet@example.com","stanza":{"id":"m1","xml":"<message from='romeo@example.net' to='juliet@example.com'><body>x</body></message>"}}
+`
+	for account, text := range map[string]string{"bob-call@localhost": string(data), "juliet@example.com": before} {
+		w, err := readAll(strings.NewReader(text), &bytes.Buffer{})
+		require.NoError(t, err)
+		pages, err := w.pages()
+		require.NoError(t, err)
+		for _, path := range []string{"", "account?jid=" + account, "services", "accounts", "service?name=push.example.net", "service?name=push.localhost"} {
+			r := httptest.NewRequest("GET", "http://localhost/"+path, nil)
+			r.RemoteAddr = "127.0.0.1:1"
+			rec := httptest.NewRecorder()
+			pages.ServeHTTP(rec, r)
+			assert.Contains(t, rec.Body.String(), "</html>", path)
+			if strings.HasPrefix(path, "account?") {
+				assert.Contains(t, rec.Body.String(), "accepted", path)
+			}
+		}
+	}
 }

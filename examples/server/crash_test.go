@@ -396,3 +396,45 @@ func TestRestored(t *testing.T) {
 	published("it is gone")
 	p.end(syscall.SIGTERM)
 }
+
+// TestWaiting kills the server while a notification waits for a push service that is not there. The next process sends it once the service is.
+func TestWaiting(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a quarter of a minute")
+	}
+	t.Parallel()
+	dir := t.TempDir()
+	args := []string{"-user", "juliet:pw", "-user", "romeo:pw", "-user", "nurse:pw"}
+	ok := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := start(t, dir, args...)
+	phone, err := peer.Connect(p.dial(), peer.Login{Domain: "localhost", User: "juliet", Password: "pw", Resource: "phone", Resumable: true})
+	ok(err)
+	ok(phone.EnablePush(t.Context(), pushDomain, "n1", "s3"))
+	phone.Close()
+	romeo, err := peer.Connect(p.dial(), peer.Login{Domain: "localhost", User: "romeo", Password: "pw", Resource: "r", Resumable: true})
+	ok(err)
+	_, err = romeo.Chat("juliet@localhost", "one")
+	ok(err)
+	// What the engine is told again after a restart is newer than this.
+	time.Sleep(lastMoment + time.Second)
+	_, err = romeo.Chat("nurse@localhost", "two")
+	ok(err)
+	ok(romeo.Settle(t.Context()))
+	p.end(syscall.SIGKILL)
+
+	p = start(t, dir, args...)
+	defer p.end(syscall.SIGTERM)
+	service, err := peer.ConnectService(p.dialService(), pushDomain, "s")
+	ok(err)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	pub, err := service.Next(ctx)
+	if err != nil || pub.Node != "n1" || pub.Secret != "s3" || !pub.Alert {
+		t.Errorf("published %+v, %v", pub, err)
+	}
+}

@@ -223,7 +223,7 @@ func TestInspector(t *testing.T) {
 	}
 	defer reply.Body.Close()
 	page, _ := io.ReadAll(reply.Body)
-	if reply.StatusCode != http.StatusNotFound || !strings.Contains(string(page), "juliet@localhost") || !strings.Contains(string(page), "push.localhost n1") {
+	if reply.StatusCode != http.StatusOK || !strings.Contains(string(page), "juliet@localhost") || !strings.Contains(string(page), "push.localhost n1") {
 		t.Errorf("%s: %s", reply.Status, page)
 	}
 }

@@ -20,7 +20,11 @@ import (
 func nodesDemo(ctx context.Context, w io.Writer, n int) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
 	defer cancel()
-	f := &nodes{ctx: ctx, t: newTimeline(w)}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	f := &nodes{ctx: ctx, t: newTimeline(w), self: self}
 	defer func() {
 		for _, p := range f.list {
 			p.kill()
@@ -42,6 +46,7 @@ func nodesDemo(ctx context.Context, w io.Writer, n int) (err error) {
 type nodes struct {
 	ctx  context.Context
 	t    *timeline
+	self string // this program
 	list []*nodeProcess
 }
 
@@ -70,8 +75,6 @@ func (f *nodes) say(who, what string) { f.t.say(who, what) }
 
 // start runs the servers, and waits until they serve.
 func (f *nodes) start(n int) {
-	self, err := os.Executable()
-	f.must(err)
 	addrs := make([]string, n)
 	for i := range addrs {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -89,7 +92,7 @@ func (f *nodes) start(n int) {
 				routes = append(routes, a)
 			}
 		}
-		p.cmd = exec.CommandContext(f.ctx, self, "-node", p.name, "-cluster", addrs[i], "-routes", strings.Join(routes, ","), "-cluster-secret", "demo", "-cluster-lease", "1500ms",
+		p.cmd = exec.CommandContext(f.ctx, f.self, "-node", p.name, "-cluster", addrs[i], "-routes", strings.Join(routes, ","), "-cluster-secret", "demo", "-cluster-lease", "1500ms",
 			"-c2s", "127.0.0.1:0", "-component", "127.0.0.1:0", "-component-secret", "demo", "-user", "juliet:demo", "-user", "romeo:demo", "-resume-timeout", "5s", "-quiet")
 		p.cmd.Stderr = os.Stderr
 		out, err := p.cmd.StdoutPipe()

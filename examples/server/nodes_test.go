@@ -17,14 +17,37 @@ func TestNodesDemo(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts processes")
 	}
-	self := filepath.Join(t.TempDir(), "server")
-	out, err := exec.Command("go", "build", "-o", self, ".").CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	self := buildServer(t)
 	cmd := exec.Command(self, "-demo", "-nodes", "3")
 	cmd.Env = append(os.Environ(), "NO_COLOR=1")
 	start := time.Now()
-	out, err = cmd.CombinedOutput()
+	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	assert.Equal(t, 2, strings.Count(string(out), "the phone rings"), "%s", out)
 	t.Logf("%v", time.Since(start))
+}
+
+func buildServer(t *testing.T) string {
+	self := filepath.Join(t.TempDir(), "server")
+	out, err := exec.Command("go", "build", "-o", self, ".").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return self
+}
+
+// A real client whose connection is lost resumes at another server, and keeps its push.
+func TestSlixmppElsewhere(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
+	command := python("slixmpp", "python3-slixmpp", "slixmpp_life.py")(t)
+	f := &nodes{ctx: t.Context(), t: newTimeline(t.Output()), self: buildServer(t)}
+	t.Cleanup(func() {
+		for _, p := range f.list {
+			p.kill()
+		}
+	})
+	f.start(3)
+	port := func(addr string) string { return addr[strings.LastIndexByte(addr, ':')+1:] }
+	time.Sleep(1500 * time.Millisecond)
+	script(t, command[0], append(command[1:], port(f.list[0].clients), port(f.list[2].components), "demo", "demo", port(f.list[1].clients))...)
 }

@@ -310,3 +310,20 @@ func BenchmarkBurst(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkCrowd has accounts that were never seen before enable, from 64 goroutines, into an empty table.
+func BenchmarkCrowd(b *testing.B) {
+	for name, d := range map[string]database{"sqlite": newSQLite(b), "postgres": newPostgres(b)} {
+		b.Run("database="+name, func(b *testing.B) {
+			s := d.open(b, nil)
+			round := rand.Uint64()
+			before := s.Stats()
+			latencies(b, 64, func(i int) error {
+				_, err := s.Enable(ctx, registration(fmt.Sprint(round, "-", i, "@example.com"), "n1", 0), 5)
+				return err
+			})
+			after := s.Stats()
+			b.ReportMetric(float64(after.Writes-before.Writes)/float64(after.Commits-before.Commits), "writes/commit")
+		})
+	}
+}

@@ -175,3 +175,21 @@ func BenchmarkCache(b *testing.B) {
 		})
 	}
 }
+
+// TestCachePutAgain: an account that is put again takes up no more room.
+func TestCachePutAgain(t *testing.T) {
+	c := newCache(16*4, -1)
+	for i := range 1000 {
+		account := fmt.Sprint(i % 3)
+		c.put(account, cached(account), time.Now(), c.ticket(account))
+	}
+	n := 0
+	for i := range c.shards {
+		for e := c.shards[i].ring.next; e != &c.shards[i].ring; e = e.next {
+			n++
+		}
+	}
+	if n != 3 || c.len() != 3 {
+		t.Errorf("%d entries of %d accounts, want 3", n, c.len())
+	}
+}

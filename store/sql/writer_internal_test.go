@@ -515,3 +515,81 @@ type lateContext struct {
 
 func (c lateContext) Deadline() (time.Time, bool) { return c.at, true }
 func (c lateContext) Err() error                  { return c.err }
+
+// TestLeavingBetweenTries: who leaves while a change waits for its next try leaves at once, and nothing behind.
+func TestLeavingBetweenTries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &unreal{}
+		s := newUnreal(t, u, SQLite)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		tries := 0
+		begin := time.Now()
+		err := s.write(ctx, "a", func(context.Context, *tx) error { tries++; return errLocked })
+		if took := time.Since(begin); !errors.Is(err, context.DeadlineExceeded) || took != time.Second || tries < 10 {
+			t.Errorf("%v after %v and %d tries", err, took, tries)
+		}
+		time.Sleep(time.Second)
+		if s.writer.running != 0 || len(s.writer.queue) != 0 || s.writer.stale != 0 || len(s.writer.active) != 0 {
+			t.Errorf("left behind is %+v", &s.writer)
+		}
+
+		// One that is back in the queue, behind a transaction that hangs.
+		hold := make(chan struct{})
+		var wg sync.WaitGroup
+		first := true
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			err := s.write(ctx, "a", func(context.Context, *tx) error {
+				if first {
+					first = false
+					return errLocked
+				}
+				t.Error("the change was made, and its caller had left")
+				return nil
+			})
+			if took := time.Since(begin); !errors.Is(err, context.DeadlineExceeded) || took > 63*time.Second {
+				t.Errorf("%v after %v", err, took)
+			}
+		})
+		synctest.Wait()
+		u.mu.Lock()
+		u.begin = func(context.Context, int) error { <-hold; return nil }
+		u.mu.Unlock()
+		wg.Go(func() {
+			if err := s.write(context.Background(), "b", nothing); err != nil {
+				t.Error(err)
+			}
+		})
+		time.Sleep(2 * time.Minute)
+		close(hold)
+		wg.Wait()
+		synctest.Wait()
+		if s.writer.running != 0 || len(s.writer.queue) != 0 || s.writer.stale != 0 || len(s.writer.active) != 0 {
+			t.Errorf("left behind is %+v", &s.writer)
+		}
+	})
+}
+
+// TestEndOfTimeWhileChanging: what went wrong is said, although the caller's time was over first.
+func TestEndOfTimeWhileChanging(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newUnreal(t, &unreal{}, SQLite)
+		for _, cause := range []error{errLocked, errInjectedHere} {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			begin := time.Now()
+			err := s.write(ctx, "a", func(context.Context, *tx) error { time.Sleep(2 * time.Second); return cause })
+			cancel()
+			if took := time.Since(begin); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, cause) || took != 2*time.Second {
+				t.Errorf("%v after %v", err, took)
+			}
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		err := s.write(ctx, "a", func(context.Context, *tx) error { time.Sleep(2 * time.Second); return context.DeadlineExceeded })
+		if err == nil || strings.Count(err.Error(), "deadline") != 1 {
+			t.Errorf("said twice: %v", err)
+		}
+	})
+}

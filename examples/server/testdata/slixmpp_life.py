@@ -1,6 +1,6 @@
 """Two slixmpp clients and a slixmpp component against the server: TLS, SCRAM, push, loss of the connection, resumption, archive.
 
-Arguments: C2S_PORT COMPONENT_PORT SECRET PASSWORD. Prints one line a step; exits with 1 if one fails.
+Arguments: C2S_PORT COMPONENT_PORT SECRET PASSWORD [OTHER_C2S_PORT], the last for resuming at another server of a cluster. Prints one line a step; exits with 1 if one fails.
 """
 import asyncio
 import ssl
@@ -13,6 +13,7 @@ from slixmpp.xmlstream.handler import Callback
 from slixmpp.xmlstream.matcher import MatchXPath
 
 C2S, COMPONENT, SECRET, PASSWORD = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+OTHER = int(sys.argv[5]) if len(sys.argv) > 5 else C2S
 PUBSUB, PUSH, DATA = "http://jabber.org/protocol/pubsub", "urn:xmpp:push:0", "jabber:x:data"
 
 
@@ -48,8 +49,8 @@ class Client(slixmpp.ClientXMPP):
         self.add_event_handler("session_resumed", lambda _: self.session.put_nowait("resumed"))
         self.add_event_handler("message", lambda m: self.bodies.put_nowait(m["body"]))
 
-    def go(self):
-        self.connect(("127.0.0.1", C2S), force_starttls=self.tls, disable_starttls=not self.tls)
+    def go(self, port=C2S):
+        self.connect(("127.0.0.1", port), force_starttls=self.tls, disable_starttls=not self.tls)
 
     async def started(self, how):
         got = await asyncio.wait_for(self.session.get(), 10)
@@ -109,7 +110,7 @@ async def main():
     assert fields["message-count"] == "1" and fields.get("last-message-body"), fields
     print("connection lost, published")
 
-    juliet.go()
+    juliet.go(OTHER)
     await juliet.started("resumed")
     await juliet.body("asleep")
     print("resumed, with the message")

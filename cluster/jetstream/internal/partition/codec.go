@@ -133,6 +133,7 @@ func (r *reader) name() string {
 
 // form is how a type is written and read.
 type form struct {
+	once  sync.Once
 	write func(b []byte, v reflect.Value) []byte
 	read  func(r *reader, v reflect.Value)
 }
@@ -147,26 +148,18 @@ var (
 
 // formOf returns the form of a type. It panics for a type that has none, which a test finds.
 func formOf(t reflect.Type) *form {
-	if f, ok := forms.Load(t); ok {
-		return f.(*form)
+	v, ok := forms.Load(t)
+	if !ok {
+		v, _ = forms.LoadOrStore(t, new(form))
 	}
-	f := &form{}
-	if prior, loaded := forms.LoadOrStore(t, f); loaded { // before its parts, for types that contain themselves
-		return prior.(*form)
-	}
-	f.write, f.read = build(t)
+	f := v.(*form)
+	f.once.Do(func() { f.write, f.read = build(t) })
 	return f
 }
 
-// lazily finds the form of a part when it is used first.
+// lazily finds the form of a part when it is used first, for types that contain themselves.
 func lazily(t reflect.Type) func() *form {
-	return sync.OnceValue(func() *form {
-		f := formOf(t)
-		for f.write == nil || f.read == nil { // another goroutine builds it
-			time.Sleep(time.Microsecond)
-		}
-		return f
-	})
+	return sync.OnceValue(func() *form { return formOf(t) })
 }
 
 func build(t reflect.Type) (func([]byte, reflect.Value) []byte, func(*reader, reflect.Value)) {
@@ -357,13 +350,13 @@ func buildStruct(t reflect.Type) (func([]byte, reflect.Value) []byte, func(*read
 // appendValue appends v, a struct.
 func appendValue(b []byte, v any) []byte {
 	rv := reflect.ValueOf(v)
-	return lazily(rv.Type())().write(b, rv)
+	return formOf(rv.Type()).write(b, rv)
 }
 
 // readValue reads into v, a pointer to a struct.
 func readValue(r *reader, v any) {
 	rv := reflect.ValueOf(v).Elem()
-	lazily(rv.Type())().read(r, rv)
+	formOf(rv.Type()).read(r, rv)
 }
 
 // Encode returns a struct of plain data as bytes with a version, for messages between nodes.

@@ -21,6 +21,7 @@ type peer struct {
 	incarnation uint64
 	at          time.Time
 	leaving     bool
+	gone        bool
 	version     int
 	// back: it was not heard of for a lease, and then was, in the same life.
 	back bool
@@ -31,8 +32,8 @@ type Beat struct {
 	Origin
 	// Version is the latest that it reads.
 	Version int
-	// Leaving: it stops.
-	Leaving bool
+	// Leaving: it takes nothing any more, and hands over what it owns. Gone: it has done so.
+	Leaving, Gone bool
 	// Dead are those lives of nodes that it has not heard of for a lease, now or once. A node that finds itself among them begins another.
 	Dead []Origin
 }
@@ -59,7 +60,7 @@ func (m *Members) Heard(now time.Time, b *Beat) bool {
 		return false // from before
 	}
 	back := b.Incarnation == p.incarnation && (p.back || now.Sub(p.at) >= m.lease)
-	*p = peer{b.Incarnation, now, b.Leaving, b.Version, back}
+	*p = peer{b.Incarnation, now, b.Leaving, b.Gone, b.Version, back}
 	return slices.Contains(b.Dead, m.me)
 }
 
@@ -89,7 +90,7 @@ func (m *Members) Alive(now time.Time, o Origin) bool {
 	if p == nil {
 		return now.Sub(m.started) < m.lease
 	}
-	return o.Incarnation >= p.incarnation && m.live(now, p)
+	return o.Incarnation >= p.incarnation && now.Sub(p.at) < m.lease && !p.gone
 }
 
 // Silent returns for how long nothing was heard of another node; less than zero if nothing ever was.

@@ -195,7 +195,7 @@ func (r *reader) event() push.Event {
 		return nil
 	}
 	v := reflect.New(t)
-	lazily(t)().read(r, v.Elem())
+	formOf(t).read(r, v.Elem())
 	if r.err != nil {
 		return nil
 	}
@@ -270,7 +270,7 @@ func ReadRecords(data []byte) (Origin, []Record, error) {
 			break
 		}
 		v := reflect.New(t)
-		lazily(t)().read(r, v.Elem())
+		formOf(t).read(r, v.Elem())
 		if r.err == nil {
 			rs = append(rs, v.Elem().Interface().(Record))
 		}

@@ -1,0 +1,416 @@
+package push
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+)
+
+// A part is compared with the plain list of what was put into it.
+
+// item is one stanza, or a wake-up, in the plain list.
+type item struct {
+	id    uint64 // multiple of 8; 0: without an ID
+	class Class
+	event uint64
+	at    instant
+	wake  bool
+	text  bool
+	carry bool
+}
+
+func (i item) noted() noted { return noted{i.id | uint64(i.class), i.event} }
+
+// put does what judging does.
+func put(p *part, i item, policy *Policy) {
+	p.at[i.class] = i.at
+	if i.wake {
+		p.wakes = true
+		p.note(0, ClassPlain, i.event, policy)
+		return
+	}
+	p.count[i.class]++
+	p.note(i.id, i.class, i.event, policy)
+	if i.id == 0 && i.class >= ClassImportant {
+		p.nameless++
+	}
+	if i.text {
+		p.text = &text{at: i.at, hash: i.id, body: fmt.Sprint(i.at)}
+	}
+	if i.carry {
+		c := carried{at: i.at, hash: i.id}
+		c.Stanza.Class = i.class
+		p.carried = append(p.carried, c)
+	}
+}
+
+// wantPart compares a part with the list of what is in it; that a class has nothing left shows in its time, and else it has the time of the last that came.
+func wantPart(t *testing.T, what string, p *part, list []item, last [ClassUrgent + 1]instant) {
+	t.Helper()
+	var count [ClassUrgent + 1]int32
+	var nameless int32
+	wakes := false
+	var stanzas []noted
+	var carry []carried
+	for _, i := range list {
+		if i.wake {
+			wakes = true
+		} else {
+			count[i.class]++
+			if i.id == 0 && i.class >= ClassImportant {
+				nameless++
+			}
+		}
+		if n := i.noted(); i.id != 0 || len(stanzas) == 0 || stanzas[len(stanzas)-1] != n {
+			stanzas = append(stanzas, n)
+		}
+		if i.carry {
+			carry = append(carry, carried{at: i.at, hash: i.id})
+		}
+	}
+	for c := range count {
+		if p.count[c] != count[c] {
+			t.Errorf("%s: %v are %d, want %d", what, Class(c), p.count[c], count[c])
+		}
+		want := last[c]
+		if count[c] == 0 && (Class(c) != ClassPlain || !wakes) {
+			want = 0
+		}
+		if p.at[c] != want {
+			t.Errorf("%s: %v came last at %d, want %d", what, Class(c), p.at[c], want)
+		}
+	}
+	if p.nameless != nameless || p.wakes != wakes {
+		t.Errorf("%s: %d without an ID, wakes %v, want %d, %v", what, p.nameless, p.wakes, nameless, wakes)
+	}
+	// Of those without an ID, adjacent ones are one; which are adjacent depends on what was between them, so they are compared as a set.
+	if got, want := named(p.stanzas), named(stanzas); !slices.Equal(got, want) {
+		t.Errorf("%s: it has %v, want %v", what, got, want)
+	}
+	if got, want := unnamedSet(p.stanzas), unnamedSet(stanzas); !slices.Equal(got, want) {
+		t.Errorf("%s: without an ID it has %v, want %v", what, got, want)
+	}
+	same := slices.EqualFunc(p.carried, carry, func(a, b carried) bool { return a.at == b.at && a.hash == b.hash })
+	if !same {
+		t.Errorf("%s: carried are %v, want %v", what, p.carried, carry)
+	}
+}
+
+func named(list []noted) (ns []noted) {
+	for _, n := range list {
+		if n.named() {
+			ns = append(ns, n)
+		}
+	}
+	return ns
+}
+
+func unnamedSet(list []noted) (ns []noted) {
+	for _, n := range list {
+		if !n.named() {
+			ns = append(ns, n)
+		}
+	}
+	slices.SortFunc(ns, func(a, b noted) int { return int(a.event) - int(b.event) + 10*(int(a.hash)-int(b.hash)) })
+	return slices.Compact(ns)
+}
+
+func TestPartIsTheListOfWhatIsInIt(t *testing.T) {
+	policy := (&Policy{Remember: 1000}).resolve()
+	for seed := range uint64(3000) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		var p part
+		var list []item
+		var last [ClassUrgent + 1]instant
+		at := instant(1000)
+		random := func() item {
+			at += instant(1 + rng.IntN(3))
+			i := item{class: Class(rng.IntN(3)), event: uint64(1 + rng.IntN(4)), at: at, carry: rng.IntN(3) == 0}
+			switch rng.IntN(5) {
+			case 0:
+				i.wake, i.class, i.carry = true, ClassPlain, false
+			case 1:
+			default:
+				i.id = uint64(1+rng.IntN(1<<20)) << 3
+			}
+			return i
+		}
+		add := func(to *part) {
+			i := random()
+			put(to, i, policy)
+			list = append(list, i)
+			last[i.class] = max(last[i.class], i.at)
+		}
+		for range 1 + rng.IntN(8) {
+			add(&p)
+		}
+		if rng.IntN(3) == 0 {
+			var o part
+			for range 1 + rng.IntN(4) {
+				add(&o)
+			}
+			p.merge(&o, policy)
+		}
+		wantPart(t, "put", &p, list, last)
+
+		// Take some by their IDs, and some whole classes.
+		var whole [ClassUrgent + 1]bool
+		if rng.IntN(2) == 0 {
+			whole[rng.IntN(3)] = true
+		}
+		chosen := map[uint64]bool{}
+		for _, i := range list {
+			if i.id != 0 && rng.IntN(3) == 0 {
+				chosen[i.id] = true
+			}
+		}
+		before := last
+		gone := p.without(whole, func(n noted) bool { return n.named() && chosen[n.hash&^hashFlags] })
+		var left, went []item
+		for _, i := range list {
+			if whole[i.class] || i.id != 0 && chosen[i.id] {
+				went = append(went, i)
+			} else {
+				left = append(left, i)
+			}
+		}
+		wantPart(t, fmt.Sprint("seed ", seed, ", left"), &p, left, before)
+		goneCarried := gone
+		goneCarried.carried = nil // what is gone carries nothing
+		for i := range went {
+			went[i].carry = false
+		}
+		wantPart(t, fmt.Sprint("seed ", seed, ", gone"), &goneCarried, went, before)
+		if t.Failed() {
+			t.Fatalf("of %+v, whole %v, chosen %v", list, whole, chosen)
+		}
+	}
+}
+
+func TestPartText(t *testing.T) {
+	policy := (&Policy{}).resolve()
+	put2 := func(ats ...instant) *part {
+		p := &part{}
+		for _, at := range ats {
+			put(p, item{id: uint64(at) << 3, class: ClassImportant, event: 1, at: at, text: true}, policy)
+		}
+		return p
+	}
+	for name, c := range map[string]struct {
+		p, o *part
+		want instant
+	}{
+		"newer":       {put2(1), put2(2), 2},
+		"older":       {put2(2), put2(1), 2},
+		"none before": {&part{}, put2(1), 1},
+		"none after":  {put2(1), &part{}, 1},
+	} {
+		c.p.merge(c.o, policy)
+		if c.p.text == nil || c.p.text.at != c.want {
+			t.Errorf("%s: the text is %+v, want that of %d", name, c.p.text, c.want)
+		}
+	}
+	same := put2(1)
+	same.merge(&part{text: &text{at: 1, body: "later"}}, policy)
+	if same.text.body != "later" {
+		t.Error("of two texts of one time the first stayed")
+	}
+	for id, want := range map[uint64]bool{2 << 3: false, 1 << 3: true} {
+		p := put2(1, 2) // whose text is that of 2
+		p.without([ClassUrgent + 1]bool{}, func(n noted) bool { return n.hash&^hashFlags == id })
+		if (p.text != nil) != want {
+			t.Errorf("without %d the text is %+v", id>>3, p.text)
+		}
+	}
+	p := put2(1)
+	p.text.hash = 0 // of a stanza without an ID: it cannot be told which that was
+	put(p, item{id: 0, class: ClassImportant, event: 1, at: 2}, policy)
+	p.without([ClassUrgent + 1]bool{}, func(n noted) bool { return n.hash&^hashFlags == 1<<3 })
+	if p.text == nil {
+		t.Error("the text of a stanza without an ID went with another")
+	}
+}
+
+func TestPartsMergeFlags(t *testing.T) {
+	policy := (&Policy{}).resolve()
+	for _, a := range []bool{false, true} {
+		for _, b := range []bool{false, true} {
+			p, o := part{wakes: a, counts: b}, part{wakes: b, counts: a}
+			p.merge(&o, policy)
+			if p.wakes != (a || b) || p.counts != (a || b) {
+				t.Errorf("%v and %v: wakes %v, counts %v", a, b, p.wakes, p.counts)
+			}
+		}
+	}
+}
+
+// TestPartRoom: what a part remembers of stanzas is bounded, and its counts are not.
+func TestPartRoom(t *testing.T) {
+	policy := (&Policy{Remember: 8, Causes: 3}).resolve()
+	if policy.room() != 8 {
+		t.Fatalf("room for %d", policy.room())
+	}
+	var p part
+	for i := range 100 {
+		put(&p, item{id: uint64(i+1) << 3, class: ClassImportant, event: uint64(i), at: instant(i + 1)}, policy)
+		if n := len(p.stanzas); n > 16 || i >= 16 && n < 8 {
+			t.Fatalf("after %d stanzas it remembers %d", i+1, n)
+		}
+		if got := p.stanzas[len(p.stanzas)-1].event; got != uint64(i) {
+			t.Fatalf("after %d stanzas the newest that it remembers is of event %d", i+1, got)
+		}
+		if i == 15 && len(p.stanzas) != 16 {
+			t.Fatalf("it remembers %d of %d", len(p.stanzas), i+1)
+		}
+		if i == 16 && len(p.stanzas) != 8 {
+			t.Fatalf("at %d it remembers %d, want the newest 8", i+1, len(p.stanzas))
+		}
+	}
+	o := p
+	o.stanzas = slices.Clone(p.stanzas)
+	p.merge(&o, policy)
+	if len(p.stanzas) != 8 || p.count[ClassImportant] != 200 {
+		t.Errorf("merged it remembers %d of %d", len(p.stanzas), p.count[ClassImportant])
+	}
+	var c, d part
+	for i := range 2 * maxCarried {
+		c.carried = append(c.carried, carried{at: instant(i)})
+		d.carried = append(d.carried, carried{at: instant(1000 + i)})
+	}
+	c.merge(&d, policy)
+	if len(c.carried) != maxCarried || c.carried[0].at != instant(1000+maxCarried) {
+		t.Errorf("carried are %d, the first of %d", len(c.carried), c.carried[0].at)
+	}
+	if got := newest([]int{1, 2, 3}, 3); len(got) != 3 {
+		t.Errorf("the newest 3 of 3 are %v", got)
+	}
+	if got := newest([]int{1, 2, 3}, 2); !slices.Equal(got, []int{2, 3}) {
+		t.Errorf("the newest 2 of 3 are %v", got)
+	}
+}
+
+// TestPacerTakesWhatIsTooOld compares with the plain list, class by class and at the exact time.
+func TestPacerTakesWhatIsTooOld(t *testing.T) {
+	policy := (&Policy{}).resolve()
+	s := &session{id: "s"}
+	begin := time.Unix(1000, 0)
+	var p pacer
+	at := func(from *session, c Class, after time.Duration) {
+		w := p.open(from)
+		put(w, item{id: uint64(1+c) << 3, class: c, event: 1, at: toInstant(begin.Add(after))}, policy)
+		p.schedule(begin.Add(after))
+	}
+	at(nil, ClassPlain, 0)
+	at(nil, ClassUrgent, 10*time.Minute)
+	at(s, ClassImportant, time.Minute)
+	at(s, ClassUrgent, 20*time.Minute)
+	if got := p.expiry(policy); !got.Equal(begin.Add(10*time.Minute + policy.ExpireUrgent)) {
+		t.Errorf("the first is too old at %v", got)
+	}
+	if got := p.lastExpiry(policy); !got.Equal(begin.Add(time.Minute + policy.Expire)) {
+		t.Errorf("the last is too old at %v", got)
+	}
+	for _, c := range []struct {
+		at   time.Duration
+		want string
+	}{
+		{10*time.Minute + policy.ExpireUrgent - 1, "[]"},
+		{10*time.Minute + policy.ExpireUrgent, "[urgent]"},
+		{20*time.Minute + policy.ExpireUrgent, "[urgent]"},
+		{policy.Expire - 1, "[]"},
+		{policy.Expire, "[plain]"},
+		{policy.Expire + time.Minute - 1, "[]"},
+		{policy.Expire + time.Minute, "[important]"},
+	} {
+		var got []Class
+		gone := p.takeOld(begin.Add(c.at), policy)
+		for i := range gone {
+			class, _ := gone[i].class()
+			got = append(got, class)
+			if gone[i].total() != 1 {
+				t.Errorf("at %v: %d stanzas went", c.at, gone[i].total())
+			}
+		}
+		if fmt.Sprint(got) != c.want {
+			t.Errorf("at %v went %v, want %s", c.at, got, c.want)
+		}
+	}
+	if len(p.waiting) != 0 {
+		t.Errorf("left are %d parts", len(p.waiting))
+	}
+	if !p.expiry(policy).IsZero() || !p.lastExpiry(policy).IsZero() || !p.next(policy).IsZero() {
+		t.Error("nothing waits, and something is too old at some time")
+	}
+}
+
+// TestPacerWithdraws: single stanzas go from what waits; in flight they are marked, and go when the publish has failed.
+func TestPacerWithdraws(t *testing.T) {
+	policy := (&Policy{}).resolve()
+	mine, other := &session{id: "mine"}, &session{id: "other"}
+	fill := func() (parts []part) {
+		for _, from := range []*session{mine, other} {
+			w := part{from: from}
+			for i := range uint64(3) {
+				put(&w, item{id: (i + 1) << 3, class: ClassImportant, event: i, at: instant(i + 1)}, policy)
+			}
+			put(&w, item{id: 0, class: ClassImportant, event: 9, at: 9}, policy)
+			parts = append(parts, w)
+		}
+		return parts
+	}
+	ofMine := func(p *part) bool { return p.from == mine }
+	second := func(n noted) bool { return n.hash&^hashFlags == 2<<3 || n.hash&^hashFlags == 0 }
+
+	p := pacer{waiting: fill()}
+	gone := p.withdraw(ofMine, second, ReasonRead)
+	if len(gone) != 1 || gone[0].total() != 1 || gone[0].from != mine || p.waiting[0].total() != 3 || p.waiting[1].total() != 4 {
+		t.Errorf("of what waits went %+v, left is %+v", gone, p.waiting)
+	}
+
+	for _, inFlight := range []bool{true, false} {
+		p = pacer{flight: fill(), inFlight: inFlight}
+		if gone := p.withdraw(ofMine, second, ReasonRead); len(gone) != 0 {
+			t.Errorf("of what is in flight went %+v", gone)
+		}
+		marked := 0
+		for i := range p.flight {
+			for _, n := range p.flight[i].stanzas {
+				if n.hash&withdrawn != 0 {
+					marked++
+				}
+			}
+		}
+		if want := map[bool]int{true: 1, false: 0}[inFlight]; marked != want {
+			t.Errorf("in flight %v: %d were marked, want %d", inFlight, marked, want)
+		}
+		if !inFlight {
+			continue
+		}
+		spent := p.takeSpent()
+		if len(spent) != 1 || spent[0].total() != 1 || spent[0].spent != ReasonRead || spent[0].from != mine || len(p.flight) != 2 || p.flight[0].total() != 3 || p.flight[1].total() != 4 {
+			t.Errorf("when it failed went %+v, left is %+v", spent, p.flight)
+		}
+		p.withdraw(ofMine, func(n noted) bool { return n.named() }, ReasonRetracted)
+		if spent = p.takeSpent(); len(spent) != 1 || spent[0].total() != 2 || spent[0].spent != ReasonRetracted {
+			t.Errorf("then went %+v", spent)
+		}
+	}
+
+	// A session that has ended takes all of its own along, in flight too once that has failed.
+	p = pacer{flight: fill(), waiting: fill(), inFlight: true}
+	gone = p.takeSession(mine, ReasonResumed)
+	if len(gone) != 1 || gone[0].from != mine || gone[0].total() != 4 || len(p.waiting) != 1 || len(p.flight) != 2 {
+		t.Errorf("with the session went %+v", gone)
+	}
+	p.withdraw(ofMine, second, ReasonRead) // which does not change why
+	spent := p.takeSpent()
+	if len(spent) != 1 || spent[0].total() != 4 || spent[0].spent != ReasonResumed || len(p.flight) != 1 || p.flight[0].from != other {
+		t.Errorf("when it failed went %+v", spent)
+	}
+	p = pacer{flight: fill()} // what is left of an earlier flight is not in flight
+	if p.takeSession(mine, ReasonResumed); p.flight[0].over {
+		t.Error("what is not in flight is marked")
+	}
+}
