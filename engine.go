@@ -222,8 +222,6 @@ func plain(ev Event) bool {
 		return ev.Session.ID != ""
 	case PushEnable:
 		return ev.Service != ""
-	case PushDisable:
-		return ev.Service != "" || ev.Node == Push2Node
 	case AffiliationNone:
 		return ev.Service != ""
 	default:
@@ -241,7 +239,7 @@ func unusable(ev Event) error {
 		return fmt.Errorf("%w: it names no account", ErrEvent)
 	case !plain(ev):
 		switch ev.(type) {
-		case PushEnable, PushDisable, AffiliationNone:
+		case PushEnable, AffiliationNone:
 			return fmt.Errorf("%w: it names no service", ErrEvent)
 		}
 		return fmt.Errorf("%w: it names no session", ErrEvent)
