@@ -632,7 +632,7 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 // ask makes q the question about a stanza.
 func (q *question) ask(st *Stanza) {
 	q.match = 0
-	q.class, q.held, q.history, q.noStore = st.Class, st.Held, st.History, st.NoStore
+	q.class, q.held, q.history, q.noStore = min(st.Class, ClassUrgent), st.Held, st.History, st.NoStore
 	q.seen, q.ends, q.rung, q.detail = false, false, false, ""
 	q.grace = q.policy.Grace
 	if st.Content == ContentReaction && q.policy.AlertReactions {

@@ -53,7 +53,7 @@ func (p *part) carry(r *registration, q *question, st *Stanza, hash uint64, now 
 		limit = 1
 	}
 	c.Stanza = Stanza{
-		From: st.From, To: st.To, Body: st.Body, XML: st.XML, MessageID: st.MessageID, Class: st.Class, Kind: st.Kind, Type: st.Type, Content: st.Content,
+		From: st.From, To: st.To, Body: st.Body, XML: st.XML, MessageID: st.MessageID, Class: min(st.Class, ClassUrgent), Kind: st.Kind, Type: st.Type, Content: st.Content,
 	}
 	if len(st.XML) > maxCarriedBytes || w.Push2 == nil {
 		c.Stanza.XML = ""

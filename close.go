@@ -41,6 +41,7 @@ func (w *work) done() {
 // Replies of push services have to reach the Publisher until then: close the Engine before the streams. Others that
 // call Close meanwhile wait for the first, which has the report, and return nil, or ctx's error.
 func (e *Engine) Close(ctx context.Context) error {
+	deadline, limited := ctx.Deadline()
 	first := false
 	e.close.once.Do(func() { first = true })
 	if !first {
@@ -65,7 +66,7 @@ func (e *Engine) Close(ctx context.Context) error {
 	}
 	now := time.Now()
 	end := now.Add(e.policy.ReplyTimeout)
-	if deadline, ok := ctx.Deadline(); ok {
+	if limited {
 		end = deadline
 	}
 	part := min(end.Sub(now)/10, time.Second)

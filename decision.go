@@ -83,6 +83,7 @@ type Advice struct {
 }
 
 // Drop is a notification that was decided and will not be sent, because of Reason. The stanzas in it that were never sent can notify again.
+// If its registration was removed while a publish was on its way, that is in it too, though the push service may have taken it.
 type Drop struct {
 	Key
 	Class Class

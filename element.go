@@ -46,6 +46,9 @@ func (e *element) token() (xml.Token, error) {
 		case xml.StartElement:
 			e.depth++
 			e.size += len(t.Name.Space) + len(t.Name.Local)
+			if err := distinct(t.Attr); err != nil {
+				return nil, err
+			}
 			for _, a := range t.Attr {
 				e.size += len(a.Name.Local) + len(a.Value)
 			}
@@ -67,6 +70,21 @@ func (e *element) token() (xml.Token, error) {
 			return tok, nil
 		}
 	}
+}
+
+// distinct refuses an attribute that is given twice, of which encoding/xml takes no note and each of its readers another one.
+func distinct(attrs []xml.Attr) error {
+	if len(attrs) > maxAttrs {
+		return fmt.Errorf("%w: more than %d attributes", ErrStanza, maxAttrs)
+	}
+	for i, a := range attrs {
+		for _, o := range attrs[:i] {
+			if o.Name == a.Name {
+				return fmt.Errorf("%w: attribute given twice", ErrStanza)
+			}
+		}
+	}
+	return nil
 }
 
 func (e *element) broken(err error) error {

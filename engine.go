@@ -66,8 +66,8 @@ func New(cfg Config) (*Engine, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	cfg.HookTimeout = orDefault(cfg.HookTimeout, 5*time.Second)
-	cfg.StoreTimeout = orDefault(cfg.StoreTimeout, 30*time.Second)
+	cfg.HookTimeout = lasting(cfg.HookTimeout, 5*time.Second)
+	cfg.StoreTimeout = lasting(cfg.StoreTimeout, 30*time.Second)
 	cfg.MaxDeferred = orDefault(cfg.MaxDeferred, 1<<16)
 	e := &Engine{cfg: cfg, policy: cfg.Policy.resolve(), log: cfg.Logger, start: time.Now()}
 	e.hooks.init()
@@ -223,6 +223,8 @@ func plain(ev Event) bool {
 		return ev.Session.ID != ""
 	case PushEnable:
 		return ev.Service != ""
+	case AffiliationNone:
+		return ev.Service != ""
 	default:
 		return true
 	}
@@ -237,7 +239,8 @@ func unusable(ev Event) error {
 	case subject(ev).Account == "":
 		return fmt.Errorf("%w: it names no account", ErrEvent)
 	case !plain(ev):
-		if _, ok := ev.(PushEnable); ok {
+		switch ev.(type) {
+		case PushEnable, AffiliationNone:
 			return fmt.Errorf("%w: it names no service", ErrEvent)
 		}
 		return fmt.Errorf("%w: it names no session", ErrEvent)

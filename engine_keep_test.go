@@ -3,6 +3,8 @@ package push_test
 import (
 	"context"
 	"fmt"
+	"iter"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -191,5 +193,33 @@ func TestManyServices(t *testing.T) {
 		assert.Len(t, svc.published(), 2*services)
 		assert.Empty(t, e.Services(), "those that have nothing to do are forgotten")
 		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
+// endingKeeper is a Keeper whose code ends the goroutine that it is called in, the first times.
+type endingKeeper struct {
+	*MemoryStore
+	times int
+}
+
+func (k *endingKeeper) Kept(ctx context.Context) iter.Seq2[Kept, error] {
+	if k.times--; k.times >= 0 {
+		runtime.Goexit()
+	}
+	return k.MemoryStore.Kept(ctx)
+}
+
+// TestKeptEnds has what was kept read by code that ends its goroutine: events are decided all the same, and it is read when it can be.
+func TestKeptEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := NewMemoryStore()
+		keep(t, memory, juliet, phone)
+		svc := &service{}
+		e := newEngine(t, Config{Publisher: svc, Store: &endingKeeper{memory, 2}})
+		pass(time.Minute)
+		d := handle(t, e, Offline{juliet, message("m1")})
+		assert.True(t, d.Notifies())
+		require.NoError(t, e.Close(t.Context()))
+		assert.Len(t, svc.published(), 1)
 	})
 }

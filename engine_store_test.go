@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -625,7 +626,7 @@ func TestRestart(t *testing.T) {
 
 func TestUnusableEvents(t *testing.T) {
 	e := newEngine(t, Config{Publisher: &service{}})
-	for _, ev := range []Event{Offline{}, Ping{}, SessionOpen{}, SessionOpen{Session: SessionID{Account: juliet}}, PushEnable{Session: phoneSession}, PushEnable{Session: phoneSession, Key: Key{Node: "n1"}}, nil} {
+	for _, ev := range []Event{Offline{}, Ping{}, SessionOpen{}, SessionOpen{Session: SessionID{Account: juliet}}, PushEnable{Session: phoneSession}, PushEnable{Session: phoneSession, Key: Key{Node: "n1"}}, AffiliationNone{Account: juliet}, nil} {
 		d, err := e.Handle(t.Context(), ev)
 		assert.ErrorIs(t, err, ErrEvent, "%#v", ev)
 		assert.NotErrorIs(t, err, ErrStore, "%#v", ev)
@@ -633,6 +634,66 @@ func TestUnusableEvents(t *testing.T) {
 		assert.Empty(t, d.Verdicts)
 	}
 	require.NoError(t, e.Close(t.Context()))
+}
+
+// TestClassUnknown gives a class that does not exist: it is taken for the highest, and takes nothing down.
+func TestClassUnknown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc := &service{}
+		e := newEngine(t, Config{Publisher: svc})
+		wishes := &Wishes{Encryption: &Encryption{Algorithm: AES128GCM, Key: NewSecret("0123456789abcdef")}}
+		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone, Wishes: wishes}, Offline{juliet, Stanza{ID: "m1", Class: 77, Kind: 99, Type: 50, Content: 200}}, Offline{juliet, message("m2")})
+		require.NoError(t, e.Close(t.Context()))
+		require.NotEmpty(t, svc.published())
+		assert.Equal(t, ClassUrgent, svc.published()[0].Class)
+	})
+}
+
+// TestNilContext gives no context: that panics in the caller's goroutine, and leaves the Engine as it was.
+func TestNilContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc := &service{}
+		e := newEngine(t, Config{Publisher: svc})
+		var none context.Context
+		assert.Panics(t, func() { _, _ = e.Handle(none, PushEnable{Session: phoneSession, Key: phone}) })
+		assert.Panics(t, func() { _, _ = e.Handle(none, PushDisable{Session: phoneSession, Key: phone}) })
+		assert.Panics(t, func() { _ = e.Close(none) })
+		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone}, Offline{juliet, message("m1")})
+		require.NoError(t, e.Close(t.Context()))
+		assert.Len(t, svc.published(), 1)
+	})
+}
+
+// TestForever sets each duration to the longest there is, by which hosts mean never: it is long, and not past.
+func TestForever(t *testing.T) {
+	const never = time.Duration(math.MaxInt64)
+	for name, c := range map[string]Config{
+		"HookTimeout":  {HookTimeout: never},
+		"StoreTimeout": {StoreTimeout: never},
+		"Expire":       {Policy: Policy{Expire: never}},
+		"ExpireUrgent": {Policy: Policy{ExpireUrgent: never}},
+		"RetryMax":     {Policy: Policy{RetryMin: never, RetryMax: never}},
+		"ReplyTimeout": {Policy: Policy{ReplyTimeout: never}},
+		"RememberFor":  {Policy: Policy{RememberFor: never}},
+		"MaxResume":    {Policy: Policy{MaxResume: never}},
+		"ProbeEvery":   {Policy: Policy{ProbeEvery: never}},
+		"AskAgain":     {Policy: Policy{AskAgain: never}},
+		"Grace":        {Policy: Policy{Grace: never}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				svc := &service{}
+				c.Publisher, c.Store = svc, &hookedStore{Store: NewMemoryStore()}
+				e := newEngine(t, c)
+				handle(t, e, SessionOpen{Session: phoneSession}, PushEnable{Session: phoneSession, Key: phone}, HibernationStart{phoneSession, []Stanza{message("m1")}}, SessionClose{phoneSession})
+				pass(time.Hour)
+				assert.Len(t, svc.published(), 1)
+				handle(t, e, Offline{juliet, message("m2")})
+				require.NoError(t, e.Close(t.Context()))
+				assert.Empty(t, e.Hooks())
+			})
+		})
+	}
 }
 
 // TestEvictedElsewhere enables at the limit while another node of the cluster has stored more than the Engine knows.

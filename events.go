@@ -74,7 +74,8 @@ type PushEnable struct {
 }
 
 // PushDisable is raised when a client disables push (XEP-0357 §6, or Push 2.0). An empty Node means all nodes of that service. Push2Node alone
-// means the Push 2.0 registration of Session's device, whatever the service.
+// means the Push 2.0 registration of Session's device, whatever the service. But for that, without a Service it changes nothing: to take all of an account's
+// registrations away, disable each service, or raise AccountRemoved.
 type PushDisable struct {
 	Session SessionID
 	Key

@@ -216,42 +216,32 @@ func (k *keeps) open() {
 func (e *Engine) takeUpAll(counted bool) {
 	bound := time.AfterFunc(e.cfg.StoreTimeout, e.keeps.open)
 	defer bound.Stop()
-	ended := false
-	defer func() {
-		if !ended && e.ctx.Err() == nil { // the host has ended the goroutine
-			e.keeps.open()
-			go e.takeUpAll(counted)
-		}
-	}()
 	taken := make(map[string]bool)
 	for n := 1; ; n++ {
-		if e.hooks.kept.panics.Load() > 10 { // it is no use
-			e.keeps.open()
-			ended = true
-			if counted {
-				e.work.done()
-			}
-			return
-		}
-		err := e.guard(&e.hooks.kept, func() error {
-			for k, err := range e.keeper.Kept(e.ctx) {
-				if err != nil {
-					return err
+		read := make(chan error, 1)
+		go func() { // of its own, because the host may end it
+			err := errPanicked
+			defer func() { read <- err }()
+			err = e.guard(&e.hooks.kept, func() error {
+				for k, err := range e.keeper.Kept(e.ctx) {
+					if err != nil {
+						return err
+					}
+					if !taken[k.Account] {
+						taken[k.Account] = true
+						e.takeUpOne(k)
+					}
 				}
-				if !taken[k.Account] {
-					taken[k.Account] = true
-					e.takeUpOne(k)
-				}
-			}
-			return nil
-		})
+				return nil
+			})
+		}()
+		err := <-read
 		e.keeps.open()
 		if counted {
 			counted = false
 			e.work.done()
 		}
 		if err == nil || e.ctx.Err() != nil {
-			ended = true
 			return
 		}
 		e.warn("push: what was kept cannot be read", "", err)
@@ -260,7 +250,6 @@ func (e *Engine) takeUpAll(counted bool) {
 		case <-wait.C:
 		case <-e.ctx.Done():
 			wait.Stop()
-			ended = true
 			return
 		}
 	}

@@ -8,7 +8,8 @@ import (
 )
 
 // Policy is everything about the rules that a host may want otherwise. The zero Policy is the default.
-// Durations and numbers: zero means the default that the field names, and where "off" makes sense a negative value says it.
+// Durations and numbers: zero means the default that the field names, and where "off" makes sense a negative value says it. A duration of more
+// than ten years is cut to that, which is as good as never.
 type Policy struct {
 	// SkipPlain keeps plain stanzas from notifying anybody. By default they do, as a silent wake-up.
 	SkipPlain bool
@@ -116,30 +117,31 @@ func (p *Policy) resolve() *Policy {
 
 // withDefaults returns p with every zero that means a default replaced, and every "off" as zero.
 func (p Policy) withDefaults() Policy {
-	p.Delay = orDefault(p.Delay, time.Second)
-	p.MinInterval = orDefault(p.MinInterval, time.Second)
-	p.Expire = orDefault(p.Expire, 12*time.Hour)
-	p.ExpireUrgent = orDefault(p.ExpireUrgent, time.Minute)
-	p.RetryMin = orDefault(p.RetryMin, 5*time.Second)
-	p.RetryMax = orDefault(p.RetryMax, 5*time.Minute)
-	p.ReplyTimeout = orDefault(p.ReplyTimeout, 30*time.Second)
+	p.Delay = lasting(p.Delay, time.Second)
+	p.MinInterval = lasting(p.MinInterval, time.Second)
+	p.Expire = lasting(p.Expire, 12*time.Hour)
+	p.ExpireUrgent = lasting(p.ExpireUrgent, time.Minute)
+	p.RetryMin = lasting(p.RetryMin, 5*time.Second)
+	p.RetryMax = lasting(p.RetryMax, 5*time.Minute)
+	p.ReplyTimeout = lasting(p.ReplyTimeout, 30*time.Second)
 	p.Remember = orDefault(p.Remember, 1024)
-	p.RememberFor = orDefault(p.RememberFor, 10*time.Minute)
-	p.MaxResume = orDefault(p.MaxResume, 72*time.Hour)
+	p.RememberFor = lasting(p.RememberFor, 10*time.Minute)
+	p.MaxResume = lasting(p.MaxResume, 72*time.Hour)
 	p.MaxRegistrations = orDefault(p.MaxRegistrations, 5)
 	p.MaxErrors = orDefault(p.MaxErrors, 16)
 	p.MaxErrorsUnproven = min(orDefault(p.MaxErrorsUnproven, 3), p.MaxErrors)
 	p.MaxRefusals = orDefault(p.MaxRefusals, 3)
-	p.DisableAfter = orDefault(p.DisableAfter, 72*time.Hour)
+	p.DisableAfter = lasting(p.DisableAfter, 72*time.Hour)
 	p.ServiceInFlight = orDefault(p.ServiceInFlight, 64)
 	p.BreakAfter = orDefault(p.BreakAfter, 5)
-	p.ProbeEvery = orDefault(p.ProbeEvery, 10*time.Second)
+	p.ProbeEvery = lasting(p.ProbeEvery, 10*time.Second)
 	p.StandIn = cmp.Or(p.StandIn, "New Message!")
 	if p.NoStandIn {
 		p.StandIn = ""
 	}
-	p.AskAgain = orDefault(p.AskAgain, 10*time.Minute)
+	p.AskAgain = lasting(p.AskAgain, 10*time.Minute)
 	p.Causes = orDefault(p.Causes, 32)
+	p.WakeBefore, p.RetryDisabled, p.Grace = lasting(p.WakeBefore, 0), lasting(p.RetryDisabled, 0), lasting(p.Grace, 0)
 	return p
 }
 
@@ -149,6 +151,12 @@ func orDefault[T int | time.Duration](v, def T) T {
 	}
 	return max(v, 0)
 }
+
+// forever is the longest duration that anything is set to. With it, and with the sums of some, a time is still one that can be counted in nanoseconds.
+const forever = 10 * 365 * 24 * time.Hour
+
+// lasting is orDefault for durations, of which hosts mean "never" by the largest.
+func lasting(v, def time.Duration) time.Duration { return min(orDefault(v, def), forever) }
 
 // Validate reports everything that is wrong with p at once, or nil.
 func (p Policy) Validate() error {

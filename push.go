@@ -203,6 +203,12 @@ func (c *Config) Validate() error {
 		} else if c.Host != "" && r.Host != c.Host {
 			say("Config.Publisher is a Router of %q, but Config.Host is %q", cut(r.Host, 100), cut(c.Host, 100))
 		}
+		if r.Limit < 0 {
+			say("Config.Publisher is a Router with a negative Limit, which lets nothing be sent; leave it 0 for the default")
+		}
+	}
+	if int(c.Keep) >= len(keepModes) {
+		say("Config.Keep is %d, which is no KeepMode", c.Keep)
 	}
 	for name, v := range map[string]int64{"HookTimeout": int64(c.HookTimeout), "StoreTimeout": int64(c.StoreTimeout), "MaxDeferred": int64(c.MaxDeferred)} {
 		if v < 0 {

@@ -61,19 +61,29 @@ func (r *Router) Publish(ctx context.Context, n *Notification) error {
 	if s == nil {
 		s = &sent{reply: make(chan *ReplyError, 1)}
 	}
-	defer r.free.Put(s)
 	s.service = n.Service
 	id := rand.Text()
 	if !r.add(id, s) {
+		r.free.Put(s)
 		return ErrTooManyOpen
 	}
+	ended := false
+	defer func() {
+		if ended {
+			r.free.Put(s)
+		} else { // Send has panicked, or ended the goroutine
+			r.take(id, n.Service)
+		}
+	}()
 	s.iq = n.AppendStanza(s.iq[:0], r.Host, id)
 	if err := r.Send(ctx, n.Service, s.iq); err != nil {
 		if r.take(id, n.Service) == nil {
 			<-s.reply
 		}
+		ended = true
 		return fmt.Errorf("push: publish not sent: %w", err)
 	}
+	ended = true // what is below does not call the host
 	select {
 	case re := <-s.reply:
 		return asError(re)
@@ -107,7 +117,7 @@ func (r *Router) publishMessages(ctx context.Context, n *Notification) error {
 			return fmt.Errorf("push: publish not sent: %w", err)
 		}
 	}
-	settled := time.NewTimer(orDefault(r.Settle, 2*time.Second))
+	settled := time.NewTimer(lasting(r.Settle, 2*time.Second))
 	defer settled.Stop()
 	select {
 	case re := <-replies:

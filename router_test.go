@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -126,7 +127,8 @@ func TestRouterStrangers(t *testing.T) {
 		assert.NoError(t, err)
 		assert.False(t, ours, iq)
 	}
-	for _, iq := range []string{``, `x`, `<iq`, `<!-- --><iq/>`, `<iq type='error' from='push.example.net' id='` + id + `'><error>`} {
+	for _, iq := range []string{``, `x`, `<iq`, `<!-- --><iq/>`, `<iq type='error' from='push.example.net' id='` + id + `'><error>`,
+		`<iq type='result' from='evil.example' from='push.example.net' id='` + id + `'/>`} {
 		ours, err := r.HandleReply([]byte(iq))
 		assert.ErrorIs(t, err, push.ErrStanza, iq)
 		assert.False(t, ours, iq)
@@ -164,6 +166,34 @@ func TestRouterTimeoutAndLimit(t *testing.T) {
 		assert.NoError(t, <-second)
 		assert.NoError(t, <-third)
 	})
+}
+
+// TestRouterSendEnds has a Send that panics, or ends its goroutine: nothing is left that waits for a reply.
+func TestRouterSendEnds(t *testing.T) {
+	end, ids := func() {}, make(chan string, 10)
+	r := &push.Router{Host: "example.com", Limit: 1, Send: func(_ context.Context, _ string, iq []byte) error {
+		ids <- idOf.FindStringSubmatch(string(iq))[1]
+		end()
+		return nil
+	}}
+	for _, end = range []func(){func() { panic("no route") }, runtime.Goexit} {
+		done := make(chan any)
+		go func() {
+			defer close(done)
+			defer func() { _ = recover() }()
+			_ = r.Publish(t.Context(), full())
+		}()
+		<-done
+		ours, err := r.HandleReply(result(<-ids))
+		require.NoError(t, err)
+		assert.False(t, ours, "a reply to what was not sent")
+	}
+	end = func() {}
+	done := start(t.Context(), r)
+	ours, err := r.HandleReply(result(<-ids))
+	require.NoError(t, err)
+	assert.True(t, ours)
+	assert.NoError(t, <-done)
 }
 
 // TestRouterRace lets replies meet their timeouts: each publish ends with its own reply or none.

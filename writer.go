@@ -13,6 +13,8 @@ import (
 
 // change handles an event that changes stored registrations: the Store first, and what it did then.
 func (e *Engine) change(ctx context.Context, s *shard, name string, ev Event, d *Decision) error {
+	wanted, leave := context.WithCancel(ctx)
+	defer leave()
 	s.mu.Lock()
 	if s.closing {
 		s.mu.Unlock()
@@ -35,8 +37,6 @@ func (e *Engine) change(ctx context.Context, s *shard, name string, ev Event, d 
 		return err
 	}
 	c, res := e.changing(s, en, kept)
-	wanted, leave := context.WithCancel(ctx)
-	defer leave()
 	c.ctx = wanted
 	res.d = d
 	if l := en.lane; l != nil && len(l.learned) > 0 { // it has to know what it changes
