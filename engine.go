@@ -133,8 +133,9 @@ var decisions = sync.Pool{New: func() any { return new(Decision) }}
 // or when the Store has failed, or ctx ends, Handle returns nil with ReasonDeferred, and the event is decided when the Store has answered. So nothing is lost while
 // a Store is away, and no call is worth repeating.
 //
-// The error is ErrClosed, ErrEvent, ctx's, or wraps ErrStore; then the event had no effect, and the Decision notifies nobody. One exception is an event that
-// removes registrations: with ErrStore, the Decision's Changes say which ones are gone all the same.
+// The error is ErrClosed, ErrEvent, ctx's, or wraps ErrStore; then the event had no effect, and the Decision notifies nobody. Two exceptions, with ErrStore: of an event
+// that removes registrations the Decision's Changes say which ones are gone all the same, and an enable or disable for which the Store did not
+// answer in time may take effect later. To repeat it is safe.
 func (e *Engine) Handle(ctx context.Context, ev Event) (Decision, error) {
 	var d Decision
 	err := e.HandleTo(ctx, ev, &d)

@@ -51,7 +51,8 @@ const NSPush2 = "urn:xmpp:push2:0"
 var (
 	// ErrClosed: the Engine was closed; the event was not handled.
 	ErrClosed = errors.New("push: engine is closed")
-	// ErrStore is wrapped by errors of the host's Store. The event had no effect and may be given to Handle again.
+	// ErrStore is wrapped by errors of the host's Store. The event had no effect, or, for an enable or disable whose answer did not come in time, it is
+	// in doubt, and the text says so. Either may be given to Handle again.
 	ErrStore = errors.New("push: store failed")
 	// ErrNotRegistered: there is no such registration.
 	ErrNotRegistered = errors.New("push: not registered")
