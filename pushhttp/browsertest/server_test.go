@@ -53,6 +53,7 @@ var answered = regexp.MustCompile(`(?m)^ +[0-9.]+  (ack-delayed|stanza-queued|ar
 
 // What the demo of examples/server told is on the pages.
 func TestServer(t *testing.T) {
+	t.Parallel()
 	ctx := browser(t)
 	url, told := startDemo(t)
 	s := &site{t: t, url: url}
