@@ -27,6 +27,14 @@ import (
 	"github.com/xmpp-push/push/trace"
 )
 
+// seeds is how many random loads a test takes: few, or with PUSH_TEST_FULL=1 all.
+func seeds(few, all uint64) uint64 {
+	if os.Getenv("PUSH_TEST_FULL") == "1" {
+		return all
+	}
+	return few
+}
+
 // tape holds the files of a recording in memory.
 type tape struct {
 	mu    sync.Mutex
@@ -324,7 +332,7 @@ func replayed(t *testing.T, r io.Reader) (decided []string) {
 
 // A recording of a live engine replays to the same decisions, and recording its events again gives the same recording.
 func TestRecorderReplaysTheSame(t *testing.T) {
-	for seed := range uint64(25) {
+	for seed := range seeds(8, 25) {
 		var first tape
 		steps := randomLoad(seed, 300)
 		synctest.Test(t, func(t *testing.T) {
@@ -412,7 +420,7 @@ func readSteps(t *testing.T, in io.Reader) (steps []step) {
 }
 
 func TestRecorderRotates(t *testing.T) {
-	for seed := range uint64(10) {
+	for seed := range seeds(4, 10) {
 		synctest.Test(t, func(t *testing.T) {
 			var files tape
 			decided, stats := run(t, randomLoad(seed, 400), true, trace.RecorderConfig{Create: files.create, MaxBytes: 8 << 10})
@@ -564,7 +572,7 @@ func TestRecorderOnAFullDisk(t *testing.T) {
 // A recording says itself what was sent and answered, and when: its replay decides and sends the same and makes nothing up, also where the
 // Engine was late, its services slow and the host said no.
 func TestReplayIsWhatHappened(t *testing.T) {
-	for seed := range uint64(40) {
+	for seed := range seeds(12, 40) {
 		synctest.Test(t, func(t *testing.T) {
 			files := tape{}
 			cfg := trace.RecorderConfig{Create: files.create}
