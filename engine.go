@@ -10,9 +10,6 @@ import (
 	"time"
 )
 
-// Engine is the shell around [Account]: it keeps the accounts that have a session or something waiting, runs the timers, and calls the host.
-// Safe for simultaneous use.
-//
 // Accounts live in shards with a lock each. Deciding is pure and quick, so it happens under that lock, and what follows from it is data: registrations
 // to publish to, effects to tell the host of, updates for the Store. The host's code is slow, absent or wrong at any time, so it runs
 // elsewhere, and each of its parts can only hold up what it is asked for:
@@ -26,6 +23,10 @@ import (
 //   - keeper.go: what waits, handed to a Store that can keep it, and taken up again;
 //   - gate.go: push services, their slots, and the way of a publish;
 //   - close.go, inspect.go: the end of it, and what one can see.
+
+// Engine takes events, decides, publishes and learns. It keeps what it needs to know of the accounts that have a session or something waiting, and
+// reads the others' registrations from the Store when an event concerns them. Whatever the host's code does, panicking and hanging included, concerns
+// only what it was asked for; see [Config]. Safe for simultaneous use.
 type Engine struct {
 	cfg    Config
 	policy *Policy

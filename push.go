@@ -4,21 +4,24 @@
 // push services. For each event the Engine answers, for every registration of the account, whether it is notified and why
 // ([Decision]); it sends the notifications when they are due, learns from the replies, and keeps registrations in a [Store].
 //
-// The parts, and where to read on:
-//
-//   - who is notified, and why: rules.go, the business rules in their order;
-//   - when: pace.go, merging and retries; service.go, the gate in front of each push service;
-//   - how: publish.go, the stanza and what a reply means;
-//   - the state that these work on: [Account], pure and without a clock, which a host can drive without an Engine.
-//
 // A host's duties, in order:
 //
-//  1. Give New a Config with the server's domain and a Publisher. The zero value of the rest is good.
-//  2. Answer the enable and disable stanzas of clients with [ParseRequest], or the handlers of package mellium, and announce [Feature].
-//  3. Raise the events where they happen, each stanza with an ID of its own that stays the same ([Stanza.ID]).
+//  1. Give [New] a [Config] with the server's domain and a Publisher: a [Router] for servers that route stanzas, package mellium for sessions of mellium.im/xmpp.
+//     The zero value of the rest is good.
+//  2. Answer the enable and disable stanzas of clients with [ParseRequest], or the handlers of package mellium, and announce what [Offer] lists.
+//  3. Raise the events where they happen, each stanza ([ParseStanza]) with an ID of its own that stays the same ([Stanza.ID]). After a restart, raise
+//     [SessionRestored] for the sessions that go on.
 //  4. Close the Engine when the server stops.
 //
-// The library keeps a message's text only if the policy says that push services may see it, and never logs text or publish options.
+// What a host may have besides, each an interface of one or two methods and a field of Config: [Store] and [Keeper], [Resumption], [UnreadCounter],
+// [Liveness], [Vetoer], [Contacts], [Chats], and an [Observer] for metrics, the inspector (package pushhttp) and recordings (package trace). Package pushtest checks
+// a host's own Store, Publisher and integration.
+//
+// [Account], [Facts], [Service], [Result] and [NewAccount] with its relatives are the pure core under the Engine: without a clock, goroutine, lock or I/O. Only hosts with a shell of their
+// own need them; others can leave them aside.
+//
+// The library keeps a message's text only if the policy says that push services may see it, or a client has asked for it with keys of its own, and never logs text
+// or publish options.
 package push
 
 import (
@@ -33,6 +36,10 @@ import (
 
 	"mellium.im/xmpp/stanza"
 )
+
+// Where to read on in the source: who is notified, and why, is in rules.go, the business rules in their order; when, in pace.go, merging and retries,
+// and service.go, the gate in front of a push service; how, in publish.go, the stanza and what a reply means; what a client asked for besides, in
+// wishes.go and push2.go, and its evaluation in wanted.go. account.go and session.go are the state that these work on, engine.go the shell around it.
 
 // NS is the namespace of XEP-0357, and the feature that an account announces.
 const NS = "urn:xmpp:push:0"
