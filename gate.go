@@ -417,7 +417,8 @@ func (e *Engine) begin(f *flight) bool {
 		return false
 	}
 	if en.busy {
-		en.publishing = append(en.publishing, f.key)
+		w := en.wait()
+		w.publishing = append(w.publishing, f.key)
 		return false
 	}
 	now := e.now()

@@ -37,13 +37,25 @@ type entry struct {
 	deadline.Item
 	*Account
 	keep keepState
-	// busy: somebody has the turn; waiters want it next, and publishing wants it back.
-	busy       bool
-	waiters    []chan struct{}
-	publishing []Key
+	// busy: somebody has the turn; next are those that wait for it. nil: nobody.
+	busy bool
+	next *turnQueue
 	// mail is what the host is to be told, lane what the Store is; nil: nothing.
 	mail *mail
 	lane *lane
+}
+
+// turnQueue are those that wait for the turn of an account: waiters want it next, and publishing wants it back.
+type turnQueue struct {
+	waiters    []chan struct{}
+	publishing []Key
+}
+
+func (en *entry) wait() *turnQueue {
+	if en.next == nil {
+		en.next = new(turnQueue)
+	}
+	return en.next
 }
 
 // open keeps an account of which nothing is known yet. The shard is locked.
@@ -82,7 +94,8 @@ func (s *shard) acquire(ctx context.Context, en *entry) error {
 		return nil
 	}
 	ch := make(chan struct{})
-	en.waiters = append(en.waiters, ch)
+	w := en.wait()
+	w.waiters = append(w.waiters, ch)
 	s.mu.Unlock()
 	var err error
 	select {
@@ -92,11 +105,11 @@ func (s *shard) acquire(ctx context.Context, en *entry) error {
 	}
 	s.mu.Lock()
 	if err != nil {
-		i := slices.Index(en.waiters, ch)
+		i := slices.Index(w.waiters, ch)
 		if i < 0 {
 			return nil // it came all the same
 		}
-		en.waiters = slices.Delete(en.waiters, i, i+1)
+		w.waiters = slices.Delete(w.waiters, i, i+1)
 	}
 	return err
 }
@@ -104,17 +117,19 @@ func (s *shard) acquire(ctx context.Context, en *entry) error {
 // release gives the turn on, and lets what is queued be told. The shard is locked. It returns what Handle waits for until that is done, or nil.
 func (e *Engine) release(s *shard, en *entry, wait bool) <-chan struct{} {
 	en.busy = false
-	if len(en.waiters) > 0 {
+	if w := en.next; w != nil && len(w.waiters) > 0 {
 		en.busy = true
-		close(en.waiters[0])
-		en.waiters = slices.Delete(en.waiters, 0, 1)
-	} else if keys := en.publishing; len(keys) > 0 {
-		en.publishing = nil
-		e.work.add()
-		go func() {
-			e.dispatch(en.name, keys)
-			e.work.done()
-		}()
+		close(w.waiters[0])
+		w.waiters = slices.Delete(w.waiters, 0, 1)
+	} else if w != nil {
+		en.next = nil
+		if keys := w.publishing; len(keys) > 0 {
+			e.work.add()
+			go func() {
+				e.dispatch(en.name, keys)
+				e.work.done()
+			}()
+		}
 	}
 	told := e.deliver(s, en, wait)
 	s.settle(e, en, e.now())
