@@ -243,8 +243,9 @@ func unusable(ev Event) error {
 		switch ev.(type) {
 		case PushEnable, AffiliationNone:
 			return fmt.Errorf("%w: it names no service", ErrEvent)
+		default:
+			return fmt.Errorf("%w: it names no session", ErrEvent)
 		}
-		return fmt.Errorf("%w: it names no session", ErrEvent)
 	}
 	return nil
 }

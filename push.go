@@ -292,7 +292,7 @@ func (e *UnsentError) Error() string {
 	return fmt.Sprintf("push: closed with %d notifications unsent", len(e.Unsent))
 }
 
-// Observers returns one Observer that tells all of them, in their order. Nil ones are left out.
+// Observers returns one Observer that tells all of them, in their order, those after one that panics too. Nil ones are left out.
 func Observers(os ...*Observer) *Observer {
 	all := &Observer{}
 	for _, o := range os {
@@ -316,21 +316,21 @@ func both2[A, B any](f, g func(A, B)) func(A, B) {
 	if f == nil || g == nil {
 		return either(f, g, f == nil)
 	}
-	return func(a A, b B) { f(a, b); g(a, b) }
+	return func(a A, b B) { defer g(a, b); f(a, b) }
 }
 
 func both3[A, B, C any](f, g func(A, B, C)) func(A, B, C) {
 	if f == nil || g == nil {
 		return either(f, g, f == nil)
 	}
-	return func(a A, b B, c C) { f(a, b, c); g(a, b, c) }
+	return func(a A, b B, c C) { defer g(a, b, c); f(a, b, c) }
 }
 
 func both5[A, B, C, D, E any](f, g func(A, B, C, D, E)) func(A, B, C, D, E) {
 	if f == nil || g == nil {
 		return either(f, g, f == nil)
 	}
-	return func(a A, b B, c C, d D, e E) { f(a, b, c, d, e); g(a, b, c, d, e) }
+	return func(a A, b B, c C, d D, e E) { defer g(a, b, c, d, e); f(a, b, c, d, e) }
 }
 
 func either[T any](f, g T, second bool) T {
