@@ -417,7 +417,8 @@ func (e *Engine) begin(f *flight) bool {
 		return false
 	}
 	if en.busy {
-		en.publishing = append(en.publishing, f.key)
+		q := en.getQueue()
+		q.publishing = append(q.publishing, f.key)
 		return false
 	}
 	now := e.now()
