@@ -45,8 +45,6 @@ type registration struct {
 	unread int32
 	// retried is when a tombstone was tried again last (Policy.RetryDisabled), in seconds since 1970. Zero: never.
 	retried uint32
-	// told is when it was told of a count last because of what was read, in seconds since 1970. Zero: never.
-	told uint32
 }
 
 // Facts is what the rules may know besides the event.

@@ -67,8 +67,9 @@ const (
 	ChangeUpdated ChangeKind = "updated"
 	// ChangeBound: a session has it now, without an enable. ChangeUnbound: a session lost it, though the registration is still there; or an
 	// enable came from no session that is known.
-	ChangeBound    ChangeKind = "bound"
-	ChangeUnbound  ChangeKind = "unbound"
+	ChangeBound   ChangeKind = "bound"
+	ChangeUnbound ChangeKind = "unbound"
+	// ChangeRemoved names no session: whichever was bound to it has it no longer.
 	ChangeRemoved  ChangeKind = "removed"
 	ChangeDisabled ChangeKind = "disabled"
 	ChangeEnabled  ChangeKind = "enabled"

@@ -10,9 +10,6 @@ import (
 	"time"
 )
 
-// Engine is the shell around [Account]: it keeps the accounts that have a session or something waiting, runs the timers, and calls the host.
-// Safe for simultaneous use.
-//
 // Accounts live in shards with a lock each. Deciding is pure and quick, so it happens under that lock, and what follows from it is data: registrations
 // to publish to, effects to tell the host of, updates for the Store. The host's code is slow, absent or wrong at any time, so it runs
 // elsewhere, and each of its parts can only hold up what it is asked for:
@@ -26,6 +23,10 @@ import (
 //   - keeper.go: what waits, handed to a Store that can keep it, and taken up again;
 //   - gate.go: push services, their slots, and the way of a publish;
 //   - close.go, inspect.go: the end of it, and what one can see.
+
+// Engine takes events, decides, publishes and learns. It keeps what it needs to know of the accounts that have a session or something waiting, and
+// reads the others' registrations from the Store when an event concerns them. Whatever the host's code does, panicking and hanging included, concerns
+// only what it was asked for; see [Config]. Safe for simultaneous use.
 type Engine struct {
 	cfg    Config
 	policy *Policy
@@ -134,8 +135,9 @@ var decisions = sync.Pool{New: func() any { return new(Decision) }}
 // or when the Store has failed, or ctx ends, Handle returns nil with ReasonDeferred, and the event is decided when the Store has answered. So nothing is lost while
 // a Store is away, and no call is worth repeating.
 //
-// The error is ErrClosed, ErrEvent, ctx's, or wraps ErrStore; then the event had no effect, and the Decision notifies nobody. One exception is an event that
-// removes registrations: with ErrStore, the Decision's Changes say which ones are gone all the same.
+// The error is ErrClosed, ErrEvent, ctx's, or wraps ErrStore; then the event had no effect, and the Decision notifies nobody. Two exceptions, with ErrStore: of an event
+// that removes registrations the Decision's Changes say which ones are gone all the same, and an enable or disable for which the Store did not
+// answer in time may take effect later. To repeat it is safe.
 func (e *Engine) Handle(ctx context.Context, ev Event) (Decision, error) {
 	var d Decision
 	err := e.HandleTo(ctx, ev, &d)
@@ -244,8 +246,9 @@ func unusable(ev Event) error {
 		switch ev.(type) {
 		case PushEnable, AffiliationNone:
 			return fmt.Errorf("%w: it names no service", ErrEvent)
+		default:
+			return fmt.Errorf("%w: it names no session", ErrEvent)
 		}
-		return fmt.Errorf("%w: it names no session", ErrEvent)
 	}
 	return nil
 }

@@ -696,6 +696,35 @@ func TestForever(t *testing.T) {
 	}
 }
 
+// TestWithoutLimit sets each number to the largest there is, by which hosts mean that there is no limit.
+func TestWithoutLimit(t *testing.T) {
+	const most = math.MaxInt
+	for name, c := range map[string]Config{
+		"ServiceInFlight":  {Policy: Policy{ServiceInFlight: most}},
+		"BreakAfter":       {Policy: Policy{BreakAfter: most}},
+		"Remember":         {Policy: Policy{Remember: most}},
+		"Causes":           {Policy: Policy{Causes: most}},
+		"MaxErrors":        {Policy: Policy{MaxErrors: most, MaxErrorsUnproven: most, MaxRefusals: most}},
+		"MaxRegistrations": {Policy: Policy{MaxRegistrations: most}},
+		"MaxDeferred":      {MaxDeferred: most},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				svc := &service{}
+				c.Publisher, c.Store = svc, &hookedStore{Store: NewMemoryStore()}
+				e := newEngine(t, c)
+				handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone})
+				for i := range 3 {
+					handle(t, e, Offline{juliet, message(fmt.Sprint(i))}, Offline{juliet, message(fmt.Sprint(i))})
+					pass(time.Minute)
+				}
+				assert.Len(t, svc.published(), 3)
+				require.NoError(t, e.Close(t.Context()))
+			})
+		})
+	}
+}
+
 // TestEvictedElsewhere enables at the limit while another node of the cluster has stored more than the Engine knows.
 func TestEvictedElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

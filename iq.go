@@ -317,7 +317,7 @@ func (p *payload) count(texts ...string) {
 }
 
 // Answer puts the request to an Engine, unless it is refused already, and returns the reply to the client. It may take as long as the Store
-// does. An Engine that fails is wait/internal-server-error to the client, and nothing has changed.
+// does. An Engine that fails is wait/internal-server-error to the client; nothing has changed, unless the Store did not answer in time (ErrStore).
 func (q *Request) Answer(ctx context.Context, h EventHandler) *Answer {
 	a := &Answer{Refusal: q.Refusal, id: q.id, from: q.to, to: q.from}
 	if q.Event == nil {

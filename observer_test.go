@@ -39,3 +39,25 @@ func TestObserverIsToldWhatWasRead(t *testing.T) {
 		require.NoError(t, e.Close(t.Context()))
 	})
 }
+
+// TestObserversPanic has one Observer that panics before another: that is told all the same, and the panics are counted.
+func TestObserversPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told := 0
+		bad := &Observer{
+			Decided: func(uint64, time.Time, Event, *Decision, time.Duration) { panic("decided") },
+			Sent:    func(time.Time, *Notification) { panic("sent") },
+			Started: func(time.Time, string, Policy) { panic("started") },
+		}
+		good := &Observer{
+			Decided: func(uint64, time.Time, Event, *Decision, time.Duration) { told++ },
+			Sent:    func(time.Time, *Notification) { told++ },
+			Started: func(time.Time, string, Policy) { told++ },
+		}
+		e := newEngine(t, Config{Publisher: &service{}, Observer: Observers(bad, good)})
+		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone}, Offline{juliet, message("m1")})
+		require.NoError(t, e.Close(t.Context()))
+		assert.Equal(t, 4, told)
+		assert.EqualValues(t, 4, e.Hooks()[0].Panics)
+	})
+}

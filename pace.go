@@ -19,8 +19,9 @@ type pacer struct {
 	spaced, retryAt instant
 	// flight is what was sent and not answered.
 	flight []part
-	// counted is when an error was counted last of what is waiting or in flight. Zero: none was.
-	counted instant
+	// counted is when an error was counted last of what is waiting or in flight, told when the device was told of a count last because of what was
+	// read, both in seconds since 1970. Zero: never.
+	counted, told uint32
 	// tries counts failed tries of what is waiting or in flight.
 	tries    int32
 	inFlight bool

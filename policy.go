@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Policy is everything about the rules that a host may want otherwise. The zero Policy is the default: the business rules of the
-// seed. Durations and numbers: zero means the default that the field names, and where "off" makes sense a negative value says it. A duration of more
+// Policy is everything about the rules that a host may want otherwise. The zero Policy is the default.
+// Durations and numbers: zero means the default that the field names, and where "off" makes sense a negative value says it. A duration of more
 // than ten years is cut to that, which is as good as never.
 type Policy struct {
 	// SkipPlain keeps plain stanzas from notifying anybody. By default they do, as a silent wake-up.

@@ -83,7 +83,7 @@ func (a *Account) Begin(k Key, now time.Time, e *Effects) (Notification, bool) {
 		}
 	}
 	if n.TellZero {
-		r.told = uint32(max(now.Unix(), 1))
+		p.told = uint32(max(now.Unix(), 1))
 	}
 	if !slices.IsSorted(n.Events) {
 		sortUnique(&n.Events)
@@ -272,10 +272,10 @@ func (a *Account) End(k Key, reply Reply, now time.Time, e *Effects) Result {
 		e.Drops = append(e.Drops, r.flightDrop(ReasonVeto, reply.Vetoed))
 		p.finish()
 	default:
-		if res.Outcome != OutcomeFailed || p.counted == 0 || now.Sub(p.counted.time()) >= countEvery {
+		if res.Outcome != OutcomeFailed || p.counted == 0 || now.Sub(time.Unix(int64(p.counted), 0)) >= countEvery {
 			res.Store, res.Update = true, a.count(r, res.Outcome, reply, now)
 			*h = res.Update.Apply(*h)
-			p.counted = toInstant(now)
+			p.counted = uint32(max(now.Unix(), 1))
 		}
 		if res.Outcome == OutcomeFailed && h.Disabled.IsZero() && reply.worthTrying() && !r.IsPush2() {
 			res.RetryAt = a.again(r, a.policy.backoff(a.name, k, int(p.tries)), now, e)

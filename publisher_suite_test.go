@@ -104,3 +104,8 @@ func openMellium(t testing.TB, service func([]byte) [][]byte) push.Publisher {
 	})
 	return mellium.Publisher{Session: session, Settle: settle}
 }
+
+// TestExampleStore holds the Store of the Example to its contract.
+func TestExampleStore(t *testing.T) {
+	pushtest.Store(t, func(*testing.T) push.Store { return &table{rows: make(map[string][]push.Registration)} })
+}

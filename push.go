@@ -4,21 +4,24 @@
 // push services. For each event the Engine answers, for every registration of the account, whether it is notified and why
 // ([Decision]); it sends the notifications when they are due, learns from the replies, and keeps registrations in a [Store].
 //
-// The parts, and where to read on:
-//
-//   - who is notified, and why: rules.go, the business rules in their order;
-//   - when: pace.go, merging and retries; service.go, the gate in front of each push service;
-//   - how: publish.go, the stanza and what a reply means;
-//   - the state that these work on: [Account], pure and without a clock, which a host can drive without an Engine.
-//
 // A host's duties, in order:
 //
-//  1. Give New a Config with the server's domain and a Publisher. The zero value of the rest is good.
-//  2. Answer the enable and disable stanzas of clients with [ParseRequest], or the handlers of package mellium, and announce [Feature].
-//  3. Raise the events where they happen, each stanza with an ID of its own that stays the same ([Stanza.ID]).
+//  1. Give [New] a [Config] with the server's domain and a Publisher: a [Router] for servers that route stanzas, package mellium for sessions of mellium.im/xmpp.
+//     The zero value of the rest is good.
+//  2. Answer the enable and disable stanzas of clients with [ParseRequest], or the handlers of package mellium, and announce what [Offer] lists.
+//  3. Raise the events where they happen, each stanza ([ParseStanza]) with an ID of its own that stays the same ([Stanza.ID]). After a restart, raise
+//     [SessionRestored] for the sessions that go on.
 //  4. Close the Engine when the server stops.
 //
-// The library keeps a message's text only if the policy says that push services may see it, and never logs text or publish options.
+// What a host may have besides, each an interface of one or two methods and a field of Config: [Store] and [Keeper], [Resumption], [UnreadCounter],
+// [Liveness], [Vetoer], [Contacts], [Chats], and an [Observer] for metrics, the inspector (package pushhttp) and recordings (package trace). Package pushtest checks
+// a host's own Store, Publisher and integration.
+//
+// [Account], [Facts], [Service], [Result] and [NewAccount] with its relatives are the pure core under the Engine: without a clock, goroutine, lock or I/O. Only hosts with a shell of their
+// own need them; others can leave them aside.
+//
+// The library keeps a message's text only if the policy says that push services may see it, or a client has asked for it with keys of its own, and never logs text
+// or publish options.
 package push
 
 import (
@@ -34,6 +37,10 @@ import (
 	"mellium.im/xmpp/stanza"
 )
 
+// Where to read on in the source: who is notified, and why, is in rules.go, the business rules in their order; when, in pace.go, merging and retries,
+// and service.go, the gate in front of a push service; how, in publish.go, the stanza and what a reply means; what a client asked for besides, in
+// wishes.go and push2.go, and its evaluation in wanted.go. account.go and session.go are the state that these work on, engine.go the shell around it.
+
 // NS is the namespace of XEP-0357, and the feature that an account announces.
 const NS = "urn:xmpp:push:0"
 
@@ -44,7 +51,8 @@ const NSPush2 = "urn:xmpp:push2:0"
 var (
 	// ErrClosed: the Engine was closed; the event was not handled.
 	ErrClosed = errors.New("push: engine is closed")
-	// ErrStore is wrapped by errors of the host's Store. The event had no effect and may be given to Handle again.
+	// ErrStore is wrapped by errors of the host's Store. The event had no effect, or, for an enable or disable whose answer did not come in time, it is
+	// in doubt, and the text says so. Either may be given to Handle again.
 	ErrStore = errors.New("push: store failed")
 	// ErrNotRegistered: there is no such registration.
 	ErrNotRegistered = errors.New("push: not registered")
@@ -284,7 +292,7 @@ func (e *UnsentError) Error() string {
 	return fmt.Sprintf("push: closed with %d notifications unsent", len(e.Unsent))
 }
 
-// Observers returns one Observer that tells all of them, in their order. Nil ones are left out.
+// Observers returns one Observer that tells all of them, in their order, those after one that panics too. Nil ones are left out.
 func Observers(os ...*Observer) *Observer {
 	all := &Observer{}
 	for _, o := range os {
@@ -308,21 +316,21 @@ func both2[A, B any](f, g func(A, B)) func(A, B) {
 	if f == nil || g == nil {
 		return either(f, g, f == nil)
 	}
-	return func(a A, b B) { f(a, b); g(a, b) }
+	return func(a A, b B) { defer g(a, b); f(a, b) }
 }
 
 func both3[A, B, C any](f, g func(A, B, C)) func(A, B, C) {
 	if f == nil || g == nil {
 		return either(f, g, f == nil)
 	}
-	return func(a A, b B, c C) { f(a, b, c); g(a, b, c) }
+	return func(a A, b B, c C) { defer g(a, b, c); f(a, b, c) }
 }
 
 func both5[A, B, C, D, E any](f, g func(A, B, C, D, E)) func(A, B, C, D, E) {
 	if f == nil || g == nil {
 		return either(f, g, f == nil)
 	}
-	return func(a A, b B, c C, d D, e E) { f(a, b, c, d, e); g(a, b, c, d, e) }
+	return func(a A, b B, c C, d D, e E) { defer g(a, b, c, d, e); f(a, b, c, d, e) }
 }
 
 func either[T any](f, g T, second bool) T {

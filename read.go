@@ -207,7 +207,7 @@ func (a *Account) tell(r *registration, now time.Time) {
 	w := r.pace.open(nil)
 	w.at[ClassPlain], w.wakes, w.counts = toInstant(now), true, true
 	due := now.Add(a.policy.Delay)
-	if next := time.Unix(int64(r.told), 0).Add(tellReadEvery); r.told != 0 && next.After(due) {
+	if next := time.Unix(int64(r.pace.told), 0).Add(tellReadEvery); r.pace.told != 0 && next.After(due) {
 		due = next
 	}
 	r.pace.schedule(due)
@@ -445,11 +445,11 @@ func writeUses(e *snapshotWriter, a *Account) {
 	}
 	for i, r := range a.regs {
 		w := r.pace.part(nil)
-		if r.told == 0 && (w == nil || !w.counts) {
+		if r.pace.told == 0 && (w == nil || !w.counts) {
 			continue
 		}
 		e.uint(uint64(i)<<1 | 1)
-		e.uint(uint64(r.told))
+		e.uint(uint64(r.pace.told))
 		e.b = append(e.b, flagBits(w != nil && w.counts))
 	}
 }
@@ -472,7 +472,7 @@ func readUses(d *snapshotReader, a *Account) {
 			return
 		}
 		r := a.regs[u>>1]
-		r.told = uint32(d.limited(math.MaxUint32))
+		r.pace.told = uint32(d.limited(math.MaxUint32))
 		if w := r.pace.part(nil); d.byte() == 1 && w != nil {
 			w.counts = true
 		}

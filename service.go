@@ -63,7 +63,9 @@ func (s *Service) Done(now time.Time, answered bool) {
 			s.window = 1
 		}
 		s.failures, s.probes = 0, 0
-		s.window = min(s.window+1, s.policy.ServiceInFlight) // one more for each reply: twice as many in each round
+		if s.window < s.policy.ServiceInFlight {
+			s.window++ // one more for each reply: twice as many in each round
+		}
 		return
 	}
 	s.failures++

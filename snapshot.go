@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"math"
 	"slices"
+	"time"
 )
 
 // A snapshot is what an account knows besides the stored part of its registrations, as bytes: sessions and what they are bound to, what was notified,
@@ -237,9 +238,14 @@ func writeStates(e *snapshotWriter, a *Account) {
 		e.memory(&r.mem)
 		e.b = append(e.b, flagBits(p.inFlight, p.stripped))
 		e.uint(uint64(p.tries))
-		for _, t := range [...]instant{p.due, p.spaced, p.retryAt, p.counted} {
+		for _, t := range [...]instant{p.due, p.spaced, p.retryAt} {
 			e.instant(t)
 		}
+		counted := instant(0)
+		if p.counted != 0 {
+			counted = toInstant(time.Unix(int64(p.counted), 0))
+		}
+		e.instant(counted)
 		e.parts(a, p.waiting)
 		if p.inFlight {
 			e.parts(a, p.flight)
@@ -270,8 +276,11 @@ func readStates(d *snapshotReader, a *Account) {
 			d.fail("flags of a registration")
 		}
 		p.tries = int32(d.limited(math.MaxInt32))
-		for _, t := range [...]*instant{&p.due, &p.spaced, &p.retryAt, &p.counted} {
+		for _, t := range [...]*instant{&p.due, &p.spaced, &p.retryAt} {
 			*t = d.instant()
+		}
+		if t := d.instant(); t != 0 {
+			p.counted = uint32(max(t.time().Unix(), 1))
 		}
 		p.waiting = d.parts(a)
 		if p.inFlight {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -150,10 +151,10 @@ func recorded(t *testing.T, compress bool) (dir string) {
 		cfg := trace.RecorderConfig{Dir: dir, Compress: compress, MaxBytes: 900}
 		rec, err := trace.NewRecorder(cfg)
 		require.NoError(t, err)
-		fail := false
+		var fail atomic.Bool
 		e, err := push.New(push.Config{Host: "example.com", Observer: rec.Observer(), Policy: push.Policy{Delay: 3 * time.Second}, Publisher: push.PublisherFunc(func(context.Context, *push.Notification) error {
 			time.Sleep(30 * time.Millisecond)
-			if fail {
+			if fail.Load() {
 				return &push.ReplyError{Type: "cancel", Condition: "item-not-found"}
 			}
 			return nil
@@ -172,7 +173,7 @@ func recorded(t *testing.T, compress bool) (dir string) {
 		}
 		raise(push.SessionOpen{Session: s, JID: s.Account + "/phone"}, push.PushEnable{Session: s, Key: push.Key{Service: "push.example.net", Node: "n1"}},
 			push.HibernationStart{Session: s}, push.StanzaQueued{Session: s, Stanza: st("m1", push.ClassImportant)})
-		fail = true
+		fail.Store(true)
 		raise(push.ArchiveAdded{Account: s.Account, Stanza: st("call", push.ClassUrgent)}, push.PushDisable{Session: s, Key: push.Key{Service: "push.example.net", Node: "n1"}},
 			push.Offline{Account: s.Account, Stanza: st("m2", push.ClassImportant)})
 		require.NoError(t, e.Close(t.Context()))

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -90,11 +91,12 @@ func TestWhatWaitsAndWhatIsStored(t *testing.T) {
 		rec, err := trace.NewRecorder(trace.RecorderConfig{Dir: t.TempDir()})
 		require.NoError(t, err)
 		history := pushhttp.NewHistory(pushhttp.HistoryConfig{})
-		down := true
+		var down atomic.Bool
+		down.Store(true)
 		e, err := push.New(push.Config{
 			Host: "example.com", Store: store, Observer: push.Observers(m.Observer(), rec.Observer(), history.Observer()),
 			Publisher: push.PublisherFunc(func(context.Context, *push.Notification) error {
-				if down {
+				if down.Load() {
 					return &push.ReplyError{Type: "wait", Condition: "resource-constraint"}
 				}
 				return nil
@@ -136,7 +138,7 @@ func TestWhatWaitsAndWhatIsStored(t *testing.T) {
 		assert.Equal(t, 30.0, value("push_service_oldest_waiting_seconds", "push.example.net"))
 		synctest.Wait() // the first scrape has the registrations counted
 		assert.Equal(t, 2.0, value("push_registrations", "untried"))
-		down = false
+		down.Store(false)
 		time.Sleep(10 * time.Minute)
 		value("push_registrations", "untried")
 		synctest.Wait()

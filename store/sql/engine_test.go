@@ -138,7 +138,7 @@ func TestPublishesGoOnWithoutTheStore(t *testing.T) {
 			wait(accounts)
 			time.Sleep(100 * time.Millisecond)
 
-			mend := break_(t)
+			mend := sync.OnceFunc(break_(t))
 			defer mend()
 			begin := time.Now()
 			for j := range rounds {
