@@ -70,29 +70,23 @@ func (n *Node) listen(ctx context.Context) error {
 		}
 	}
 	n.beat()
-	watching, stop := context.WithCancel(n.ctx)
-	defer stop()
-	var w jetstream.KeyWatcher
-	if err := patient(ctx, func(context.Context) (err error) {
-		w, err = n.regs.WatchAll(watching, jetstream.IgnoreDeletes())
-		return err
-	}); err != nil {
-		return err
-	}
-	for known := false; !known; {
-		select {
-		case e := <-w.Updates():
-			if e == nil {
-				known = true
-				break
-			}
-			n.seen(e)
-		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", ErrUnreachable, ctx.Err())
+	for { // from then on the owners say so themselves, and wait until they are heard; what is missed is read here
+		err := n.catchUp(ctx)
+		if err == nil {
+			break
+		}
+		if !sleep(ctx, 100*time.Millisecond) {
+			return fmt.Errorf("%w: %w", ErrUnreachable, err)
 		}
 	}
-	_ = w.Stop() // from here on the owners say so themselves, and wait until they are heard
 	n.every(n.cfg.Lease/4, n.beat)
+	n.every(n.cfg.Lease/4, func() {
+		ctx, cancel := context.WithTimeout(n.ctx, 10*appendTimeout)
+		defer cancel()
+		if err := n.catchUp(ctx); err != nil && n.ctx.Err() == nil {
+			n.warn("registrations not read", -1, err)
+		}
+	})
 	n.every(n.cfg.Lease/8, n.choose)
 	return nil
 }
@@ -187,11 +181,11 @@ func (n *Node) again() {
 	n.beat()
 }
 
-// live returns the other nodes that are alive.
+// others returns the other nodes that have to hear what changes.
 func (n *Node) others() []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return slices.DeleteFunc(n.members.Live(time.Now()), func(s string) bool { return s == n.cfg.Node })
+	return n.members.May(time.Now())
 }
 
 // ---- answers
@@ -214,7 +208,70 @@ func (n *Node) answer(a answer) {
 
 // ---- which accounts have registrations
 
-const hearTimeout = 2 * time.Second
+// hearTry is how long a node is waited for before it is told again.
+const hearTry = 500 * time.Millisecond
+
+// catchUp reads what the bucket of registrations has that this node has not read yet: at the start, and again and again, since what owners say may be missed by
+// a node that is cut off, or stopped, or slow.
+func (n *Node) catchUp(ctx context.Context) error {
+	began := n.since()
+	try, cancel := context.WithTimeout(ctx, appendTimeout)
+	s, err := n.js.Stream(try, "KV_"+n.names.regs) // its leader says how far it goes
+	cancel()
+	if err != nil {
+		return err
+	}
+	if last := s.CachedInfo().State.LastSeq; last > n.caughtTo {
+		watching, stop := context.WithCancel(ctx)
+		defer stop()
+		w, err := n.regs.WatchAll(watching, jetstream.IgnoreDeletes(), jetstream.ResumeFromRevision(n.caughtTo+1))
+		if err != nil {
+			return err
+		}
+		defer w.Stop() //nolint:errcheck
+		quiet := time.NewTimer(readPatience)
+		defer quiet.Stop()
+		for to := n.caughtTo; to < last; { // a replica that is late says that it is done before
+			select {
+			case e, ok := <-w.Updates():
+				if !ok {
+					return fmt.Errorf("the bucket of registrations ended at %d of %d", to, last)
+				}
+				quiet.Reset(readPatience)
+				if e != nil {
+					n.seen(e)
+					to = max(to, e.Revision())
+				}
+			case <-quiet.C:
+				return fmt.Errorf("the bucket of registrations ended at %d of %d", to, last)
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		n.caughtTo = last
+	}
+	n.mu.Lock()
+	few := n.members.Few(time.Now())
+	n.mu.Unlock()
+	if !few {
+		n.caughtAt.Store(int64(began))
+	}
+	return nil
+}
+
+// readPatience is how long the next entry of the bucket is waited for.
+const readPatience = 5 * time.Second
+
+// since is the time since the Node began.
+func (n *Node) since() time.Duration { return time.Since(n.gates.started) }
+
+// behind tells whether this node may have missed that an account has a registration. Owners wait for a node until it has heard, or until one and a half Leases
+// are over, from then on or from when it was heard of last: by then it has read the bucket, or is behind. One that has just joined is so for a while too: servers
+// of NATS that have just met do not bring everything to each other yet, so there may be owners that have not heard of it.
+func (n *Node) behind() bool {
+	now, at := n.since(), time.Duration(n.caughtAt.Load())
+	return at < n.cfg.Lease*3/2 || now-at > n.cfg.Lease*3/4
+}
 
 func regKey(account string) string { return base64.RawURLEncoding.EncodeToString([]byte(account)) }
 
@@ -301,10 +358,10 @@ func (n *Node) tell(r *registered) {
 	for _, o := range others {
 		go func() {
 			defer func() { done <- struct{}{} }()
-			ctx, cancel := context.WithTimeout(n.ctx, hearTimeout)
+			ctx, cancel := context.WithTimeout(n.ctx, n.cfg.Lease*3/2)
 			defer cancel()
-			for slices.Contains(n.others(), o) { // until it has heard, or is dead
-				try, stop := context.WithTimeout(ctx, hearTimeout/4)
+			for slices.Contains(n.others(), o) { // until it has heard, or knows that it is behind
+				try, stop := context.WithTimeout(ctx, hearTry)
 				_, err := n.cfg.Conn.RequestWithContext(try, n.names.node(o, "register"), data)
 				stop()
 				if err == nil || !sleep(ctx, 10*time.Millisecond) {

@@ -94,6 +94,9 @@ type Node struct {
 	leaving bool
 	gone    bool // it has handed over everything
 
+	caughtTo uint64       // how far the bucket of registrations was read; only catchUp touches it
+	caughtAt atomic.Int64 // when reading it last began, if that came to its end, as a time since the Node began
+
 	ctx    context.Context
 	cancel context.CancelFunc
 	subs   []*nats.Subscription

@@ -53,6 +53,7 @@ func (f *fleet) load(accounts, goroutines int, pause time.Duration) *load {
 		l.accounts = append(l.accounts, userAccount(i))
 	}
 	f.register(l.accounts)
+	began := time.Now()
 	for g := range goroutines {
 		l.wg.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(g), 7))
@@ -64,9 +65,10 @@ func (f *fleet) load(accounts, goroutines int, pause time.Duration) *load {
 				}
 				a := l.accounts[r.IntN(len(l.accounts))]
 				id := fmt.Sprint("m", l.n.Add(1))
-				h := f.must(r.IntN(len(f.procs)), push.ArchiveAdded{Account: a, Stanza: push.Stanza{ID: id, From: "romeo@example.net/x", To: a, Class: push.ClassImportant}})
+				first, at := r.IntN(len(f.procs)), time.Now()
+				h := f.must(first, push.ArchiveAdded{Account: a, Stanza: push.Stanza{ID: id, From: "romeo@example.net/x", To: a, Class: push.ClassImportant}})
 				if h.Decision == "no-registration" {
-					f.t.Errorf("a node does not know of the registration of %s", a)
+					f.t.Errorf("a node (n%d or later) does not know of the registration of %s; %v after the start, %v after the question", first, a, time.Since(began), time.Since(at))
 				}
 				l.mu.Lock()
 				l.accepted[a]++

@@ -64,15 +64,16 @@ func (l *lane) foreign(ev push.Event, account string) bool {
 		return false
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	return !l.local.Registered(account)
+	registered := l.local.Registered(account)
+	l.mu.Unlock()
+	return !registered && !l.n.behind()
 }
 
 // enter puts an event on its way into the log, after what the log has to know before it. It returns nil if the log need not know.
 func (l *lane) enter(ev push.Event, wanted bool) *call {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	list := l.local.Events(ev)
+	list := l.local.Events(ev, l.n.behind())
 	if len(list) == 0 {
 		return nil
 	}

@@ -54,7 +54,7 @@ func (s *service) count() int {
 
 func join(t *testing.T, srv *embedded.Server, name string, svc push.Publisher, change ...func(*jetstream.Config)) *jetstream.Node {
 	t.Helper()
-	cfg := jetstream.Config{Conn: srv.Conn(), Node: name, Partitions: 8, Lease: time.Second, Push: push.Config{Host: "example.com", Publisher: svc}}
+	cfg := jetstream.Config{Conn: srv.Conn(), Node: name, Partitions: 8, Lease: 2 * time.Second, Push: push.Config{Host: "example.com", Publisher: svc}}
 	for _, c := range change {
 		c(&cfg)
 	}
@@ -104,12 +104,12 @@ func message(id string) push.ArchiveAdded {
 func TestOneNode(t *testing.T) {
 	svc := newService()
 	n := join(t, start(t, embedded.Config{}), "a", svc)
-	d := handle(t, n, message("m0"))
-	assert.Equal(t, push.ReasonNoRegistration, d.Reason)
+	// A node that has just joined is not sure of it at once.
+	require.Eventually(t, func() bool { return handle(t, n, message("m0")).Reason == push.ReasonNoRegistration }, 20*time.Second, 100*time.Millisecond)
 	assert.EqualValues(t, 1, n.Status().Kept)
 
 	handle(t, n, push.SessionOpen{Session: session("s1"), JID: juliet + "/phone"})
-	d = handle(t, n, push.PushEnable{Session: session("s1"), Key: phone})
+	d := handle(t, n, push.PushEnable{Session: session("s1"), Key: phone})
 	require.NotEmpty(t, d.Changes, "the client waits for what the owner says")
 	assert.Equal(t, push.ChangeAdded, d.Changes[0].Kind)
 	handle(t, n, message("m1")) // the session is live

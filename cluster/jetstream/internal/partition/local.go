@@ -85,9 +85,10 @@ func (l *Local) remove(id push.SessionID) {
 }
 
 // Events returns what has to be in the log because of an event: nothing if it concerns no registration, and before it the session that it is about if the
-// log has not got that yet.
-func (l *Local) Events(ev push.Event) []push.Event {
+// log has not got that yet. behind: the node may have missed which accounts have registrations, so each may have one.
+func (l *Local) Events(ev push.Event, behind bool) []push.Event {
 	id := ev.Subject()
+	may := behind || l.Registered(id.Account)
 	s := l.session(id)
 	switch ev := ev.(type) {
 	case push.SessionOpen:
@@ -109,7 +110,7 @@ func (l *Local) Events(ev push.Event) []push.Event {
 		return nil
 	case push.SessionClose:
 		l.remove(id)
-		if s != nil && s.announced || s == nil && l.Registered(id.Account) {
+		if s != nil && s.announced || s == nil && may {
 			return []push.Event{ev}
 		}
 		return nil
@@ -139,7 +140,7 @@ func (l *Local) Events(ev push.Event) []push.Event {
 			s.hibernated = true
 		}
 	case push.HibernationEnd:
-		if s == nil && l.Registered(id.Account) { // it comes from another node
+		if s == nil && may { // it comes from another node
 			s = &local{id: id.ID, announced: true}
 			l.add(id.Account, s)
 		}
@@ -152,7 +153,7 @@ func (l *Local) Events(ev push.Event) []push.Event {
 			return nil
 		}
 	}
-	if !l.Registered(id.Account) && (s == nil || !s.announced) {
+	if !may && (s == nil || !s.announced) {
 		return nil
 	}
 	return []push.Event{ev}

@@ -102,6 +102,35 @@ func (m *Members) Silent(now time.Time, node string) time.Duration {
 	return now.Sub(p.at)
 }
 
+// Few tells whether fewer than half of the nodes are heard of that were there a while ago: then it may be this one that is cut off, and a server of NATS beside it
+// may go on for some seconds as if it still were the leader.
+func (m *Members) Few(now time.Time) bool {
+	all, heard := 1, 1
+	for _, p := range m.peers {
+		silent := now.Sub(p.at)
+		if p.leaving || p.gone || silent >= 10*m.lease {
+			continue
+		}
+		all++
+		if silent < m.lease/2 {
+			heard++
+		}
+	}
+	return 2*heard < all
+}
+
+// May returns the names of the other nodes that may go by what they knew before: by half a lease after they count as dead they know that they are cut off (Few).
+func (m *Members) May(now time.Time) []string {
+	var names []string
+	for name, p := range m.peers {
+		if now.Sub(p.at) < m.lease*3/2 && !p.gone {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // Live returns the names of the nodes that are alive, this one included, in order.
 func (m *Members) Live(now time.Time) []string {
 	names := []string{m.me.Node}

@@ -281,7 +281,7 @@ func (n *simNode) tick() {
 
 // handle is a host's call at the node. It returns whether anything has to be in the log.
 func (n *simNode) handle(ev push.Event, done func(ok bool)) bool {
-	list := n.local.Events(ev)
+	list := n.local.Events(ev, false)
 	for i, e := range list {
 		if i == len(list)-1 {
 			n.enter(e, done)
