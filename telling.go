@@ -381,7 +381,7 @@ func (d *Decision) copyTo(c *Decision) {
 
 // keepEvent returns a copy of ev that shares nothing with the caller's.
 func keepEvent(ev Event) Event {
-	switch e := ev.(type) {
+	switch e := own(ev).(type) { // a copy, so that the event of a caller that nobody is told of stays where it is
 	case AckDelayed:
 		e.Stanzas = slices.Clone(e.Stanzas)
 		return e
@@ -395,6 +395,6 @@ func keepEvent(ev Event) Event {
 		e.Options = cloneFields(e.Options)
 		return e
 	default:
-		return ev
+		return e
 	}
 }
