@@ -454,7 +454,7 @@ func (n *Node) follow(a push.Advice) {
 	l.local.Advised(a)
 	l.mu.Unlock()
 	if r := n.cfg.Push.Resumption; r != nil {
-		r.ResumeTimeout(a.Session, a.Timeout, a.Reason)
+		n.call(&n.hooks.resume, func() { r.ResumeTimeout(a.Session, a.Timeout, a.Reason) })
 	}
 }
 

@@ -15,6 +15,7 @@
 package jetstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,7 +52,9 @@ type Config struct {
 	Node string
 	// Push is what an Engine would be given, the same on every node. Policy and Host must be; Publisher, Resumption, Unread, Veto, Observer
 	// and Logger are the node's own, and are called for the accounts that this node decides for. Liveness and Store must be nil: the cluster
-	// knows where sessions are, and keeps the registrations. A host that comes from a Store of its own gives Handle a push.PushEnable without a session for
+	// knows where sessions are, and keeps the registrations. A panic of any of them is recovered and counted (Status.Hooks); a call of Veto, Unread,
+	// Resumption or Observer that takes longer than HookTimeout is left to itself: the event is decided as if there were none, and that function is not called
+	// until it has returned. A host that comes from a Store of its own gives Handle a push.PushEnable without a session for
 	// each registration that it lists, once; or lets clients enable again when they connect next.
 	Push push.Config
 	// Name is the first part of the names of everything in NATS, so that several clusters can share one. Default "push".
@@ -87,6 +90,9 @@ type Node struct {
 	lanes  []*lane
 	gates  gates
 	alone  *alone
+	hooks  hooks
+	// hookTimeout is Push.HookTimeout or its default.
+	hookTimeout time.Duration
 
 	mu      sync.Mutex
 	members *partition.Members
@@ -195,6 +201,7 @@ func Join(ctx context.Context, cfg Config) (*Node, error) {
 		n.obs = *cfg.Push.Observer
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.hookTimeout = cmp.Or(cfg.Push.HookTimeout, 5*time.Second)
 	n.gates.init(n)
 	n.turns = make(chan struct{}, appendsAtOnce)
 	if err := n.setUp(ctx); err != nil {
@@ -210,13 +217,20 @@ func Join(ctx context.Context, cfg Config) (*Node, error) {
 		Policy: n.policy, Alive: n.alive, Heard: n.silent, SnapshotEvery: cfg.SnapshotEvery, SnapshotAge: time.Minute, Patience: 2 * time.Minute,
 	}
 	if v := cfg.Push.Veto; v != nil {
-		common.Veto = v.VetoStanza
+		common.Veto = func(r *push.Registration, st push.Stanza) string {
+			own := *r
+			var why string
+			if n.call(&n.hooks.vetoStanza, func() { why = v.VetoStanza(&own, st) }) {
+				return why
+			}
+			return "" // a missed call is worse than one too many
+		}
 	}
 	for p := range n.cfg.Partitions {
 		n.lanes = append(n.lanes, newLane(n, p, me, common))
 	}
 	if n.obs.Started != nil {
-		n.obs.Started(time.Now(), cfg.Push.Host, cfg.Push.Policy)
+		n.call(&n.hooks.observer, func() { n.obs.Started(time.Now(), cfg.Push.Host, cfg.Push.Policy) })
 	}
 	if err := n.listen(ctx); err != nil {
 		_ = n.Close(ctx)

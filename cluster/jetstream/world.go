@@ -493,14 +493,15 @@ func (w *world) Show(out *partition.Out, replayed bool) {
 		}
 		n.counts.decided.Add(1)
 		if n.obs.Decided != nil {
-			n.obs.Decided(d.Number, d.At, d.Event, &d.Decision, 0)
+			number, at, ev, decision := d.Number, d.At, d.Event, d.Decision
+			n.call(&n.hooks.observer, func() { n.obs.Decided(number, at, ev, &decision, 0) })
 		}
 		n.logDecision(d)
 	}
 	if !replayed && n.obs.Affected != nil {
 		for i := range out.Affected {
-			a := &out.Affected[i]
-			n.obs.Affected(a.Account, a.At, &a.Effects)
+			a := out.Affected[i]
+			n.call(&n.hooks.observer, func() { n.obs.Affected(a.Account, a.At, &a.Effects) })
 		}
 	}
 	if replayed {
@@ -526,7 +527,8 @@ func (w *world) Publish(ref partition.Ref, note push.Notification) {
 	n := l.n
 	sent := time.Now()
 	if n.obs.Sent != nil {
-		n.obs.Sent(sent, &note)
+		own := note
+		n.call(&n.hooks.observer, func() { n.obs.Sent(sent, &own) })
 	}
 	g := n.gates.sent(l, ref)
 	n.work.Add(1)
@@ -537,7 +539,8 @@ func (w *world) Publish(ref partition.Ref, note push.Notification) {
 		l.post(func() {
 			res := l.owner.Replied(time.Now(), ref, reply)
 			if n.obs.Replied != nil {
-				n.obs.Replied(time.Now(), &note, reply, res, took)
+				own := note
+				n.call(&n.hooks.observer, func() { n.obs.Replied(time.Now(), &own, reply, res, took) })
 			}
 			n.logReply(&note, reply, res, took)
 		})
@@ -550,17 +553,29 @@ func (n *Node) send(note *push.Notification) push.Reply {
 	ctx, cancel := context.WithTimeout(n.ctx, cmp.Or(n.policy.ReplyTimeout, 30*time.Second))
 	defer cancel()
 	if u := n.cfg.Push.Unread; u != nil {
-		if unread, err := u.Unread(ctx, note.Account); err == nil {
+		var unread int
+		var err error
+		account := note.Account
+		if n.call(&n.hooks.unread, func() { unread, err = u.Unread(ctx, account) }) && err == nil {
 			note.Unread = max(unread, 0)
 		}
 	}
 	if v := n.cfg.Push.Veto; v != nil {
-		if why := v.VetoPublish(ctx, note); why != "" {
-			return push.Reply{Vetoed: why}
+		own, why := *note, ""
+		if n.call(&n.hooks.vetoPublish, func() { why = v.VetoPublish(ctx, &own) }) {
+			if why != "" {
+				return push.Reply{Vetoed: why}
+			}
+			*note = own
 		}
 	}
-	return push.ReplyOf(n.cfg.Push.Publisher.Publish(ctx, note))
+	err := errPanic
+	n.guard(&n.hooks.publish, func() { err = n.cfg.Push.Publisher.Publish(ctx, note) })
+	return push.ReplyOf(err)
 }
+
+// errPanic is the answer of a Publisher that panics: there was none.
+var errPanic = errors.New("jetstream: the publisher panicked")
 
 func (n *Node) logDecision(d *partition.Decided) {
 	if !n.log.Enabled(n.ctx, slog.LevelDebug) {
