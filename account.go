@@ -30,8 +30,8 @@ type Account struct {
 	key hashKey
 	// claims counts what sessions claimed, to tell which one was last.
 	claims uint32
-	// changed counts ChatChanged.
-	changed uint32
+	// changed counts ChatChanged. It is small, for it only tells whether there was one while the host was asked.
+	changed uint16
 	// loaded: the registrations have been read.
 	loaded bool
 }

@@ -265,7 +265,7 @@ func (e *Engine) leftovers() error {
 			}
 			if en.mail != nil {
 				for _, w := range en.mail.waiting {
-					close(w.done)
+					w.done <- struct{}{}
 				}
 				en.mail.waiting = nil
 			}

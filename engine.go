@@ -45,6 +45,8 @@ type Engine struct {
 	closing, sealed, closed atomic.Bool
 	close                   closing
 	work                    work
+	// heardings are channels for those who wait until something is told.
+	heardings sync.Pool
 
 	// ctx is of everything that the host is asked; it ends when the Engine is closed.
 	ctx    context.Context
@@ -211,6 +213,7 @@ func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
 	e.work.done()
 	if told != nil {
 		<-told
+		e.heardings.Put(told)
 	}
 	return nil
 }

@@ -255,3 +255,34 @@ func BenchmarkMemory(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkObserved is an event that the Observer is told of, who does nothing with it.
+//
+//	go test -run '^$' -bench 'BenchmarkObserved$' -cpu 1 -count 10 .
+func BenchmarkObserved(b *testing.B) {
+	ctx := context.Background()
+	for name, observer := range map[string]*Observer{"none": nil, "idle": {Decided: func(uint64, time.Time, Event, *Decision, time.Duration) {}}} {
+		b.Run("observer="+name+"/account=live/event=archive-added", func(b *testing.B) {
+			e, names := benchEngine(b, Config{Observer: observer}), users(4096)
+			for _, name := range names {
+				s := SessionID{name, "s1"}
+				for _, ev := range []Event{SessionOpen{Session: s}, PushEnable{Session: s, Key: phone}} {
+					if _, err := e.Handle(ctx, ev); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			var d Decision
+			ev := ArchiveAdded{Stanza: Stanza{ID: "m1", Class: ClassImportant}}
+			for i := 0; b.Loop(); i++ {
+				ev.Account = names[i%len(names)]
+				ev.Stanza.To = ev.Account
+				if err := e.HandleTo(ctx, ev, &d); err != nil || d.Verdicts[0].Reason != ReasonLive {
+					b.Error(err, d.Verdicts)
+				}
+			}
+		})
+	}
+}

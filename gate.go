@@ -417,8 +417,8 @@ func (e *Engine) begin(f *flight) bool {
 		return false
 	}
 	if en.busy {
-		w := en.wait()
-		w.publishing = append(w.publishing, f.key)
+		q := en.getQueue()
+		q.publishing = append(q.publishing, f.key)
 		return false
 	}
 	now := e.now()

@@ -47,12 +47,10 @@ type keepState struct {
 	// at is when to look whether it has to be told; zero: nothing waits, or it is being told.
 	at instant
 	// sum is of what it was told last.
-	sum uint64
+	sum uint32
 	// kept: it keeps something. telling: it is being told. whole: all that waits is kept.
 	kept, telling, whole bool
-	// interrupted: it was taken up, and what was in flight is not known to be tried again.
-	interrupted bool
-	fails       uint8
+	fails                uint8
 }
 
 func (k *keepState) quiet() bool { return !k.kept && !k.telling }
@@ -121,13 +119,13 @@ func (e *Engine) keepNow(s *shard, en *entry) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		var state []byte
-		var sum uint64
+		var sum uint32
 		if !en.busy && en.waits() {
 			var err error
 			if state, err = en.AppendBinary(nil); err != nil {
 				state = nil
 			}
-			sum = maphash.Bytes(keepSeed, state)
+			sum = uint32(maphash.Bytes(keepSeed, state))
 		}
 		if en.busy || k.kept && state != nil && sum == k.sum || !k.kept && state == nil {
 			k.telling, k.whole = false, state != nil
@@ -279,7 +277,7 @@ func (e *Engine) takeUpOne(k Kept) {
 	}
 	a.sessions = en.sessions // opened meanwhile
 	en.Account = a
-	en.keep.kept, en.keep.interrupted = true, true
+	en.keep.kept, en.interrupted = true, true
 	e.tellEffects(en, now, &eff, true)
 	e.deliver(s, en, false)
 	if en.waits() {

@@ -250,6 +250,9 @@ func (u *unpacker) signed() int64 {
 
 func (u *unpacker) string() string {
 	n := u.int()
+	if n == 0 {
+		return "" // not a part of the whole, which would be kept with it
+	}
 	s := string((*u)[:n])
 	*u = (*u)[n:]
 	return s

@@ -433,7 +433,7 @@ func adopt(parts []part, s *session, policy *Policy) []part {
 	return parts
 }
 
-// begin moves what waits into flight, and keeps the space of the last flight for what will wait next.
+// begin moves what waits into flight, and uses the space of the last flight, if it was kept, for what will wait next.
 func (p *pacer) begin(now time.Time, policy *Policy) {
 	p.flight, p.waiting = p.waiting, p.flight[:0]
 	p.inFlight, p.queued = true, false
@@ -444,8 +444,11 @@ func (p *pacer) begin(now time.Time, policy *Policy) {
 	}
 }
 
-// finish ends a flight that is not tried again.
+// finish ends a flight that is not tried again. Its space is kept only if more waits: most registrations are notified of nothing most of the time.
 func (p *pacer) finish() {
+	if len(p.waiting) == 0 {
+		p.flight, p.waiting = nil, nil
+	}
 	for i := range p.flight {
 		p.flight[i].from, p.flight[i].text, p.flight[i].carried = nil, nil, nil
 	}

@@ -348,7 +348,7 @@ const maxKnownChats = 64
 func (a *Account) learn(f *Facts) {
 	for i := range f.Chats {
 		c := &f.Chats[i]
-		if c.Failed || a.policy.AskAgain <= 0 || c.asked != 0 && c.asked != a.changed+1 {
+		if c.Failed || a.policy.AskAgain <= 0 || c.asked != 0 && c.asked != uint32(a.changed)+1 {
 			continue
 		}
 		if a.chats == nil {

@@ -144,8 +144,8 @@ func (e *Engine) load(en *entry, rs []Registration, eff *Effects) {
 		}
 	}
 	en.Load(rs, e.now(), eff)
-	if en.keep.interrupted {
-		en.keep.interrupted = false
+	if en.interrupted {
+		en.interrupted = false
 		en.Interrupted(e.now(), eff)
 	}
 	e.tellRead(en, e.now())

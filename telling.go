@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -34,9 +35,36 @@ type note struct {
 	hook *hook
 	// session is whom advice is for, else empty.
 	session string
+	// f tells it, unless it is decided, which is what the Observer is told most often.
 	f       func()
+	decided *decided
 }
 
+// decided is a decision with its event, for the Observer. The Decision is a copy, since the caller's is its own again when it has waited long enough.
+type decided struct {
+	number uint64
+	at     time.Time
+	ev     Event
+	d      Decision
+	took   time.Duration
+}
+
+// These are used again when nobody else can have them any more: mails that nobody ever took over, and what a call was told that has returned in time. Channels
+// that had their one value are too, but by their Engine, for a test's (testing/synctest) must not come to another.
+var (
+	mails    = sync.Pool{New: func() any { return new(mail) }}
+	decideds = sync.Pool{New: func() any { return new(decided) }}
+)
+
+// recycle takes back what the Observer was told.
+func (dec *decided) recycle() {
+	dec.ev = nil
+	dec.d.reset("")
+	dec.d.Answers = Answers{}
+	decideds.Put(dec)
+}
+
+// waiter is somebody who waits for a note of his own. done has room for the one value that it is sent.
 type waiter struct {
 	number uint64
 	done   chan struct{}
@@ -44,27 +72,32 @@ type waiter struct {
 
 // tell queues a note of an account. The shard is locked.
 func (en *entry) tell(h *hook, session string, f func()) {
+	en.post(note{hook: h, session: session, f: f})
+}
+
+// post queues a note. The shard is locked.
+func (en *entry) post(n note) {
 	m := en.mail
 	if m == nil {
-		m = new(mail)
+		m = mails.Get().(*mail)
 		en.mail = m
 	}
 	if len(m.notes) >= maxNotes {
-		n := m.notes[0]
+		old := m.notes[0]
 		m.notes = slices.Delete(m.notes, 0, 1)
-		if n.session != "" {
-			m.later = append(m.later, n)
+		if old.session != "" {
+			m.later = append(m.later, old)
 			m.takeLater()
 		}
-		n.hook.skipped.Add(1)
+		old.hook.skipped.Add(1)
 		m.told++
 	}
 	m.queued++
-	m.notes = append(m.notes, note{h, session, f})
+	m.notes = append(m.notes, n)
 }
 
 // deliver lets somebody tell what is queued. The shard is locked; whoever holds it counts as work. It returns what to wait for until it is told, or nil.
-func (e *Engine) deliver(s *shard, en *entry, wait bool) <-chan struct{} {
+func (e *Engine) deliver(s *shard, en *entry, wait bool) chan struct{} {
 	m := en.mail
 	if m == nil || m.told == m.queued {
 		return nil
@@ -77,7 +110,10 @@ func (e *Engine) deliver(s *shard, en *entry, wait bool) <-chan struct{} {
 	if !wait {
 		return nil
 	}
-	done := make(chan struct{})
+	done, ok := e.heardings.Get().(chan struct{})
+	if !ok {
+		done = make(chan struct{}, 1)
+	}
 	m.waiting = append(m.waiting, waiter{m.queued, done})
 	return done
 }
@@ -98,8 +134,7 @@ func (e *Engine) teller(s *shard, en *entry, turn int) {
 	s.mu.Lock()
 	for m.turn == turn && len(m.notes) > 0 {
 		n := m.notes[0]
-		m.notes[0] = note{}
-		m.notes = m.notes[1:]
+		m.notes = slices.Delete(m.notes, 0, 1)
 		if h = n.hook; h.barred(en.name) {
 			if n.session != "" {
 				m.later = append(m.later, n)
@@ -110,17 +145,41 @@ func (e *Engine) teller(s *shard, en *entry, turn int) {
 		m.hook, m.since = h, e.now()
 		s.wakeBy(e, en, m.since.Add(e.cfg.HookTimeout), m.since)
 		s.mu.Unlock()
-		_ = e.guard(h, func() error { n.f(); return nil })
+		e.call(&n)
 		s.mu.Lock()
+		if n.decided != nil && m.turn == turn {
+			n.decided.recycle()
+		}
 		e.heard(s, en, turn, h)
 	}
 	if m.turn == turn {
-		m.running, m.notes = false, nil
+		m.running = false
+		if turn == 0 && len(m.later) == 0 { // nobody else has ever had it
+			en.mail = nil
+			*m = mail{notes: m.notes[:0], waiting: m.waiting[:0]}
+			mails.Put(m)
+		}
 		s.settle(e, en, e.now())
 		e.work.done()
 	}
 	s.mu.Unlock()
 	ended = true
+}
+
+// call makes one call.
+func (e *Engine) call(n *note) {
+	returned := false // nor has the host ended the goroutine, of which there is nothing to recover
+	defer func() {
+		if r := recover(); r != nil || !returned {
+			_ = e.panicked(n.hook, r)
+		}
+	}()
+	if dec := n.decided; dec != nil {
+		e.obs.Decided(dec.number, dec.at, dec.ev, &dec.d, dec.took)
+	} else {
+		n.f()
+	}
+	returned = true
 }
 
 // heard notes the end of a call. The shard is locked.
@@ -158,7 +217,7 @@ func (m *mail) next() {
 		if w.number > m.told {
 			return false
 		}
-		close(w.done)
+		w.done <- struct{}{}
 		return true
 	})
 }
@@ -187,12 +246,16 @@ func (e *Engine) tellDecided(en *entry, number uint64, at time.Time, ev Event, d
 }
 
 func (e *Engine) tellDecision(en *entry, number uint64, at time.Time, ev Event, d *Decision, took time.Duration) {
-	kept, own := keepEvent(ev), d.clone()
+	kept := keepEvent(ev)
 	if e.debugs {
+		own := d.clone()
 		en.tell(&e.hooks.logger, "", func() { e.logDecision(number, kept, own) })
 	}
 	if e.obs.Decided != nil {
-		en.tell(&e.hooks.observer, "", func() { e.obs.Decided(number, at, kept, own, took) })
+		dec := decideds.Get().(*decided)
+		dec.number, dec.at, dec.ev, dec.took = number, at, kept, took
+		d.copyTo(&dec.d)
+		en.post(note{hook: &e.hooks.observer, decided: dec})
 	}
 }
 
@@ -299,9 +362,26 @@ func (d *Decision) clone() *Decision {
 	return &c
 }
 
+// copyTo makes c, which is empty, a copy that shares nothing that is used again.
+func (d *Decision) copyTo(c *Decision) {
+	c.Account, c.Reason, c.Answers = d.Account, d.Reason, d.Answers
+	c.Changes, c.Advice, c.Drops = append(c.Changes, d.Changes...), append(c.Advice, d.Advice...), append(c.Drops, d.Drops...)
+	for i := range c.Drops {
+		c.Drops[i].Events = slices.Clone(c.Drops[i].Events)
+	}
+	c.Verdicts = append(c.Verdicts, d.Verdicts...)
+	for i := range c.Verdicts {
+		if v := &c.Verdicts[i]; len(v.Stanzas) > 0 {
+			n := len(c.ids)
+			c.ids = append(c.ids, v.Stanzas...)
+			v.Stanzas = c.ids[n:len(c.ids):len(c.ids)]
+		}
+	}
+}
+
 // keepEvent returns a copy of ev that shares nothing with the caller's.
 func keepEvent(ev Event) Event {
-	switch e := own(ev).(type) {
+	switch e := own(ev).(type) { // a copy, so that the event of a caller that nobody is told of stays where it is
 	case AckDelayed:
 		e.Stanzas = slices.Clone(e.Stanzas)
 		return e

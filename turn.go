@@ -37,25 +37,27 @@ type entry struct {
 	deadline.Item
 	*Account
 	keep keepState
-	// busy: somebody has the turn; next are those that wait for it. nil: nobody.
+	// busy: somebody has the turn; queue is who wants it, nil: nobody.
 	busy bool
-	next *turnQueue
+	// interrupted: it was taken up from the Store, and what was in flight is not known to be tried again.
+	interrupted bool
+	queue       *turnQueue
 	// mail is what the host is to be told, lane what the Store is; nil: nothing.
 	mail *mail
 	lane *lane
 }
 
-// turnQueue are those that wait for the turn of an account: waiters want it next, and publishing wants it back.
+// turnQueue is who waits for an account's turn: waiters want it next, and publishing wants it back. It is apart because it is seldom needed.
 type turnQueue struct {
 	waiters    []chan struct{}
 	publishing []Key
 }
 
-func (en *entry) wait() *turnQueue {
-	if en.next == nil {
-		en.next = new(turnQueue)
+func (en *entry) getQueue() *turnQueue {
+	if en.queue == nil {
+		en.queue = new(turnQueue)
 	}
-	return en.next
+	return en.queue
 }
 
 // open keeps an account of which nothing is known yet. The shard is locked.
@@ -94,8 +96,8 @@ func (s *shard) acquire(ctx context.Context, en *entry) error {
 		return nil
 	}
 	ch := make(chan struct{})
-	w := en.wait()
-	w.waiters = append(w.waiters, ch)
+	q := en.getQueue()
+	q.waiters = append(q.waiters, ch)
 	s.mu.Unlock()
 	var err error
 	select {
@@ -105,28 +107,32 @@ func (s *shard) acquire(ctx context.Context, en *entry) error {
 	}
 	s.mu.Lock()
 	if err != nil {
-		i := slices.Index(w.waiters, ch)
-		if i < 0 {
+		q := en.queue
+		if q == nil {
 			return nil // it came all the same
 		}
-		w.waiters = slices.Delete(w.waiters, i, i+1)
+		i := slices.Index(q.waiters, ch)
+		if i < 0 {
+			return nil
+		}
+		q.waiters = slices.Delete(q.waiters, i, i+1)
 	}
 	return err
 }
 
 // release gives the turn on, and lets what is queued be told. The shard is locked. It returns what Handle waits for until that is done, or nil.
-func (e *Engine) release(s *shard, en *entry, wait bool) <-chan struct{} {
+func (e *Engine) release(s *shard, en *entry, wait bool) chan struct{} {
 	en.busy = false
-	if w := en.next; w != nil && len(w.waiters) > 0 {
+	if q := en.queue; q != nil && len(q.waiters) > 0 {
 		en.busy = true
-		close(w.waiters[0])
-		w.waiters = slices.Delete(w.waiters, 0, 1)
-	} else if w != nil {
-		en.next = nil
-		if keys := w.publishing; len(keys) > 0 {
+		close(q.waiters[0])
+		q.waiters = slices.Delete(q.waiters, 0, 1)
+	} else if q != nil {
+		en.queue = nil
+		if len(q.publishing) > 0 {
 			e.work.add()
 			go func() {
-				e.dispatch(en.name, keys)
+				e.dispatch(en.name, q.publishing)
 				e.work.done()
 			}()
 		}

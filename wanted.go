@@ -215,7 +215,7 @@ func (a *Account) asksOne(q *question, r *registration, st *Stanza, f *Facts, li
 	if _, reason := decide(q, st, nil); !reason.Notifies() || r.mem.has(a.identity(st)) {
 		return list
 	}
-	n := ChatQuestion{Chat: st.Chat(a.name), asked: a.changed + 1}
+	n := ChatQuestion{Chat: st.Chat(a.name), asked: uint32(a.changed) + 1}
 	n.Contact = r.Wishes != nil && r.Wishes.IgnoreUnknown && st.Type != MessageGroupchat && n.Chat != a.name
 	known := a.knows(n.Chat, f.Now)
 	if known != nil && (!n.Contact || known.Contact != FactUnknown) {

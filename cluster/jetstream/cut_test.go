@@ -123,8 +123,10 @@ func (ws wires) isolate(i int, cut bool) {
 // A node that cannot reach the others answers in the caller's time, with an error that can be told apart; the others take over, and nothing is lost. It comes back
 // with its sessions.
 func TestCut(t *testing.T) {
+	t.Parallel()
 	for _, alone := range []bool{false, true} {
 		t.Run(fmt.Sprintf("alone=%v", alone), func(t *testing.T) {
+			t.Parallel()
 			var ws wires
 			f := newFleet(t, 3, func(c *childConfig) { c.Alone = alone }, ws.link(t))
 			f.start()

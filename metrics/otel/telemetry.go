@@ -5,6 +5,8 @@
 //	t.Watch(engine)
 //	t.Handle(ctx, engine, ev) // instead of engine.Handle, where ctx has the span of what the server is doing
 //
+// Optional: WatchRegistrations, WatchRecorder and WatchHistory. They need a Meter.
+//
 // Each event that notifies somebody is a span (process archive-added), a child of the caller's if it came through Handle; each publish is one
 // (send push.example.net), from its sending to its reply. It is a child of the event's span if it came from one event only, and links to those that
 // it came from. Names and attributes are those of the semantic conventions for messaging, with messaging.system "xmpp_push", and push.… for what they
@@ -47,6 +49,7 @@ type Telemetry struct {
 	events, decisions, publishes, replies, changes, drops metric.Int64Counter
 	took, deciding, delivery, stored                      metric.Float64Histogram
 	waits                                                 metrics.Waiting
+	watched                                               watched
 
 	// byEvent and byVerdict save making attributes on the Engine's path.
 	byEvent   map[string][]metric.AddOption
@@ -180,7 +183,7 @@ func New(cfg Config) (*Telemetry, error) {
 	t.delivery = histogram("push.delivery.duration", "Time from the event that a notification came from to its acceptance, waits and retries included.", .01, .05, .1, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 43200)
 	t.stored = histogram("push.store.duration", "How long calls of the store took; those that failed have error.type.", .0001, .0005, .001, .005, .01, .05, .1, .5, 1, 5, 30)
 	t.deciding = histogram("push.decision.duration", "How long it took to decide an event, without the store.", 1e-6, 2.5e-6, 5e-6, 1e-5, 1e-4, 1e-3, 1e-2)
-	errs = append(errs, t.gauges())
+	errs = append(errs, t.gauges(), t.observe())
 	return t, errors.Join(errs...)
 }
 
@@ -207,6 +210,9 @@ func (t *Telemetry) gauges() error {
 			oldest                    time.Time
 		}
 		sums := make(map[string]sum)
+		for _, l := range t.services.Listed {
+			sums[l] = sum{}
+		}
 		for _, s := range (*e).Services() {
 			n := sums[t.services.Name(s.Service)]
 			n.inFlight += int64(s.InFlight)
@@ -239,7 +245,8 @@ func (t *Telemetry) gauges() error {
 	return err
 }
 
-// Watch has the state of push services asked of e. It may be called once e is there; without it there are no gauges.
+// Watch has the state of push services, and what went wrong with the host's own code, asked of e. It may be called once e is there; without it neither
+// has metrics.
 func (t *Telemetry) Watch(e Engine) { t.engine.Store(&e) }
 
 // Observer returns what has to be told of the Engine's doings.

@@ -13,10 +13,8 @@
 package pushprometheus
 
 import (
-	"context"
 	"errors"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -43,7 +41,7 @@ type Metrics struct {
 	services metrics.Services
 	waits    metrics.Waiting
 	engine   atomic.Pointer[Engine]
-	counts   counts
+	counts   metrics.Counts
 	recorder atomic.Pointer[Recorder]
 	history  atomic.Pointer[History]
 
@@ -268,7 +266,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(m.historySeconds, age)
 		gauge(m.historyLines, float64(reach.Lines))
 	}
-	if c, at, ok := m.counts.get(); ok {
+	if c, at, ok := m.counts.Get(); ok {
 		for state, n := range map[string]int{"enabled": c.Enabled, "untried": c.Untried, "failing": c.Failing, "disabled": c.Disabled} {
 			gauge(m.registrations, float64(n), state)
 		}
@@ -333,13 +331,11 @@ func truth(b bool) float64 {
 }
 
 // Registrations counts the registrations of a store by state; push.MemoryStore and store/sql do.
-type Registrations interface {
-	Count(ctx context.Context) (push.RegistrationCounts, error)
-}
+type Registrations = metrics.Registrations
 
 // WatchRegistrations has the registrations of a store counted, at most once a minute and never in the way of a scrape: the first has none yet, and
 // if counting fails the last count stays, with its time.
-func (m *Metrics) WatchRegistrations(r Registrations) { m.counts.source.Store(&r) }
+func (m *Metrics) WatchRegistrations(r Registrations) { m.counts.Watch(r) }
 
 // Recorder is what [trace.Recorder] tells of its losses.
 type Recorder interface {
@@ -356,40 +352,3 @@ type History interface {
 
 // WatchHistory has the reach of the inspector's history told.
 func (m *Metrics) WatchHistory(h History) { m.history.Store(&h) }
-
-// counts are the registrations as they were counted last.
-type counts struct {
-	source atomic.Pointer[Registrations]
-	mu     sync.Mutex
-	last   push.RegistrationCounts
-	at     time.Time
-	busy   bool
-	tried  time.Time
-}
-
-const countEvery = time.Minute
-
-// get returns the last count, and begins another if it is time.
-func (c *counts) get() (push.RegistrationCounts, time.Time, bool) {
-	r := c.source.Load()
-	if r == nil {
-		return push.RegistrationCounts{}, time.Time{}, false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.busy && time.Since(c.tried) >= countEvery {
-		c.busy, c.tried = true, time.Now()
-		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), countEvery)
-			defer cancel()
-			n, err := (*r).Count(ctx)
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.busy = false
-			if err == nil {
-				c.last, c.at = n, time.Now()
-			}
-		}()
-	}
-	return c.last, c.at, !c.at.IsZero()
-}
