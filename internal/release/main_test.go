@@ -37,7 +37,7 @@ func TestOutsider(t *testing.T) {
 		t.Helper()
 		cmd := exec.Command(args[0], args[1:]...)
 		cmd.Dir = dir
-		cmd.Env = append(Env(proxy), "GOBIN="+filepath.Join(dir, "bin"), "GOMODCACHE="+cacheDir(t))
+		cmd.Env = append(Env(proxy), "GOBIN="+filepath.Join(dir, "bin"), "GOMODCACHE="+cacheDir(t), "GODEBUG=goindex=0") // a version that is made anew each time has no index that lasts
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
