@@ -9,6 +9,8 @@ import (
 	"mellium.im/xmpp/stanza"
 )
 
+const nsForm = "jabber:x:data"
+
 // TokenReader implements xmlstream.Marshaler. It gives the payload of the stanza that publishes n, without the stanza around it, for functions
 // like Session.SendIQElement of mellium.im/xmpp: a <pubsub/> (XEP-0357 §7), or the <notification/> of Push 2.0. PublishIQ and PublishMessage have
 // the whole. The document is that of AppendStanza.

@@ -158,7 +158,7 @@ func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
 		}
 	}
 	if ev, ok := ev.(PushEnable); ok {
-		if err := ev.Wishes.fit(ev.Key); err != nil {
+		if err := ev.Key.fits(ev.Wishes); err != nil {
 			return fmt.Errorf("%w: %w", ErrEvent, err)
 		}
 	}

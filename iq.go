@@ -3,12 +3,16 @@ package push
 import (
 	"context"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"strings"
 
 	"mellium.im/xmlstream"
 	"mellium.im/xmpp/jid"
 	"mellium.im/xmpp/stanza"
+
+	"github.com/xmpp-push/push/internal/stanzaxml"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // Limits on what a client may register. More is refused with modify/not-acceptable.
@@ -20,6 +24,9 @@ const (
 	// MaxFormBytes bounds a publish-options form: the lengths of its names, types and values together, and 16 for each field and each value.
 	MaxFormBytes = 8192
 )
+
+// ErrNotPush is returned for a stanza that is not one of those that the function is for. The host goes on as if it had not asked.
+var ErrNotPush = errors.New("push: not a stanza of XEP-0357")
 
 // EventHandler is what the handlers of stanzas need of an Engine, and an *Engine is one.
 type EventHandler interface {
@@ -60,7 +67,7 @@ type Request struct {
 // What else is in it is ignored, other extensions' elements included. An error wraps ErrNotPush if the stanza is not such an IQ, or
 // ErrStanza if it is not even a stanza.
 func ParseRequest(session SessionID, data []byte) (*Request, error) {
-	e, err := parseElement(data)
+	e, err := stanzaxml.Parse(data)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +75,7 @@ func ParseRequest(session SessionID, data []byte) (*Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := e.close(); err != nil {
+	if err := e.Close(); err != nil {
 		return nil, err
 	}
 	return q, nil
@@ -77,22 +84,22 @@ func ParseRequest(session SessionID, data []byte) (*Request, error) {
 // ReadRequest is ParseRequest for a token reader that is positioned before the start element of the stanza. It reads to the
 // stanza's end and no further.
 func ReadRequest(session SessionID, r xml.TokenReader) (*Request, error) {
-	return readRequest(session, newElement(r))
+	return readRequest(session, stanzaxml.New(r))
 }
 
-func readRequest(session SessionID, e *element) (*Request, error) {
-	start, err := e.open()
+func readRequest(session SessionID, e *stanzaxml.Element) (*Request, error) {
+	start, err := e.Open()
 	if err != nil {
 		return nil, err
 	}
-	typ := attribute(start, "type")
+	typ := stanzaxml.Attribute(start, "type")
 	if kindOf(start.Name.Space, start.Name.Local) != KindIQ || typ != "set" && typ != "get" {
 		return nil, ErrNotPush
 	}
-	q := &Request{id: attribute(start, "id"), from: attribute(start, "from"), to: attribute(start, "to")}
+	q := &Request{id: stanzaxml.Attribute(start, "id"), from: stanzaxml.Attribute(start, "from"), to: stanzaxml.Attribute(start, "to")}
 	payloads, ours := 0, false
 	var p payload
-	err = e.children(func(child xml.StartElement) error {
+	err = e.Children(func(child xml.StartElement) error {
 		payloads++
 		if payloads > 1 {
 			return nil
@@ -108,7 +115,7 @@ func readRequest(session SessionID, e *element) (*Request, error) {
 			}
 			return p.readPush2(e)
 		}
-		p.service, p.node = attribute(child, "jid"), attribute(child, "node")
+		p.service, p.node = stanzaxml.Attribute(child, "jid"), stanzaxml.Attribute(child, "node")
 		if !p.enable || typ == "get" {
 			return nil
 		}
@@ -145,7 +152,7 @@ func (q *Request) judge(session SessionID, typ string, payloads int, p *payload)
 		return
 	}
 	switch {
-	case checkText(q.id) != nil || q.id == "":
+	case stanzaxml.CheckText(q.id) != nil || q.id == "":
 		q.id = ""
 		malformed("an IQ needs an id")
 		return
@@ -173,7 +180,7 @@ func (q *Request) judge(session SessionID, typ string, payloads int, p *payload)
 	case len(p.node) > MaxNodeBytes:
 		refuse(stanza.Modify, stanza.NotAcceptable, fmt.Sprintf("node is longer than %d bytes", MaxNodeBytes))
 		return
-	case checkText(p.node) != nil:
+	case stanzaxml.CheckText(p.node) != nil:
 		malformed("node is not text")
 		return
 	case !p.push2 && strings.HasPrefix(p.node, Push2Node):
@@ -224,7 +231,7 @@ type payload struct {
 	enable, push2 bool
 	service, node string
 	options       []Field
-	wishes        Wishes
+	wishes        wishes.Wishes
 	// fault is the first thing that is wrong with it.
 	fault *stanza.Error
 
@@ -247,9 +254,9 @@ func (p *payload) large(format string, args ...any) {
 }
 
 // read reads the children of an <enable/> of XEP-0357.
-func (p *payload) read(e *element, start xml.StartElement) error {
+func (p *payload) read(e *stanzaxml.Element, start xml.StartElement) error {
 	p.asked(start)
-	err := e.children(func(child xml.StartElement) error {
+	err := e.Children(func(child xml.StartElement) error {
 		if child.Name != (xml.Name{Space: nsForm, Local: "x"}) {
 			return p.asks(e, child)
 		}
@@ -258,13 +265,13 @@ func (p *payload) read(e *element, start xml.StartElement) error {
 			return nil
 		}
 		p.hasForm = true
-		switch attribute(child, "type") {
+		switch stanzaxml.Attribute(child, "type") {
 		case "submit", "form", "":
 			// XEP-0004 wants submit; clients were seen to send form, and the examples of XEP-0357 nothing.
 		default:
 			p.bad("the form's type is not submit")
 		}
-		return e.children(func(child xml.StartElement) error {
+		return e.Children(func(child xml.StartElement) error {
 			if child.Name != (xml.Name{Space: nsForm, Local: "field"}) {
 				return nil
 			}
@@ -276,8 +283,8 @@ func (p *payload) read(e *element, start xml.StartElement) error {
 }
 
 // field reads a <field/> of the form. A form without any field is as none.
-func (p *payload) field(e *element, start xml.StartElement) error {
-	f := Field{Var: attribute(start, "var"), Type: attribute(start, "type")}
+func (p *payload) field(e *stanzaxml.Element, start xml.StartElement) error {
+	f := Field{Var: stanzaxml.Attribute(start, "var"), Type: stanzaxml.Attribute(start, "type")}
 	if len(p.options) == MaxFormFields {
 		p.large("the form has more than %d fields", MaxFormFields)
 	}
@@ -285,11 +292,11 @@ func (p *payload) field(e *element, start xml.StartElement) error {
 	if p.fault != nil {
 		return nil
 	}
-	err := e.children(func(child xml.StartElement) error {
+	err := e.Children(func(child xml.StartElement) error {
 		if child.Name != (xml.Name{Space: nsForm, Local: "value"}) {
 			return nil
 		}
-		v, err := e.text(MaxFormBytes, func() { p.bad("a value of the form has elements in it") })
+		v, err := e.Text(MaxFormBytes, func() { p.bad("a value of the form has elements in it") })
 		if err != nil {
 			return err
 		}
@@ -307,7 +314,7 @@ func (p *payload) count(texts ...string) {
 	p.size += 16
 	for _, s := range texts {
 		p.size += len(s)
-		if len(s) <= MaxFormBytes && checkText(s) != nil {
+		if len(s) <= MaxFormBytes && stanzaxml.CheckText(s) != nil {
 			p.bad("the form holds what is not text")
 		}
 	}

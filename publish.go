@@ -5,6 +5,9 @@ import (
 	"strconv"
 	"time"
 	"unicode/utf8"
+
+	"github.com/xmpp-push/push/internal/enum"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // Notification is what is to be published to one registration.
@@ -27,7 +30,7 @@ type Notification struct {
 	// Options are the registration's publish options, which must not be changed.
 	Options []Field
 	// Wishes are the registration's, which must not be changed, and hold keys.
-	Wishes *Wishes
+	Wishes *wishes.Wishes
 	// Carried are stanzas whose content goes along, encrypted, because the client asked for that with keys of its own; oldest first.
 	Carried []Carried
 	// Contact is Policy.Contact.
@@ -155,13 +158,13 @@ const (
 var outcomes = []string{"accepted", "transient", "fatal", "refused", "failed", "too-big", "dropped"}
 
 // String is the outcome's token.
-func (o Outcome) String() string { return token("outcome", outcomes, o) }
+func (o Outcome) String() string { return enum.Token("outcome", outcomes, o) }
 
 // MarshalText gives the token.
 func (o Outcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
 
 // UnmarshalText reads a token. One that is not known is an error.
-func (o *Outcome) UnmarshalText(text []byte) error { return fromToken("outcome", outcomes, o, text) }
+func (o *Outcome) UnmarshalText(text []byte) error { return enum.Read("outcome", outcomes, o, text) }
 
 // Classify is the table of outcomes. fpush answers bad-request for faults of its own, p2 recipient-unavailable when the vendor refused this time, so
 // neither the condition nor the type alone can tell.

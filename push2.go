@@ -13,7 +13,9 @@ import (
 	"mellium.im/xmpp/stanza"
 
 	"github.com/xmpp-push/push/internal/sce"
+	"github.com/xmpp-push/push/internal/stanzaxml"
 	"github.com/xmpp-push/push/internal/webpush"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // Push 2.0 (urn:xmpp:push2:0) is a draft: a client says which stanzas notify it, and how much of them a notification carries. What
@@ -33,20 +35,20 @@ const (
 const maxServiceBytes = 3072
 
 // readPush2 reads the children of an <enable/>.
-func (p *payload) readPush2(e *element) error {
-	p.wishes.Push2 = new(Push2)
+func (p *payload) readPush2(e *stanzaxml.Element) error {
+	p.wishes.Push2 = new(wishes.Push2)
 	client, matches := false, 0
 	text := func(name string, limit int) (string, error) {
-		s, err := e.text(limit, func() { p.bad(name + " has elements in it") })
+		s, err := e.Text(limit, func() { p.bad(name + " has elements in it") })
 		s = strings.TrimSpace(s)
 		if len(s) > limit {
 			p.large("%s is longer than %d bytes", name, limit)
-		} else if checkText(s) != nil {
+		} else if stanzaxml.CheckText(s) != nil {
 			p.bad(name + " is not text")
 		}
 		return s, err
 	}
-	err := e.children(func(child xml.StartElement) (err error) {
+	err := e.Children(func(child xml.StartElement) (err error) {
 		if child.Name.Space != NSPush2 {
 			return nil
 		}
@@ -61,12 +63,12 @@ func (p *payload) readPush2(e *element) error {
 				p.bad("there is more than one client")
 			}
 			var s string
-			s, err = text("client", MaxClientBytes)
-			client, p.wishes.Push2.Client = s != "", NewSecret(s)
+			s, err = text("client", wishes.MaxClientBytes)
+			client, p.wishes.Push2.Client = s != "", wishes.NewSecret(s)
 		case "match":
 			matches++
-			if len(p.wishes.Push2.Matches) == MaxMatches {
-				p.large("more than %d matches", MaxMatches)
+			if len(p.wishes.Push2.Matches) == wishes.MaxMatches {
+				p.large("more than %d matches", wishes.MaxMatches)
 				return nil
 			}
 			err = p.match(e, child)
@@ -88,21 +90,21 @@ func (p *payload) readPush2(e *element) error {
 
 // match reads a <match/>. One of a profile that is not known is left out, and so is one that is to be sent in a way that is not known. If nothing
 // is said of how to send it (an older draft had that elsewhere), a notification without content does no harm.
-func (p *payload) match(e *element, start xml.StartElement) error {
-	var m Match
-	profile, ok := strings.CutPrefix(attribute(start, "profile"), NSMatch)
+func (p *payload) match(e *stanzaxml.Element, start xml.StartElement) error {
+	var m wishes.Match
+	profile, ok := strings.CutPrefix(stanzaxml.Attribute(start, "profile"), NSMatch)
 	known := ok && m.Profile.UnmarshalText([]byte(profile)) == nil
 	sends, knownSend := false, false
-	err := e.children(func(child xml.StartElement) error {
+	err := e.Children(func(child xml.StartElement) error {
 		switch {
 		case !known:
 		case child.Name == xml.Name{Space: NSPush2, Local: "grace"}:
-			s, err := e.text(32, func() {})
+			s, err := e.Text(32, func() {})
 			seconds, bad := strconv.ParseUint(strings.TrimSpace(s), 10, 31)
 			if bad != nil {
 				p.bad("grace is not a number of seconds")
 			}
-			m.Grace = min(time.Duration(seconds)*time.Second, MaxGrace)
+			m.Grace = min(time.Duration(seconds)*time.Second, wishes.MaxGrace)
 			return err
 		case child.Name == xml.Name{Space: NSPush2, Local: "filter"}:
 			return p.filter(e, child, &m)
@@ -125,9 +127,9 @@ func (p *payload) match(e *element, start xml.StartElement) error {
 	return err
 }
 
-func (p *payload) filter(e *element, start xml.StartElement, m *Match) error {
-	f := ChatFilter{JID: p.chat(start, len(m.Filters))}
-	err := e.children(func(child xml.StartElement) error {
+func (p *payload) filter(e *stanzaxml.Element, start xml.StartElement, m *wishes.Match) error {
+	f := wishes.ChatFilter{JID: p.chat(start, len(m.Filters))}
+	err := e.Children(func(child xml.StartElement) error {
 		switch child.Name {
 		case xml.Name{Space: NSPush2, Local: "mention"}:
 			f.Mention = true
@@ -143,16 +145,16 @@ func (p *payload) filter(e *element, start xml.StartElement, m *Match) error {
 }
 
 // webPush reads how a message is to be encrypted.
-func (p *payload) webPush(e *element, m *Match) error {
+func (p *payload) webPush(e *stanzaxml.Element, m *wishes.Match) error {
 	var alg, key string
-	w := &WebPush{}
-	err := e.children(func(child xml.StartElement) error {
+	w := &wishes.WebPush{}
+	err := e.Children(func(child xml.StartElement) error {
 		if child.Name.Space != NSEncrypted && child.Name.Space != NSPush2 {
 			return nil
 		}
-		s, err := e.text(MaxClientBytes, func() { p.bad(child.Name.Local + " has elements in it") })
-		if len(s) > MaxClientBytes {
-			p.large("%s is longer than %d bytes", child.Name.Local, MaxClientBytes)
+		s, err := e.Text(wishes.MaxClientBytes, func() { p.bad(child.Name.Local + " has elements in it") })
+		if len(s) > wishes.MaxClientBytes {
+			p.large("%s is longer than %d bytes", child.Name.Local, wishes.MaxClientBytes)
 			return err
 		}
 		var bad error
@@ -162,18 +164,18 @@ func (p *payload) webPush(e *element, m *Match) error {
 			w.Public, bad = decodeBase64(s)
 		case "auth-secret":
 			b, bad = decodeBase64(s)
-			w.Auth = NewSecret(string(b))
+			w.Auth = wishes.NewSecret(string(b))
 		case "jwt-alg":
 			alg = strings.TrimSpace(s)
 		case "jwt-key":
 			key = s
 		case "jwt-claim":
-			c := Claim{attribute(child, "name"), s}
+			c := wishes.Claim{Name: stanzaxml.Attribute(child, "name"), Value: s}
 			switch {
-			case c.Name == "" || checkText(c.Name) != nil || checkText(c.Value) != nil:
+			case c.Name == "" || stanzaxml.CheckText(c.Name) != nil || stanzaxml.CheckText(c.Value) != nil:
 				p.bad("a claim has no name, or is not text")
-			case len(w.Claims) == MaxClaims || len(c.Name)+len(c.Value) > MaxClientBytes:
-				p.large("more than %d claims, or one of more than %d bytes", MaxClaims, MaxClientBytes)
+			case len(w.Claims) == wishes.MaxClaims || len(c.Name)+len(c.Value) > wishes.MaxClientBytes:
+				p.large("more than %d claims, or one of more than %d bytes", wishes.MaxClaims, wishes.MaxClientBytes)
 			default:
 				w.Claims = append(w.Claims, c)
 			}
@@ -199,7 +201,7 @@ func (p *payload) webPush(e *element, m *Match) error {
 }
 
 // token reads the key of the token. RFC 8292 §2 has no other algorithm than ES256, and a push service that follows it would refuse others.
-func (p *payload) token(w *WebPush, alg, key string) {
+func (p *payload) token(w *wishes.WebPush, alg, key string) {
 	if alg != "ES256" {
 		p.refuse(stanza.FeatureNotImplemented, "the token's algorithm is not ES256")
 		return
@@ -212,9 +214,7 @@ func (p *payload) token(w *WebPush, alg, key string) {
 		p.bad("jwt-key is not a P-256 private key in PKCS#8")
 		return
 	}
-	w.TokenKey = NewSecret(string(der))
-	w.Claims = lastOfEach(w.Claims, func(c Claim) string { return c.Name })
-
+	w.TokenKey = wishes.NewSecret(string(der))
 }
 
 // matching is the part of rule R17 that Push 2.0 adds: a stanza notifies if one match lets it through. It chooses the match, one that carries
@@ -226,11 +226,11 @@ func matching(q *question, st *Stanza, s *said) (Rule, Reason) {
 	var grace time.Duration
 	for i := range matches {
 		m := &matches[i]
-		if !m.covers(q, st) {
+		if !covers(m, q, st) {
 			continue
 		}
 		if s != nil {
-			if no := m.filter(q, st, s); no != ReasonNone {
+			if no := passes(m, q, st, s); no != ReasonNone {
 				reason = no
 				continue
 			}
@@ -250,21 +250,21 @@ func matching(q *question, st *Stanza, s *said) (Rule, Reason) {
 }
 
 // covers tells whether the match is about such stanzas.
-func (m *Match) covers(q *question, st *Stanza) bool {
+func covers(m *wishes.Match, q *question, st *Stanza) bool {
 	archived := q.event == onArchiveAdded || st.Archived
 	switch m.Profile {
-	case MatchImportant:
+	case wishes.MatchImportant:
 		return q.class >= ClassImportant
-	case MatchArchived:
+	case wishes.MatchArchived:
 		return archived
-	case MatchArchivedWithBody:
+	case wishes.MatchArchivedWithBody:
 		return archived && st.hasBody()
 	}
 	return true
 }
 
-// filter says why the match's filter for the sender does not let the stanza through, or ReasonNone.
-func (m *Match) filter(q *question, st *Stanza, s *said) Reason {
+// passes says why the match's filter for the sender does not let the stanza through, or ReasonNone.
+func passes(m *wishes.Match, q *question, st *Stanza, s *said) Reason {
 	f, ok := m.Filter(st.From)
 	switch {
 	case !ok:
@@ -287,11 +287,11 @@ func (st *Stanza) hasBody() bool {
 }
 
 // anyMatch returns the number of a match by which to send what every match lets through.
-func (w *Wishes) anyMatch() int {
+func anyMatch(w *wishes.Wishes) int {
 	if w == nil || w.Push2 == nil {
 		return 0
 	}
-	i := slices.IndexFunc(w.Push2.Matches, func(m Match) bool { return m.Send != nil })
+	i := slices.IndexFunc(w.Push2.Matches, func(m wishes.Match) bool { return m.Send != nil })
 	return max(i, 0) + 1
 }
 

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/xmpp-push/push/internal/enum"
+	"github.com/xmpp-push/push/internal/stanzaxml"
 	"mellium.im/xmpp/jid"
 )
 
@@ -16,14 +18,14 @@ import (
 // reads what strangers send has to stop somewhere.
 const (
 	// MaxStanzaBytes bounds the size of a stanza's XML.
-	MaxStanzaBytes = 1 << 20
+	MaxStanzaBytes = stanzaxml.MaxBytes
 	// MaxStanzaDepth bounds how deep its elements nest.
-	MaxStanzaDepth = 64
+	MaxStanzaDepth = stanzaxml.MaxDepth
 )
 
 // ErrStanza is wrapped by every error about a stanza's XML: it is not well-formed, uses what XMPP forbids (RFC 6120 §11.1), or is
 // over a limit.
-var ErrStanza = errors.New("push: unusable stanza")
+var ErrStanza = stanzaxml.ErrStanza
 
 // Stanza is what the rules need to know of a stanza. It is made once, at the edge, with [ParseStanza] from bytes, with [ReadStanza]
 // from a token reader, or from a host's own values and [Classify], and passed by value from then on.
@@ -81,13 +83,13 @@ const (
 var kinds = []string{"message", "presence", "iq", "nonza"}
 
 // String is the kind's token.
-func (k Kind) String() string { return token("kind", kinds, k) }
+func (k Kind) String() string { return enum.Token("kind", kinds, k) }
 
 // MarshalText gives the token.
 func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // UnmarshalText reads a token. One that is not known is an error.
-func (k *Kind) UnmarshalText(text []byte) error { return fromToken("kind", kinds, k, text) }
+func (k *Kind) UnmarshalText(text []byte) error { return enum.Read("kind", kinds, k, text) }
 
 // Class is how much a user wants to know about a stanza, and so how a device is woken for it.
 type Class uint8
@@ -104,13 +106,13 @@ const (
 var classes = []string{"plain", "important", "urgent"}
 
 // String is the class's token.
-func (c Class) String() string { return token("class", classes, c) }
+func (c Class) String() string { return enum.Token("class", classes, c) }
 
 // MarshalText gives the token.
 func (c Class) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
 // UnmarshalText reads a token. One that is not known is an error.
-func (c *Class) UnmarshalText(text []byte) error { return fromToken("class", classes, c, text) }
+func (c *Class) UnmarshalText(text []byte) error { return enum.Read("class", classes, c, text) }
 
 // Carbon says whether a message is a carbon copy (XEP-0280).
 type Carbon uint8
@@ -127,11 +129,29 @@ func ParseStanza(id string, data []byte) (Stanza, error) {
 	if len(data) > MaxStanzaBytes {
 		return Stanza{}, fmt.Errorf("%w: %d bytes, more than %d", ErrStanza, len(data), MaxStanzaBytes)
 	}
-	s := scanner{src: string(data)}
-	if err := s.run(); err != nil {
-		return Stanza{}, fmt.Errorf("%w: at byte %d: %w", ErrStanza, s.pos, err)
+	var out collector
+	s := stanzaxml.Scanner{Src: string(data)}
+	for s.Next() {
+		switch s.Kind {
+		case stanzaxml.Start:
+			out.start(s.Space, s.Local)
+			if out.wantsAttrs() {
+				for a := range s.Attrs {
+					out.attr(a.Name, a.Value)
+				}
+			}
+		case stanzaxml.Text:
+			if out.wantsText() {
+				out.text(s.Text())
+			}
+		case stanzaxml.End:
+			out.end()
+		}
 	}
-	return s.out.stanza(id)
+	if err := s.Err(); err != nil {
+		return Stanza{}, err
+	}
+	return out.stanza(id)
 }
 
 // ReadStanza makes a Stanza from a token reader that is positioned before the stanza's start element, such as an *xml.Decoder or what a

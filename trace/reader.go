@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/wishes"
 	"mellium.im/xmpp/jid"
 )
 
@@ -158,7 +159,7 @@ type line struct {
 	Missing   bool            `json:"missing"`
 	Vetoed    string          `json:"vetoed"`
 	Outcome   string          `json:"outcome"`
-	Wishes    *push.Wishes    `json:"wishes"`
+	Wishes    *wishes.Wishes  `json:"wishes"`
 	IDs       []string        `json:"ids"`
 	Away      bool            `json:"away"`
 	Chat      string          `json:"chat"`

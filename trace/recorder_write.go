@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/wishes"
 	"mellium.im/xmpp/jid"
 )
 
@@ -44,7 +45,7 @@ type written struct {
 	Try       int              `json:"try,omitempty"`
 	Events    []uint64         `json:"events,omitempty"`
 	Number    uint64           `json:"number,omitempty"`
-	Wishes    *push.Wishes     `json:"wishes,omitempty"`
+	Wishes    *wishes.Wishes   `json:"wishes,omitempty"`
 	Decided   *[]verdict       `json:"decided,omitempty"`
 	Answers   *answers         `json:"answers,omitempty"`
 	IDs       []string         `json:"ids,omitempty"`
