@@ -444,13 +444,13 @@ func writeUses(e *snapshotWriter, a *Account) {
 		e.b = append(e.b, flagBits(s.away))
 	}
 	for i, r := range a.regs {
-		w := r.pace.part(nil)
-		if r.pace.told == 0 && (w == nil || !w.counts) {
+		waiting, flight := counting(r.pace.waiting), counting(r.pace.flight)
+		if r.pace.told == 0 && waiting == nil && flight == nil {
 			continue
 		}
 		e.uint(uint64(i)<<1 | 1)
 		e.uint(uint64(r.pace.told))
-		e.b = append(e.b, flagBits(w != nil && w.counts))
+		e.b = append(e.b, flagBits(waiting != nil, flight != nil))
 	}
 }
 
@@ -473,18 +473,30 @@ func readUses(d *snapshotReader, a *Account) {
 		}
 		r := a.regs[u>>1]
 		r.pace.told = uint32(d.limited(math.MaxUint32))
-		if w := r.pace.part(nil); d.byte() == 1 && w != nil {
+		flags := d.byte()
+		if w := partOf(r.pace.waiting, nil); flags&1 != 0 && w != nil {
 			w.counts = true
+		}
+		if f := partOf(r.pace.flight, nil); flags&2 != 0 && f != nil {
+			f.counts = true
 		}
 	}
 }
 
-// part returns what waits because of a session, or of the account's other events if it is nil.
-func (p *pacer) part(from *session) *part {
-	for i := range p.waiting {
-		if p.waiting[i].from == from {
-			return &p.waiting[i]
+// partOf returns the part of a session, or of the account's other events if it is nil; not one that came to an end.
+func partOf(parts []part, from *session) *part {
+	for i := range parts {
+		if p := &parts[i]; p.from == from && !p.over {
+			return p
 		}
+	}
+	return nil
+}
+
+// counting returns the part that is to tell the number of unread messages. It comes from no session.
+func counting(parts []part) *part {
+	if p := partOf(parts, nil); p != nil && p.counts {
+		return p
 	}
 	return nil
 }
