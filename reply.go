@@ -4,8 +4,9 @@ import (
 	"cmp"
 	"encoding/xml"
 
-	"github.com/xmpp-push/push/internal/stanzaxml"
 	"mellium.im/xmpp/stanza"
+
+	"github.com/xmpp-push/push/internal/stanzaxml"
 )
 
 // ReadReply reads an IQ of type result or error, or a message of type error (Push 2.0), the answer to a publish, from a token reader that is positioned before its start element. from is

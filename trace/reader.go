@@ -13,9 +13,10 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"mellium.im/xmpp/jid"
+
 	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/wishes"
-	"mellium.im/xmpp/jid"
 )
 
 // MaxLine bounds the length of a line in bytes.

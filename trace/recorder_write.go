@@ -10,9 +10,10 @@ import (
 	"strings"
 	"time"
 
+	"mellium.im/xmpp/jid"
+
 	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/wishes"
-	"mellium.im/xmpp/jid"
 )
 
 // How a line is written. What would not be read back is not written at all: a host may hand any text to the Engine as a JID, and one bad line
