@@ -151,8 +151,9 @@ func ParseStanza(id string, data []byte) (Stanza, error) {
 	return out.stanza(id)
 }
 
-// ReadStanza makes a Stanza from a token reader that is positioned before the stanza's start element, such as an *xml.Decoder or what a
-// mellium handler is given. It reads to the matching end element and no further.
+// ReadStanza makes a Stanza from a token reader that is positioned before the stanza's start element, such as an *xml.Decoder. It reads to the
+// matching end element and no further. Handlers of mellium.im/xmpp get the start element apart, and have to put it before the rest again; the
+// example does, and keeps what is read for the host to route.
 func ReadStanza(id string, r xml.TokenReader) (Stanza, error) {
 	var out collector
 	size, nothing := 0, 0
