@@ -33,6 +33,12 @@ func (s *story) again(a *simAccount, ev Event, f Facts) func(*Decision) {
 	}
 	return func(d *Decision) {
 		stanzas := stanzasOf(ev)
+		places := map[int]bool{}
+		for _, c := range d.Answers.Chats {
+			require.NotEmpty(s.t, c.Chat)
+			require.False(s.t, places[c.Stanza], "two answers about one stanza")
+			places[c.Stanza] = true
+		}
 		decide(Facts{
 			Now: f.Now, Number: f.Number, Elsewhere: d.Answers.Elsewhere, Chats: d.Answers.Chats,
 			Veto: func(r *Registration, st Stanza) string {

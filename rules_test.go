@@ -662,6 +662,17 @@ func (s *story) sent(f *flight) {
 	if n.Body != "" {
 		line += fmt.Sprintf(", %q", n.Body)
 	}
+	wire := string(n.AppendStanza(nil, "example.com", "id"))
+	if m := regexp.MustCompile(`<priority xmlns="tigase:push:priority:0">(.*?)</priority>`).FindStringSubmatch(wire); m != nil {
+		line += ", priority " + m[1]
+	}
+	if strings.Contains(wire, "<encrypted ") {
+		assert.NotContains(s.t, wire, "urn:xmpp:push:summary", "beside an encrypted payload")
+		line += ", encrypted"
+	}
+	if strings.Contains(wire, `type="voip"`) {
+		line += ", voip"
+	}
 	for _, f := range n.Options {
 		line += fmt.Sprintf(", %s=%s", f.Var, strings.Join(f.Values, ","))
 	}
