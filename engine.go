@@ -31,8 +31,10 @@ type Engine struct {
 	cfg    Config
 	policy *Policy
 	log    *slog.Logger
-	obs    Observer
+	obs    Observer // those that are not quick
+	quick  Observer // and those that are
 	hooks  hooks
+	dog    watchdog
 	// cached is the Store's ability to say without waiting what an account has; keeper its ability to keep what waits.
 	cached func(account string) ([]Registration, bool)
 	keeper Keeper
@@ -87,13 +89,13 @@ func New(cfg Config) (*Engine, error) {
 		e.keeper = k
 	}
 	if cfg.Observer != nil {
-		e.obs = *cfg.Observer
+		e.quick, e.obs = cfg.Observer.split()
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
 	_ = e.guard(&e.hooks.logger, func() error { e.debugs = e.log.Enabled(context.Background(), slog.LevelDebug); return nil })
-	e.watched = e.obs.Decided != nil || e.debugs
+	e.watched = e.obs.Decided != nil || e.quick.Decided != nil || e.debugs
 	e.telling = e.watched || cfg.Resumption != nil || cfg.Logger != nil || cfg.Observer != nil
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.sending, e.recall = context.WithCancel(e.ctx)
@@ -101,12 +103,18 @@ func New(cfg Config) (*Engine, error) {
 	for i := range e.shards {
 		e.shards[i].accounts = make(map[string]*entry)
 		e.shards[i].events = uint64(i)
+		e.shards[i].calls.next, e.shards[i].calls.prev = &e.shards[i].calls, &e.shards[i].calls
 	}
-	if e.obs.Started != nil {
-		_, _ = ask(e.ctx, e, &e.hooks.observer, "", func(context.Context) (struct{}, error) {
-			e.obs.Started(e.start, cfg.Host, cfg.Policy)
-			return struct{}{}, nil
-		})
+	for _, o := range []struct {
+		h       *hook
+		started func(time.Time, string, Policy)
+	}{{&e.hooks.quick, e.quick.Started}, {&e.hooks.observer, e.obs.Started}} {
+		if o.started != nil {
+			_, _ = ask(e.ctx, e, o.h, "", func(context.Context) (struct{}, error) {
+				o.started(e.start, cfg.Host, cfg.Policy)
+				return struct{}{}, nil
+			})
+		}
 	}
 	e.takeUp()
 	return e, nil
@@ -205,16 +213,13 @@ func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
 		return nil
 	}
 	e.work.add()
-	e.tellDecided(en, number, now, ev, d, e.now().Sub(now))
-	told := e.deliver(s, en, true)
+	e.tellDecided(en, number, now, ev, d, e.now().Sub(now), true)
+	told := e.hereOr(s, en, true)
 	s.settle(e, en, now)
 	s.mu.Unlock()
 	e.dispatch(name, keys)
 	e.work.done()
-	if told != nil {
-		<-told
-		e.heardings.Put(told)
-	}
+	e.hear(told)
 	return nil
 }
 
@@ -283,6 +288,13 @@ func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event
 	if changesStore(ev) {
 		return e.change(ctx, s, name, ev, d)
 	}
+	told, err := e.handleInTurn(ctx, s, name, ev, d)
+	e.hear(told)
+	return err
+}
+
+// handleInTurn is handleSlow but for what is to be heard.
+func (e *Engine) handleInTurn(ctx context.Context, s *shard, name string, ev Event, d *Decision) (told hearing, err error) {
 	e.work.add()
 	defer e.work.done()
 	var f Facts
@@ -292,7 +304,7 @@ func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event
 		s.mu.Lock()
 		if s.closing {
 			s.mu.Unlock()
-			return ErrClosed
+			return told, ErrClosed
 		}
 		en := s.accounts[name]
 		if !looked && (en == nil || !en.Loaded()) && e.keeps.ready.Load() {
@@ -316,7 +328,7 @@ func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event
 		}
 		if s.closing {
 			s.mu.Unlock()
-			return ErrClosed
+			return told, ErrClosed
 		}
 		if !en.canDecide(ev) {
 			return e.postpone(ctx, s, en, ev, d)
@@ -329,20 +341,19 @@ func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event
 		}
 		if err := s.acquire(ctx, en); err != nil {
 			s.mu.Unlock()
-			return err
+			return told, err
 		}
 		if !en.canDecide(ev) {
-			e.release(s, en, false)
+			e.release(s, en)
 			return e.postpone(ctx, s, en, ev, d)
 		}
-		keys := e.decide(s, en, ev, f, d)
-		told := e.release(s, en, true)
+		keys := e.decide(s, en, ev, f, d, true)
+		e.giveOn(en)
+		told = e.hereOr(s, en, true)
+		s.settle(e, en, e.now())
 		s.mu.Unlock()
 		e.dispatch(name, keys)
-		if told != nil {
-			<-told
-		}
-		return nil
+		return told, nil
 	}
 }
 
@@ -361,8 +372,8 @@ func (e *Engine) recollect(account string) (rs []Registration, ok bool) {
 }
 
 // decide decides an event in the account's turn, and queues what there is to tell of it. The shard is locked when it is called and when it returns, but not
-// while the host has its word; the turn alone keeps others from the account then.
-func (e *Engine) decide(s *shard, en *entry, ev Event, f Facts, d *Decision) []Key {
+// while the host has its word; the turn alone keeps others from the account then. mine is as for tellDecided.
+func (e *Engine) decide(s *shard, en *entry, ev Event, f Facts, d *Decision, mine bool) []Key {
 	if e.cfg.Chats != nil || e.cfg.Contacts != nil {
 		f.Now = e.now()
 		if questions := en.Asks(ev, f); len(questions) > 0 {
@@ -381,7 +392,7 @@ func (e *Engine) decide(s *shard, en *entry, ev Event, f Facts, d *Decision) []K
 	if f.Veto != nil {
 		s.mu.Lock()
 	}
-	e.tellDecided(en, f.Number, now, ev, d, e.now().Sub(now))
+	e.tellDecided(en, f.Number, now, ev, d, e.now().Sub(now), mine)
 	return keys
 }
 
@@ -397,7 +408,15 @@ func (e *Engine) passing(s *shard, name string, ev Event, d *Decision) error {
 	s.mu.Lock()
 	number := s.number()
 	s.mu.Unlock()
-	now, kept, own := e.now(), keepEvent(ev), d.clone()
+	now := e.now()
+	if e.quick.Decided != nil {
+		mine := own(ev)
+		_ = e.guard(&e.hooks.quick, func() error { e.quick.Decided(number, now, mine, d, 0); return nil })
+	}
+	if !e.debugs && e.obs.Decided == nil {
+		return nil
+	}
+	kept, own := keepEvent(ev), d.clone()
 	if e.debugs {
 		_, _ = ask(e.ctx, e, &e.hooks.logger, name, func(context.Context) (struct{}, error) { e.logDecision(number, kept, own); return struct{}{}, nil })
 	}

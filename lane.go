@@ -124,7 +124,7 @@ func (e *Engine) runLane(s *shard, en *entry, interrupted *call) {
 		_ = s.acquire(context.Background(), en)
 		e.tellStored(en, c, now, now.Sub(began), err)
 		keys := c.then(err)
-		e.release(s, en, false)
+		e.release(s, en)
 		s.mu.Unlock()
 		c.slot.free()
 		close(c.done)
@@ -160,8 +160,8 @@ func (e *Engine) runCall(c *call) error {
 // tellStored queues what there is to tell of a call of the Store. The shard is locked.
 func (e *Engine) tellStored(en *entry, c *call, at time.Time, took time.Duration, err error) {
 	name, op := en.name, c.hook.name
-	if e.obs.Stored != nil {
-		en.tell(&e.hooks.observer, "", func() { e.obs.Stored(name, at, op, took, err) })
+	if e.obs.Stored != nil || e.quick.Stored != nil {
+		e.observe(en, func(o *Observer) bool { return o.Stored != nil }, func(o *Observer) { o.Stored(name, at, op, took, err) })
 	}
 	if err != nil && e.cfg.Logger != nil {
 		en.tell(&e.hooks.logger, "", func() {
