@@ -1,5 +1,7 @@
 package push
 
+import "github.com/xmpp-push/push/wishes"
+
 // Event is one thing that happened on the host server, in the past tense: the host says what was seen, the library
 // decides what to do about it. The set is closed; a host builds these structs and hands them to [Engine.Handle] (or, in
 // a shell of its own, to [Account.Handle]) from any goroutine.
@@ -70,7 +72,7 @@ type PushEnable struct {
 	// Options is the publish-options form that the client sent, or nil. It is kept and sent verbatim.
 	Options []Field
 	// Wishes is what the client asked for besides, or nil. It must not be changed any more.
-	Wishes *Wishes
+	Wishes *wishes.Wishes
 }
 
 // PushDisable is raised when a client disables push (XEP-0357 §6, or Push 2.0). An empty Node means all nodes of that service. Push2Node alone

@@ -261,8 +261,10 @@ func (e *Engine) teller(s *shard, m *mail, turn int, here bool) {
 			*m = mail{watched: watched{of: m}, notes: m.notes[:0], waiting: m.waiting[:0]}
 			mails.Put(m)
 		}
-		if _, idle := en.idleAt(); idle { // else it is not to be forgotten
-			s.settle(e, en, e.now())
+		if !en.busy {
+			if _, idle := en.idleAt(); idle { // else it is not to be forgotten
+				s.settle(e, en, e.now())
+			}
 		}
 		e.work.done()
 	}
