@@ -289,7 +289,8 @@ func (e *Engine) handleInTurn(ctx context.Context, s *shard, name string, ev Eve
 			e.release(s, en)
 			return e.postpone(ctx, s, en, ev, d)
 		}
-		keys := e.decide(s, en, ev, f, d, true)
+		var buf [4]Key
+		keys := e.decide(s, en, ev, f, d, true, buf[:0])
 		e.giveOn(en)
 		told = e.hereOr(s, en, true)
 		s.settle(e, en, e.now())
@@ -315,7 +316,7 @@ func (e *Engine) recollect(account string) (rs []Registration, ok bool) {
 
 // decide decides an event in the account's turn, and queues what there is to tell of it. The shard is locked when it is called and when it returns, but not
 // while the host has its word; the turn alone keeps others from the account then. mine is as for tellDecided.
-func (e *Engine) decide(s *shard, en *entry, ev Event, f Facts, d *Decision, mine bool) []Key {
+func (e *Engine) decide(s *shard, en *entry, ev Event, f Facts, d *Decision, mine bool, keys []Key) []Key {
 	if e.cfg.Chats != nil || e.cfg.Contacts != nil {
 		f.Now = e.now()
 		if questions := en.Asks(ev, f); len(questions) > 0 {
@@ -330,7 +331,7 @@ func (e *Engine) decide(s *shard, en *entry, ev Event, f Facts, d *Decision, min
 		s.mu.Unlock()
 	}
 	en.Handle(ev, f, d)
-	keys := en.Due(now, nil, &d.Effects)
+	keys = en.Due(now, keys, &d.Effects)
 	if f.Veto != nil {
 		s.mu.Lock()
 	}

@@ -11,6 +11,9 @@ type flight struct {
 	next, prev *flight // in gate.flights
 	ref
 	n Notification
+	// sent and ctx are what the Publisher is given.
+	sent Notification
+	ctx  callContext
 	// begun is when it was begun, deadline when it will be left to itself, lost that it was.
 	begun, deadline time.Time
 	lost            bool
@@ -65,7 +68,8 @@ func (e *Engine) publish(g *gate, f *flight) *flight {
 		defer g.mu.Unlock()
 		return e.following(g)
 	}
-	f.deadline = e.now().Add(e.policy.ReplyTimeout + hookGrace)
+	now := e.now()
+	f.deadline = now.Add(e.policy.ReplyTimeout + hookGrace)
 	f.prev, f.next = g.flights.prev, &g.flights
 	f.prev.next, f.next.prev = f, f
 	if !g.watching {
@@ -73,13 +77,12 @@ func (e *Engine) publish(g *gate, f *flight) *flight {
 	}
 	g.mu.Unlock()
 	e.hear(f.told)
-	n := f.n
-	ctx, cancel := context.WithTimeout(e.sending, e.policy.ReplyTimeout)
+	f.sent, f.ctx.parent, f.ctx.until = f.n, e.sending, now.Add(e.policy.ReplyTimeout)
 	var err error
-	if perr := e.guard(&e.hooks.publisher, func() error { err = e.cfg.Publisher.Publish(ctx, &n); return nil }); perr != nil {
+	if perr := e.guard(&e.hooks.publisher, func() error { err = e.cfg.Publisher.Publish(&f.ctx, &f.sent); return nil }); perr != nil {
 		err = perr
 	}
-	cancel()
+	f.ctx.end()
 	if !e.land(g, f, ReplyOf(err)) {
 		return nil
 	}

@@ -169,7 +169,7 @@ func (e *Engine) catchUp(s *shard, en *entry) (keys []Key) {
 		}
 		var d Decision
 		d.reset(en.name)
-		keys = append(keys, e.decide(s, en, p.ev, f, &d, false)...)
+		keys = e.decide(s, en, p.ev, f, &d, false, keys)
 		l.deferred = slices.Delete(l.deferred, 0, 1)
 		e.defers.Add(-1)
 		p.decided = true

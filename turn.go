@@ -65,7 +65,12 @@ func (en *entry) getQueue() *turnQueue {
 // open keeps an account of which nothing is known yet. The shard is locked.
 func (s *shard) open(e *Engine, name string) *entry {
 	name = strings.Clone(name) // the caller's may be part of a whole stanza
-	en := &entry{Account: OpenAccount(name, e.policy)}
+	both := &struct {
+		entry   entry
+		account Account
+	}{account: *OpenAccount(name, e.policy)}
+	en := &both.entry
+	en.Account = &both.account
 	s.accounts[name] = en
 	s.kept.add(hashID(name))
 	return en

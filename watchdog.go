@@ -29,6 +29,7 @@ type watchdog struct {
 
 // attend notes that a call is under way, until w is unlinked. The shard is locked.
 func (e *Engine) attend(s *shard, w *watched, until time.Time) {
+	w.unlink()
 	w.until = toInstant(until)
 	w.prev, w.next = &s.calls, s.calls.next
 	w.next.prev, s.calls.next = w, w

@@ -123,7 +123,7 @@ func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 				keys = e.catchUp(s, en)
 				l := en.getLane()
 				l.learned = slices.DeleteFunc(l.learned, func(ls lesson) bool { return ls.key == r.Key })
-				keys = append(keys, e.decide(s, en, en.addressed(ev), Facts{}, &d, false)...)
+				keys = e.decide(s, en, en.addressed(ev), Facts{}, &d, false, keys)
 				if o := en.find(r.Key); o != nil && r.Enabled.Before(o.Enabled) && o.Enabled.Sub(r.Enabled) < RenewAfter {
 					o.Enabled = r.Enabled // the time that the Store was given
 				}
@@ -197,7 +197,7 @@ func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 				dis.Key = k
 				ev = dis
 			}
-			keys = e.decide(s, en, ev, Facts{}, &d, false)
+			keys = e.decide(s, en, ev, Facts{}, &d, false, nil)
 			if _, all := ev.(AccountRemoved); all { // nothing is left to be read
 				if !en.Loaded() {
 					en.Load(nil, e.now(), &Effects{})
