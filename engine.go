@@ -41,6 +41,7 @@ type Engine struct {
 	telling, watched, debugs bool
 
 	start  time.Time
+	wall   time.Time // start, without what makes it go on
 	shards [shardCount]shard
 	// closing: no event is taken any more. sealed: nothing is sent any more. closed: the Engine does nothing any more.
 	closing, sealed, closed atomic.Bool
@@ -73,6 +74,7 @@ func New(cfg Config) (*Engine, error) {
 	cfg.StoreTimeout = lasting(cfg.StoreTimeout, 30*time.Second)
 	cfg.MaxDeferred = orDefault(cfg.MaxDeferred, 1<<16)
 	e := &Engine{cfg: cfg, policy: cfg.Policy.resolve(), log: cfg.Logger, start: time.Now()}
+	e.wall = e.start.Round(0)
 	e.hooks.init()
 	e.work.zero = make(chan struct{}, 1)
 	e.close.done = make(chan struct{})
@@ -126,7 +128,7 @@ func (e *Engine) Host() string { return e.cfg.Host }
 func (e *Engine) Policy() Policy { return *e.policy }
 
 // now is the time by a clock that never goes back.
-func (e *Engine) now() time.Time { return e.start.Round(0).Add(time.Since(e.start)) }
+func (e *Engine) now() time.Time { return e.wall.Add(time.Since(e.start)) }
 
 func (e *Engine) shard(account string) *shard {
 	return &e.shards[hashID(account)%shardCount]
@@ -211,13 +213,17 @@ func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
 		e.work.done()
 		return nil
 	}
-	e.work.add()
 	e.tellDecided(en, number, now, ev, d, e.now().Sub(now), true)
-	told := e.hereOr(s, en, true)
+	told := e.hereOr(s, en, now, true)
 	s.settle(e, en, now)
-	s.mu.Unlock()
-	e.dispatch(name, keys)
-	e.work.done()
+	if len(keys) == 0 {
+		s.mu.Unlock()
+	} else {
+		e.work.add()
+		s.mu.Unlock()
+		e.dispatch(name, keys)
+		e.work.done()
+	}
 	e.hear(told)
 	return nil
 }
@@ -292,8 +298,9 @@ func (e *Engine) handleInTurn(ctx context.Context, s *shard, name string, ev Eve
 		var buf [4]Key
 		keys := e.decide(s, en, ev, f, d, true, buf[:0])
 		e.giveOn(en)
-		told = e.hereOr(s, en, true)
-		s.settle(e, en, e.now())
+		now := e.now()
+		told = e.hereOr(s, en, now, true)
+		s.settle(e, en, now)
 		s.mu.Unlock()
 		e.dispatch(name, keys)
 		return told, nil
@@ -351,23 +358,27 @@ func (e *Engine) passing(s *shard, name string, ev Event, d *Decision) error {
 	s.mu.Lock()
 	number := s.number()
 	s.mu.Unlock()
-	now := e.now()
-	if e.quick.Decided != nil {
+	now, told := e.now(), false
+	if e.quick.Decided != nil && e.hooks.quick.hangs.Load() == 0 {
 		mine := own(ev)
 		_ = e.guard(&e.hooks.quick, func() error { e.quick.Decided(number, now, mine, d, 0); return nil })
+		told = true
 	}
-	if !e.debugs && e.obs.Decided == nil {
+	if told && !e.debugs && e.obs.Decided == nil {
 		return nil
 	}
 	kept, own := keepEvent(ev), d.clone()
 	if e.debugs {
 		_, _ = ask(e.ctx, e, &e.hooks.logger, name, func(context.Context) (struct{}, error) { e.logDecision(number, kept, own); return struct{}{}, nil })
 	}
-	if e.obs.Decided != nil {
-		_, _ = ask(e.ctx, e, &e.hooks.observer, name, func(context.Context) (struct{}, error) {
-			e.obs.Decided(number, now, kept, own, 0)
-			return struct{}{}, nil
-		})
+	for _, o := range []struct {
+		h       *hook
+		decided func(uint64, time.Time, Event, *Decision, time.Duration)
+		told    bool
+	}{{&e.hooks.quick, e.quick.Decided, told}, {&e.hooks.observer, e.obs.Decided, false}} {
+		if o.decided != nil && !o.told {
+			_, _ = ask(e.ctx, e, o.h, name, func(context.Context) (struct{}, error) { o.decided(number, now, kept, own, 0); return struct{}{}, nil })
+		}
 	}
 	return nil
 }

@@ -392,6 +392,10 @@ func playFault(t *testing.T, hook string, kind faultKind, phase string) {
 		for _, account := range accounts {
 			s := SessionID{account, fmt.Sprint("s", i)}
 			send(account, StanzaQueued{s, Stanza{ID: fmt.Sprint("p", i), Class: ClassPlain, To: account}})
+		}
+		pass(100 * time.Millisecond) // it waits, and is kept
+		for _, account := range accounts {
+			s := SessionID{account, fmt.Sprint("s", i)}
 			send(account, HibernationEnd{s})
 			send(account, SessionClose{s})
 			if i%3 == 2 {

@@ -195,7 +195,7 @@ func (e *Engine) begin(f *flight) bool {
 		sent := n
 		e.observe(en, func(o *Observer) bool { return o.Sent != nil }, func(o *Observer) { o.Sent(now, &sent) })
 	}
-	f.told = e.hereOr(s, en, false)
+	f.told = e.hereOr(s, en, now, false)
 	if !ok {
 		s.settle(e, en, now)
 		return false
@@ -337,7 +337,7 @@ func (e *Engine) end(f *flight, reply Reply) {
 		e.tellEffects(en, now, &eff, true)
 	}
 	e.giveOn(en)
-	told := e.hereOr(s, en, false)
+	told := e.hereOr(s, en, now, false)
 	s.settle(e, en, now)
 	s.mu.Unlock()
 	e.dispatch(f.account, keys)

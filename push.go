@@ -123,7 +123,7 @@ type Vetoer interface {
 type Observer struct {
 	// Quick is a promise that the functions wait for nothing but locks that are held for moments: not for a disk, a network, a channel or the host. They are then
 	// called by whoever calls Handle, or by the goroutine that publishes, which spares each event a change of goroutines, about 0.4 µs. The promise is not watched closely: a function that
-	// hangs holds its caller for as long as it does, and ends it with runtime.Goexit. A panic is as harmless as any, and other events of the account go on after HookTimeout. The
+	// hangs holds its caller for as long as it does, and ends it with runtime.Goexit. A panic is as harmless as any; other events of the account go on after HookTimeout, and until the call has returned, others are made like those of an Observer that is not quick. The
 	// observers of package trace, of pushhttp and of metrics/prometheus are quick.
 	Quick bool
 	// Started: New made an Engine for this host, with this policy. It is the first that an Observer is told of an Engine; one that is given to

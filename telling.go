@@ -13,7 +13,8 @@ import (
 // ear: another goroutine tells the rest, without that hook until it has returned.
 //
 // An Observer that is quick is told by whoever has something to tell, who has unlocked everything, with what it has at hand: nothing is copied and no other goroutine is waited
-// for. That keeps the order all the same, for only one tells an account's at a time. Should such a call hang, it has its caller, but the account goes on as with any.
+// for. That keeps the order all the same, for only one tells an account's at a time. Should such a call hang, it has its caller, but the account goes on as with any, and until it
+// has returned others are told by goroutines.
 
 // maxNotes is how much an account's goroutine may be behind. Beyond it the oldest are dropped, but advice for a session only for newer advice.
 const maxNotes = 256
@@ -35,6 +36,9 @@ type mail struct {
 	waiting      []waiter
 	// later is advice that could not be given, because an earlier call has not returned.
 	later []note
+	// first is what hereOr hands to somebody to tell himself; if it is a decision, it may be mine, with what is the caller's.
+	first note
+	mine  decided
 }
 
 type note struct {
@@ -54,7 +58,7 @@ type decided struct {
 	at     time.Time
 	ev     Event
 	took   time.Duration
-	// d is the caller's, as what ev points to is, if he tells it himself. Else it is own, since the caller's is his again when he has waited long enough.
+	// d is own, or the caller's, as what ev points to is, if he tells it himself: it is his again when he has waited long enough.
 	d   *Decision
 	own Decision
 }
@@ -65,14 +69,6 @@ func (e *Engine) newDecided(number uint64, at time.Time, kept Event, d *Decision
 	d.copyTo(&dec.own)
 	dec.d = &dec.own
 	return dec
-}
-
-// copied makes one that is the caller's a copy.
-func (dec *decided) copied() {
-	if dec.d != &dec.own {
-		dec.d.copyTo(&dec.own)
-		dec.d, dec.ev = &dec.own, keepEvent(dec.ev)
-	}
 }
 
 // These are used again when nobody else can have them any more: mails that nobody ever took over, and what a call was told that has returned in time. Channels
@@ -88,11 +84,9 @@ var (
 
 // recycle takes back what the Observer was told.
 func (dec *decided) recycle() {
-	if dec.d == &dec.own {
-		dec.own.reset("")
-		dec.own.Answers = Answers{}
-	}
-	dec.ev, dec.d = nil, nil
+	dec.own.reset("")
+	dec.own.Answers = Answers{}
+	dec.ev = nil
 	decideds.Put(dec)
 }
 
@@ -119,11 +113,7 @@ func (e *Engine) observe(en *entry, is func(o *Observer) bool, tell func(o *Obse
 
 // post queues a note. The shard is locked.
 func (en *entry) post(n note) {
-	m := en.mail
-	if m == nil {
-		m = mails.Get().(*mail)
-		m.en, en.mail = en, m
-	}
+	m := en.getMail()
 	if len(m.notes) >= maxNotes {
 		old := m.take()
 		if old.session != "" {
@@ -134,6 +124,14 @@ func (en *entry) post(n note) {
 		m.told++
 	}
 	m.add(n)
+}
+
+func (en *entry) getMail() *mail {
+	if en.mail == nil {
+		m := mails.Get().(*mail)
+		m.en, en.mail = en, m
+	}
+	return en.mail
 }
 
 func (m *mail) add(n note) {
@@ -156,9 +154,10 @@ func (m *mail) take() note {
 
 // hearing is what somebody has to do who wants it told what he has queued. The zero hearing is nothing.
 type hearing struct {
-	// he tells it himself, in this turn of the mail.
-	m    *mail
-	turn int
+	// he tells it himself, in this turn of the mail, beginning with first.
+	m     *mail
+	turn  int
+	first note
 	// or he waits for whoever tells it.
 	done chan struct{}
 }
@@ -167,7 +166,7 @@ type hearing struct {
 func (e *Engine) hear(h hearing) {
 	switch {
 	case h.m != nil:
-		e.teller(e.shard(h.m.en.name), h.m, h.turn, true)
+		e.teller(e.shard(h.m.en.name), h.m, h.turn, &h.first)
 	case h.done != nil:
 		<-h.done
 		e.heardings.Put(h.done)
@@ -183,12 +182,7 @@ func (e *Engine) deliver(s *shard, en *entry, wait bool) (h hearing) {
 	if !m.running {
 		m.running = true
 		e.work.add()
-		for i := range m.notes {
-			if dec := m.notes[i].decided; dec != nil {
-				dec.copied()
-			}
-		}
-		go e.teller(s, m, m.turn, false)
+		go e.teller(s, m, m.turn, nil)
 	}
 	if !wait {
 		return h
@@ -201,12 +195,18 @@ func (e *Engine) deliver(s *shard, en *entry, wait bool) (h hearing) {
 	return hearing{done: done}
 }
 
-// hereOr is deliver for somebody who goes on to call hear at once: he tells it himself if all of it is for those who are quick and nobody is telling.
-func (e *Engine) hereOr(s *shard, en *entry, wait bool) hearing {
-	if m := en.mail; m != nil && !m.running && m.slow == 0 && len(m.notes) > 0 {
+// hereOr is deliver for somebody who goes on to call hear at once: he tells it himself if all of it is for those who are quick, of whom no call hangs, and nobody is telling.
+func (e *Engine) hereOr(s *shard, en *entry, now time.Time, wait bool) hearing {
+	if m := en.mail; m != nil && !m.running && (m.first.hook != nil || m.slow == 0 && len(m.notes) > 0 && e.hooks.quick.hangs.Load() == 0) {
 		m.running = true
 		e.work.add()
-		return hearing{m: m, turn: m.turn}
+		first := m.first
+		if m.first = (note{}); first.hook == nil {
+			first = m.take()
+		}
+		m.hook = first.hook
+		e.attend(s, &m.watched, now.Add(e.cfg.HookTimeout))
+		return hearing{m: m, turn: m.turn, first: first}
 	}
 	return e.deliver(s, en, wait)
 }
@@ -214,10 +214,10 @@ func (e *Engine) hereOr(s *shard, en *entry, wait bool) hearing {
 // maxHere is how many notes somebody tells before he leaves what others have queued to a goroutine.
 const maxHere = 8
 
-// teller tells what is queued, until nothing is or another has taken over. It counts as work, and does not any more when it returns. If here, it is told by somebody who has
-// something else to do.
-func (e *Engine) teller(s *shard, m *mail, turn int, here bool) {
-	en := m.en
+// teller tells what is queued, until nothing is or another has taken over. It counts as work, and does not any more when it returns. first, if not nil, is what
+// somebody begins with who has something else to do.
+func (e *Engine) teller(s *shard, m *mail, turn int, first *note) {
+	en, here := m.en, first != nil
 	var h *hook
 	ended := false
 	defer func() {
@@ -225,13 +225,24 @@ func (e *Engine) teller(s *shard, m *mail, turn int, here bool) {
 			s.mu.Lock()
 			e.heard(s, en, turn, h)
 			s.mu.Unlock()
-			go e.teller(s, m, turn, false)
+			go e.teller(s, m, turn, nil)
 		}
 	}()
-	s.mu.Lock()
-	for n := 0; m.turn == turn && len(m.notes) > 0; n++ {
+	if here {
+		h = first.hook
+		e.call(first)
+		s.mu.Lock()
+		if dec := first.decided; dec != nil && dec != &m.mine && m.turn == turn {
+			dec.recycle()
+		}
+		m.mine.ev, m.mine.d = nil, nil
+		e.heard(s, en, turn, h)
+	} else {
+		s.mu.Lock()
+	}
+	for n := 1; m.turn == turn && len(m.notes) > 0; n++ {
 		if here && (n == maxHere || !m.notes[0].quick) {
-			go e.teller(s, m, turn, false)
+			go e.teller(s, m, turn, nil)
 			s.mu.Unlock()
 			ended = true
 			return
@@ -258,7 +269,7 @@ func (e *Engine) teller(s *shard, m *mail, turn int, here bool) {
 		m.running = false
 		if turn == 0 && len(m.later) == 0 { // nobody else has ever had it
 			en.mail = nil
-			*m = mail{watched: watched{of: m}, notes: m.notes[:0], waiting: m.waiting[:0]}
+			m.en, m.queued, m.told = nil, 0, 0
 			mails.Put(m)
 		}
 		if !en.busy {
@@ -344,7 +355,7 @@ func (m *mail) overrun(e *Engine, s *shard, _ time.Time) {
 	m.hook = nil
 	m.turn++
 	m.next()
-	go e.teller(s, m, m.turn, false)
+	go e.teller(s, m, m.turn, nil)
 }
 
 // tellDecided queues what there is to tell of an event. The shard is locked. If mine, ev and d are those of somebody who calls hereOr next, with the shard still locked, and hear then.
@@ -358,10 +369,11 @@ func (e *Engine) tellDecided(en *entry, number uint64, at time.Time, ev Event, d
 }
 
 func (e *Engine) tellDecision(en *entry, number uint64, at time.Time, ev Event, d *Decision, took time.Duration, mine bool) {
-	if mine && !e.debugs && e.obs.Decided == nil && (en.mail == nil || !en.mail.running) { // nobody else is told of it, or tells it
-		dec := decideds.Get().(*decided)
-		dec.number, dec.at, dec.ev, dec.took, dec.d = number, at, own(ev), took, d
-		en.post(note{hook: &e.hooks.quick, decided: dec, quick: true})
+	if mine && !e.debugs && e.obs.Decided == nil && en.mail == nil && e.hooks.quick.hangs.Load() == 0 { // nobody else is told of it, or tells it
+		m := en.getMail()
+		m.mine.number, m.mine.at, m.mine.ev, m.mine.took, m.mine.d = number, at, own(ev), took, d
+		m.first = note{hook: &e.hooks.quick, decided: &m.mine, quick: true}
+		m.queued++
 		return
 	}
 	kept := keepEvent(ev)
