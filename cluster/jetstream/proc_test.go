@@ -58,9 +58,13 @@ func TestMain(m *testing.M) {
 func child(text string) {
 	var cfg childConfig
 	check(json.Unmarshal([]byte(text), &cfg))
-	srv, err := embedded.Start(embedded.Config{Dir: cfg.Dir, Node: cfg.Name, Cluster: cfg.Cluster, Routes: cfg.Routes, Secret: "s3cret"})
+	opts := &slog.HandlerOptions{}
+	if os.Getenv("PUSH_CLUSTER_LOG") != "" {
+		opts.Level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewJSONHandler(os.Stderr, opts))
+	srv, err := embedded.Start(embedded.Config{Dir: cfg.Dir, Node: cfg.Name, Cluster: cfg.Cluster, Routes: cfg.Routes, Secret: "s3cret", Logger: log})
 	check(err)
-	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
 	publish := push.PublisherFunc(func(ctx context.Context, n *push.Notification) error {
 		body, _ := json.Marshal(published{cfg.Name, n.Account, n.Key, n.Count, n.Class.String()})
 		req, _ := http.NewRequestWithContext(ctx, "POST", cfg.Parent, bytes.NewReader(body))
