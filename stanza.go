@@ -29,6 +29,7 @@ var ErrStanza = stanzaxml.ErrStanza
 type Stanza struct {
 	// ID is the stanza's identity for the account: the same stanza has the same ID in every event, and no other stanza of the account
 	// has it. The archive's stanza-id (XEP-0359) is the best choice where there is an archive. Never notifying twice rests on it.
+	// A carbon copy (XEP-0280) has the ID of the message that it carries.
 	// A stanza without an ID cannot be recognised again and is notified for each event.
 	ID string
 	// From and To are the addresses in prepared form, those of the forwarded message where the stanza is a carbon copy that comes from the
