@@ -121,6 +121,17 @@ const (
 	CarbonSent
 )
 
+var carbons = []string{"none", "received", "sent"}
+
+// String is the carbon's token.
+func (c Carbon) String() string { return enum.Token("carbon", carbons, c) }
+
+// MarshalText gives the token.
+func (c Carbon) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// UnmarshalText reads a token. One that is not known is an error.
+func (c *Carbon) UnmarshalText(text []byte) error { return enum.Read("carbon", carbons, c, text) }
+
 // ParseStanza makes a Stanza from its XML, which must be one element. It keeps no reference to data. It accepts the XML that XMPP allows
 // (RFC 6120 §11): no comments, processing instructions, document types, or entities other than the predefined ones.
 func ParseStanza(id string, data []byte) (Stanza, error) {
