@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,7 +20,7 @@ import (
 //   - reader.go: registrations are read when an event first needs them; until the Store has answered, such events wait in memory;
 //   - writer.go: enable and disable, which are the Store's answer, and what replies taught, which is written behind;
 //   - keeper.go: what waits, handed to a Store that can keep it, and taken up again;
-//   - gate.go: push services, their slots, and the way of a publish;
+//   - gate.go, flight.go: push services, their slots, and the way of a publish;
 //   - close.go, inspect.go: the end of it, and what one can see.
 
 // Engine takes events, decides, publishes and learns. It keeps what it needs to know of the accounts that have a session or something waiting, and
@@ -158,7 +157,7 @@ func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
 		}
 	}
 	if ev, ok := ev.(PushEnable); ok {
-		if err := ev.Wishes.fit(ev.Key); err != nil {
+		if err := ev.Key.fits(ev.Wishes); err != nil {
 			return fmt.Errorf("%w: %w", ErrEvent, err)
 		}
 	}
@@ -216,63 +215,6 @@ func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
 		e.heardings.Put(told)
 	}
 	return nil
-}
-
-// plain tells whether an event has all that it needs, as almost all have.
-func plain(ev Event) bool {
-	switch ev := ev.(type) {
-	case SessionOpen:
-		return ev.Session.ID != ""
-	case SessionRestored:
-		return ev.Session.ID != ""
-	case PushEnable:
-		return ev.Service != ""
-	case AffiliationNone:
-		return ev.Service != ""
-	default:
-		return true
-	}
-}
-
-// unusable says what an event cannot do without and has not got.
-func unusable(ev Event) error {
-	if own(ev) == nil && ev != nil {
-		return fmt.Errorf("%w: %v is not one of this package's events; give the struct itself, push.SessionOpen{…}, and not a pointer to it", ErrEvent, reflect.TypeOf(ev).String())
-	}
-	switch {
-	case subject(ev).Account == "":
-		return fmt.Errorf("%w: it names no account", ErrEvent)
-	case !plain(ev):
-		switch ev.(type) {
-		case PushEnable, AffiliationNone:
-			return fmt.Errorf("%w: it names no service", ErrEvent)
-		default:
-			return fmt.Errorf("%w: it names no session", ErrEvent)
-		}
-	}
-	return nil
-}
-
-func (e *Effects) none() bool { return len(e.Changes) == 0 && len(e.Advice) == 0 && len(e.Drops) == 0 }
-
-// changesStore tells whether an event changes stored registrations.
-func changesStore(ev Event) bool {
-	switch ev.(type) {
-	case PushEnable, PushDisable, AffiliationNone, AccountRemoved:
-		return true
-	default:
-		return false
-	}
-}
-
-// opens tells whether an event makes an account worth keeping that had no registration.
-func opens(ev Event) bool {
-	switch ev.(type) {
-	case SessionOpen, SessionRestored, PushEnable:
-		return true
-	default:
-		return changesStore(ev)
-	}
 }
 
 // handleSlow handles an event that the host or its Store has a word in, or of an account that is not kept.

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	. "github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // Every function of the host's, with every fault, before, during and after Close. What has to hold is the same for all: Handle returns
@@ -364,7 +365,7 @@ func playFault(t *testing.T, hook string, kind faultKind, phase string) {
 		})
 	}
 	send := func(account string, ev Event) { work[account] <- ev }
-	wishes := &Wishes{IgnoreUnknown: true}
+	wishes := &wishes.Wishes{IgnoreUnknown: true}
 	round := func(i int) {
 		if i%2 == 1 { // the accounts are forgotten, and read again
 			pass(time.Hour)

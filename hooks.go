@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// The host's code may panic, hang, fail or lie. Every call of it goes through this file, but those of the Publisher, which the gates watch (gate.go).
+// The host's code may panic, hang, fail or lie. Every call of it goes through this file, but those of the Publisher, which the gates watch (flight.go).
 // Nothing of the Engine is held during one: no lock, no service's slot. A call runs in a goroutine of its own, which is left to itself
 // when its time is over; what it returns then changes nothing. While an account has such a call under way, the same hook is not called for it
 // again, and while there are maxHanging of one hook, for nobody: so no host can make goroutines pile up.

@@ -37,9 +37,11 @@ import (
 	"mellium.im/xmpp/stanza"
 )
 
-// Where to read on in the source: who is notified, and why, is in rules.go, the business rules in their order; when, in pace.go, merging and retries,
-// and service.go, the gate in front of a push service; how, in publish.go, the stanza and what a reply means; what a client asked for besides, in
-// wishes.go and push2.go, and its evaluation in wanted.go. account.go and session.go are the state that these work on, engine.go the shell around it.
+// Where to read on in the source: who is notified, and why, is in rules.go, the business rules in their order, with wanted.go for what was asked
+// for besides and push2match.go for Push 2.0; judge.go puts the questions to them that an event raises. When, is in pace.go, merging and retries,
+// and service.go, the gate in front of a push service; how, in publish.go and encode.go, and what a reply means in outcome.go. What a stanza is
+// about is in stanza.go, collect.go and content.go; what a client asked for in iq.go, enable.go, tigase.go and package wishes. account.go and
+// session.go are the state that these work on, engine.go the shell around it.
 
 // NS is the namespace of XEP-0357, and the feature that an account announces.
 const NS = "urn:xmpp:push:0"

@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/examples/server/internal/element"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // What an account knows of a chat, for the push engine: who is a contact (RFC 6121), and what the user's bookmarks say (XEP-0402): the nickname in a room,
@@ -27,11 +28,11 @@ func (a *account) knows(st push.Stanza) push.Stanza {
 }
 
 // settings reads when a bookmarked chat may notify. What cannot be understood sets nothing.
-func (a *account) settings(bookmark *element.Element) []push.ChatSetting {
-	if bookmark.Child(nsBookmarks, "extensions").Child(push.NSChatSettings, "notify") == nil {
+func (a *account) settings(bookmark *element.Element) []wishes.ChatSetting {
+	if bookmark.Child(nsBookmarks, "extensions").Child(wishes.NSChatSettings, "notify") == nil {
 		return nil
 	}
-	list, err := push.ParseChatSettings(bookmark.AppendAlone(nil))
+	list, err := wishes.ParseChatSettings(bookmark.AppendAlone(nil))
 	if err != nil {
 		a.srv.log.Debug("unusable chat settings", "account", a.jid, "err", err)
 	}
