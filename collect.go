@@ -11,6 +11,7 @@ type collector struct {
 	outer, inner judged
 	// forwarded: the elements now open are those of the message inside a carbon copy.
 	forwarded, isCarbon bool
+	headless            bool
 	wrapper             Carbon // of the open <sent/> or <received/>
 	in                  place
 	// Of the open child element.
@@ -101,6 +102,7 @@ func (c *collector) start(space, local string) {
 	case d == 0:
 		m.ns = space
 		m.Kind = kindOf(space, local)
+		c.headless = isStanzaNS(space) && isPart(local)
 	case c.outer.Kind != KindMessage:
 	case d == md+1:
 		c.child(m, space, local)
@@ -113,6 +115,16 @@ func (c *collector) start(space, local string) {
 		c.inner.ns = space
 		c.inner.Carbon = c.wrapper
 	}
+}
+
+// isPart tells whether an element is one that only stanzas have in them (RFC 6121 §4.7, §5.2), so that where it is the whole, the stanza's start is
+// missing.
+func isPart(local string) bool {
+	switch local {
+	case "body", "subject", "thread", "show", "status", "priority", "error":
+		return true
+	}
+	return false
 }
 
 func kindOf(space, local string) Kind {

@@ -43,13 +43,13 @@ func writeUses(e *snapshotWriter, a *Account) {
 		e.b = append(e.b, flagBits(s.away))
 	}
 	for i, r := range a.regs {
-		w := r.pace.part(nil)
-		if r.pace.told == 0 && (w == nil || !w.counts) {
+		waiting, flight := counting(r.pace.waiting), counting(r.pace.flight)
+		if r.pace.told == 0 && waiting == nil && flight == nil {
 			continue
 		}
 		e.uint(uint64(i)<<1 | 1)
 		e.uint(uint64(r.pace.told))
-		e.b = append(e.b, flagBits(w != nil && w.counts))
+		e.b = append(e.b, flagBits(waiting != nil, flight != nil))
 	}
 }
 
@@ -72,8 +72,12 @@ func readUses(d *snapshotReader, a *Account) {
 		}
 		r := a.regs[u>>1]
 		r.pace.told = uint32(d.limited(math.MaxUint32))
-		if w := r.pace.part(nil); d.byte() == 1 && w != nil {
+		flags := d.byte()
+		if w := partOf(r.pace.waiting, nil); flags&1 != 0 && w != nil {
 			w.counts = true
+		}
+		if f := partOf(r.pace.flight, nil); flags&2 != 0 && f != nil {
+			f.counts = true
 		}
 	}
 }

@@ -39,6 +39,9 @@ func (m *judged) mentioned(n Mention) {
 
 // stanza makes the Stanza when all has been read.
 func (c *collector) stanza(id string) (Stanza, error) {
+	if c.headless {
+		return Stanza{}, fmt.Errorf("%w: it is a part of one, whose start element has been read already: put that before it again", ErrStanza)
+	}
 	m := &c.outer
 	m.Features.Body = m.Features.Body && !m.fallback
 	content := m.Features.Content()

@@ -327,12 +327,20 @@ func (p *Policy) backoff(account string, k Key, n int) time.Duration {
 	return wait.Truncate(time.Millisecond)
 }
 
-// part returns what waits because of a session, or of the account's other events if it is nil.
-func (p *pacer) part(from *session) *part {
-	for i := range p.waiting {
-		if p.waiting[i].from == from {
-			return &p.waiting[i]
+// partOf returns the part of a session, or of the account's other events if it is nil; not one that came to an end.
+func partOf(parts []part, from *session) *part {
+	for i := range parts {
+		if p := &parts[i]; p.from == from && !p.over {
+			return p
 		}
+	}
+	return nil
+}
+
+// counting returns the part that is to tell the number of unread messages. It comes from no session.
+func counting(parts []part) *part {
+	if p := partOf(parts, nil); p != nil && p.counts {
+		return p
 	}
 	return nil
 }
