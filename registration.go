@@ -151,7 +151,7 @@ func (r Registration) sameRequest(o Registration) bool {
 
 // Store keeps registrations. An Engine calls it from many goroutines at once, never while it holds a lock, and with calls
 // on one account one after another as far as this Engine goes; other processes may use the same data at the same time. A
-// method may block until ctx is done, which is after Policy.StoreTimeout at the latest; the Engine does not wait for it beyond that. An error leaves
+// method may block until ctx is done, which is after Config.StoreTimeout at the latest; the Engine does not wait for it beyond that. An error leaves
 // the data as it was, or, if it came while a change was being committed, in doubt; calling
 // again is safe either way. What a method is given stays the caller's: a Store
 // copies what it keeps; what it returns is the caller's to change.

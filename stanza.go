@@ -29,6 +29,7 @@ var ErrStanza = stanzaxml.ErrStanza
 type Stanza struct {
 	// ID is the stanza's identity for the account: the same stanza has the same ID in every event, and no other stanza of the account
 	// has it. The archive's stanza-id (XEP-0359) is the best choice where there is an archive. Never notifying twice rests on it.
+	// A carbon copy (XEP-0280) has the ID of the message that it carries.
 	// A stanza without an ID cannot be recognised again and is notified for each event.
 	ID string
 	// From and To are the addresses in prepared form, those of the forwarded message where the stanza is a carbon copy that comes from the
@@ -119,6 +120,17 @@ const (
 	CarbonReceived
 	CarbonSent
 )
+
+var carbons = []string{"none", "received", "sent"}
+
+// String is the carbon's token.
+func (c Carbon) String() string { return enum.Token("carbon", carbons, c) }
+
+// MarshalText gives the token.
+func (c Carbon) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// UnmarshalText reads a token. One that is not known is an error.
+func (c *Carbon) UnmarshalText(text []byte) error { return enum.Read("carbon", carbons, c, text) }
 
 // ParseStanza makes a Stanza from its XML, which must be one element. It keeps no reference to data. It accepts the XML that XMPP allows
 // (RFC 6120 §11): no comments, processing instructions, document types, or entities other than the predefined ones.

@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -120,7 +121,7 @@ const appendsAtOnce = 8
 
 // begin takes the next batch. l.mu is held.
 func (l *lane) begin() []byte {
-	data := l.entry.Next()
+	data := l.entry.Next(l.n.version())
 	if data != nil {
 		for _, in := range l.entry.Flight() {
 			if c := in.Tag.(*call); in.Wanted && c != nil {
@@ -353,6 +354,9 @@ func (l *lane) settle() {
 	}
 	if o.Err != nil {
 		st.Err = o.Err.Error()
+		if phase == partition.PhaseStuck && errors.Is(o.Err, partition.ErrUnknown) {
+			l.n.outdate(st.Err)
+		}
 	}
 	l.stat.Store(st)
 	next := o.Next(now)

@@ -30,6 +30,9 @@ type Status struct {
 	Resent int64
 	// Advice counts what sessions' nodes were told. Lives counts how often this node was thought dead, or cut off, and said again what sessions it has.
 	Advice, Lives int64
+	// Version is that of what this node writes: the latest that all nodes read. Outdated: it is a later one than this program reads, and the node has left (ErrVersion).
+	Version  int
+	Outdated bool
 	// Behind: the node may have missed registrations, and takes no event as one of an account that has none. It is so for one and a half leases after Join.
 	Behind bool
 	// Hooks has those of the host's functions with which something went wrong.
@@ -75,7 +78,7 @@ func (n *Node) Status() Status {
 		Kept: c.kept.Load(), Accepted: c.accepted.Load(), Refused: c.refused.Load(), Alone: c.alone.Load(), Decided: c.decided.Load(),
 		Appends: c.appends.Load(), Bytes: c.bytes.Load(), Retried: c.retried.Load(), Snapshots: c.snapshots.Load(), SnapshotBytes: c.snapshotBytes.Load(),
 		Resent: c.resent.Load(), Advice: c.advice.Load(), Lives: c.lives.Load(), Reported: c.reported.Load(),
-		Behind: n.behind(), Hooks: n.hooks.status(),
+		Version: n.version(), Outdated: n.outdated.Load(), Behind: n.behind(), Hooks: n.hooks.status(),
 	}
 	for p, l := range n.lanes {
 		ps := PartitionStatus{Partition: p, Phase: partition.PhaseIdle.String()}

@@ -459,7 +459,7 @@ func (w *world) phase(was, now partition.Phase) {
 			account := string(m.Data)
 			l.post(func() {
 				if s := l.owner.State(); s != nil {
-					_ = m.Respond(partition.Encode(s.Inspect(account)))
+					_ = m.Respond(partition.Encode(n.version(), s.Inspect(account)))
 				}
 			})
 		})
