@@ -11,9 +11,14 @@ type flight struct {
 	next, prev *flight // in gate.flights
 	ref
 	n Notification
+	// sent and ctx are what the Publisher is given.
+	sent Notification
+	ctx  callContext
 	// begun is when it was begun, deadline when it will be left to itself, lost that it was.
 	begun, deadline time.Time
 	lost            bool
+	// told is what its goroutine has to tell when it can be left to itself.
+	told hearing
 }
 
 // publishAll publishes what was admitted, and then the next ones as long as the service admits them. It counts as work.
@@ -39,6 +44,7 @@ func (e *Engine) publishAll(g *gate, f *flight) {
 func (e *Engine) publish(g *gate, f *flight) *flight {
 	if f.begun.IsZero() {
 		if !e.begin(f) {
+			e.hear(f.told)
 			return e.giveBack(g)
 		}
 		if e.cfg.Unread != nil || e.cfg.Subscriptions != nil || e.cfg.Veto != nil {
@@ -56,25 +62,27 @@ func (e *Engine) publish(g *gate, f *flight) *flight {
 	if _, hangs := g.hung[f.ref]; hangs { // never twice at a time
 		g.service.Cancel()
 		g.mu.Unlock()
+		e.hear(f.told)
 		e.end(f, Reply{Missing: true})
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		return e.following(g)
 	}
-	f.deadline = e.now().Add(e.policy.ReplyTimeout + hookGrace)
+	now := e.now()
+	f.deadline = now.Add(e.policy.ReplyTimeout + hookGrace)
 	f.prev, f.next = g.flights.prev, &g.flights
 	f.prev.next, f.next.prev = f, f
 	if !g.watching {
 		e.watch(g)
 	}
 	g.mu.Unlock()
-	n := f.n
-	ctx, cancel := context.WithTimeout(e.sending, e.policy.ReplyTimeout)
+	e.hear(f.told)
+	f.sent, f.ctx.parent, f.ctx.until = f.n, e.sending, now.Add(e.policy.ReplyTimeout)
 	var err error
-	if perr := e.guard(&e.hooks.publisher, func() error { err = e.cfg.Publisher.Publish(ctx, &n); return nil }); perr != nil {
+	if perr := e.guard(&e.hooks.publisher, func() error { err = e.cfg.Publisher.Publish(&f.ctx, &f.sent); return nil }); perr != nil {
 		err = perr
 	}
-	cancel()
+	f.ctx.end()
 	if !e.land(g, f, ReplyOf(err)) {
 		return nil
 	}
@@ -183,11 +191,11 @@ func (e *Engine) begin(f *flight) bool {
 	var eff Effects
 	n, ok := en.Begin(f.key, now, &eff)
 	e.tellEffects(en, now, &eff, true)
-	if ok && e.obs.Sent != nil {
+	if ok && (e.obs.Sent != nil || e.quick.Sent != nil) {
 		sent := n
-		en.tell(&e.hooks.observer, "", func() { e.obs.Sent(now, &sent) })
+		e.observe(en, func(o *Observer) bool { return o.Sent != nil }, func(o *Observer) { o.Sent(now, &sent) })
 	}
-	e.deliver(s, en, false)
+	f.told = e.hereOr(s, en, now, false)
 	if !ok {
 		s.settle(e, en, now)
 		return false
@@ -218,6 +226,8 @@ func (e *Engine) prepare(g *gate, f *flight) {
 		quick()
 		e.work.done()
 	})
+	e.hear(f.told)
+	f.told = hearing{}
 	why := e.consult(f)
 	slow.Stop()
 	if why != "" {
@@ -295,7 +305,7 @@ func (e *Engine) comeBack(g *gate, f *flight) {
 		s := e.shard(f.account)
 		s.mu.Lock()
 		if en := s.accounts[f.account]; en != nil && s.acquire(e.ctx, en) == nil {
-			e.release(s, en, false)
+			e.release(s, en)
 		}
 		s.mu.Unlock()
 		g.mu.Lock()
@@ -326,16 +336,19 @@ func (e *Engine) end(f *flight, reply Reply) {
 		e.tellReplied(en, f, reply, res, now)
 		e.tellEffects(en, now, &eff, true)
 	}
-	e.release(s, en, false)
+	e.giveOn(en)
+	told := e.hereOr(s, en, now, false)
+	s.settle(e, en, now)
 	s.mu.Unlock()
 	e.dispatch(f.account, keys)
+	e.hear(told)
 }
 
 // tellReplied queues that a publish has ended. The shard is locked.
 func (e *Engine) tellReplied(en *entry, f *flight, reply Reply, res Result, now time.Time) {
 	n, took := f.n, now.Sub(f.begun)
-	if e.obs.Replied != nil {
-		en.tell(&e.hooks.observer, "", func() { e.obs.Replied(now, &n, reply, res, took) })
+	if e.obs.Replied != nil || e.quick.Replied != nil {
+		e.observe(en, func(o *Observer) bool { return o.Replied != nil }, func(o *Observer) { o.Replied(now, &n, reply, res, took) })
 	}
 	if e.cfg.Logger != nil {
 		own := n

@@ -154,6 +154,7 @@ func (m *Metrics) Watch(e Engine) { m.engine.Store(&e) }
 // Observer returns what has to be told of the Engine's doings.
 func (m *Metrics) Observer() *push.Observer {
 	return &push.Observer{
+		Quick: true,
 		Decided: func(_ uint64, at time.Time, ev push.Event, d *push.Decision, took time.Duration) {
 			if c := m.byEvent[ev.Name()]; c != nil {
 				c.Inc()
