@@ -86,13 +86,12 @@ func (c *Config) pushPolicy() push.Policy {
 
 // Stanzas for the engine, and from it.
 
-// send routes a publish, once what it tells of is kept: a phone that is woken finds it, whatever happens to the server. A push service that is not there is an answer too: the stanza comes back as an error, to reply.
+// send routes a publish. It does not wait until what it tells of is kept, as everything does that a client is sent: a phone that is woken may be here before the
+// disk is done, and waits then. If the server is killed before, the phone was woken for a message that nobody was told is accepted; its sender sends it again.
+// A push service that is not there is an answer too: the stanza comes back as an error, to reply.
 func (p *pushHost) send(_ context.Context, _ string, iq []byte) error {
 	st, err := element.Parse(iq)
 	if err != nil {
-		return err
-	}
-	if err := p.srv.keep.Settle(); err != nil {
 		return err
 	}
 	p.srv.route(st)

@@ -213,14 +213,11 @@ func (x *session) expire(stillDue func() bool) {
 	x.acct.srv.route(out...)
 }
 
-// resume continues a session on the stream of a client that has logged in. The client is told by answer before anything else. If it cannot be, it returns
-// nil and what to say.
+// resume continues a session on the stream of a client that has logged in. The client is told by answer before anything else, without the account's lock, once
+// what it is told is kept. If the session cannot be resumed, it returns nil and what to say.
 func (a *account) resume(t *stream, req *element.Element, answer func(x *session, resumed *element.Element)) (*session, *element.Element) {
 	failed := element.New(nsSM, "failed").Add(element.New(element.NSStanzas, "item-not-found"))
 	for {
-		if a.srv.keep.Settle() != nil { // what the session has handled
-			return nil, failed
-		}
 		unlock := a.whole()
 		var x *session
 		for _, o := range a.sessions {
@@ -262,12 +259,18 @@ func (x *session) revive(t *stream, h string, answer func(*session, *element.Ele
 	x.stream, x.inactive, x.leaving = t, false, false
 	x.resumption.stop()
 	x.acct.srv.push.resumed(x)
-	answer(x, element.New(nsSM, "resumed", "previd", x.sm.resumeID, "h", strconv.FormatUint(uint64(x.sm.in), 10)))
-	for _, o := range x.sm.queue {
-		t.send(o.el)
-	}
+	resumed := element.New(nsSM, "resumed", "previd", x.sm.resumeID, "h", strconv.FormatUint(uint64(x.sm.in), 10))
+	x.acct.srv.keep.After(func(err error) {
+		if err == nil {
+			answer(x, resumed)
+		}
+	})
 	if len(x.sm.queue) > 0 {
-		t.send(element.New(nsSM, "r"))
+		var missed []*element.Element
+		for _, o := range x.sm.queue {
+			missed = append(missed, o.el)
+		}
+		x.transmit(append(missed, element.New(nsSM, "r"))...)
 		x.await()
 	}
 	x.setInactive(false)

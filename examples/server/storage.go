@@ -14,7 +14,8 @@ import (
 // archive.go and offline.go messages, sm.go sessions and what they have not acknowledged, presence.go contacts, pep.go what the account published. Here is
 // the schema, and how it is read when the server starts.
 //
-// What a client is promised is kept before it is promised: the count of an <a/> and a <resumed/>, the result of a set, a publish that tells of a message.
+// What a client is promised is kept before it is promised: the count of an <a/> and a <resumed/>, the result of a set. So is what it is sent. Only a publish goes
+// out before: it promises nothing, and a phone that connects because of it waits for the disk then.
 // A stanza's effects and the count that says it was handled are committed together (session.stanza), so that a client that resumes after a crash sends
 // again what was not kept, and nothing else.
 
