@@ -26,6 +26,7 @@ type account struct {
 	prefs    archivePrefs
 	stored   int        // messages archived since the start
 	offline  []*message // the oldest first
+	book     chatBook   // has a lock of its own
 }
 
 func newAccount(s *Server, j jid.JID, password string) *account {

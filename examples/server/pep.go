@@ -83,6 +83,9 @@ func (s *Server) restorePEP() error {
 			return fmt.Errorf("item %s at %s of %s: %w", i.id, name, owner, err)
 		}
 		a.pep[name].items = append(a.pep[name].items, i)
+		if name == nsBookmarks {
+			a.noteChat(i.id)
+		}
 		return nil
 	}, "SELECT account, node, id, xml FROM pep_item ORDER BY n")
 }
@@ -90,6 +93,15 @@ func (s *Server) restorePEP() error {
 // index returns the place of an item, or -1.
 func (n *pepNode) index(id string) int {
 	return slices.IndexFunc(n.items, func(i pepItem) bool { return i.id == id })
+}
+
+// ids are those of the items.
+func (n *pepNode) ids() []string {
+	ids := make([]string, len(n.items))
+	for i := range n.items {
+		ids[i] = n.items[i].id
+	}
+	return ids
 }
 
 // published returns what the account has published, or nil.
@@ -140,17 +152,20 @@ func (x *session) pepIQ(iq *element.Element) (reply *element.Element, out []*ele
 		i := n.index(id)
 		n.items = slices.Delete(n.items, i, i+1)
 		a.srv.keep.Do("DELETE FROM pep_item WHERE account = ? AND node = ? AND id = ?", a.jid, name, id)
+		a.itemsChanged(name, id)
 		return element.Result(iq), a.tellPEP(n, element.New(nsPubsubEvent, "items", "node", name).Add(element.New(nsPubsubEvent, "retract", "id", id)))
 	case action.Is(nsPubsubOwner, "delete") || action.Is(nsPubsubOwner, "purge"):
 		if n == nil {
 			return element.Error(iq, "cancel", "item-not-found"), nil
 		}
+		gone := n.ids()
 		n.items = nil
 		a.srv.keep.Do("DELETE FROM pep_item WHERE account = ? AND node = ?", a.jid, name)
 		if action.Name.Local == "delete" {
 			delete(a.pep, name)
 			a.srv.keep.Do("DELETE FROM pep_node WHERE account = ? AND node = ?", a.jid, name)
 		}
+		a.itemsChanged(name, gone...)
 		return element.Result(iq), a.tellPEP(n, element.New(nsPubsubEvent, action.Name.Local, "node", name))
 	}
 	return element.Error(iq, "cancel", "feature-not-implemented"), nil
@@ -184,6 +199,7 @@ func (a *account) publish(iq *element.Element, name string) (*element.Element, [
 	a.srv.keep.Do(`INSERT INTO pep_node VALUES (?, ?, ?, ?) ON CONFLICT (account, node) DO UPDATE SET access = excluded.access, max = excluded.max`,
 		a.jid, name, n.access, n.max)
 	id := cmp.Or(item.Get("id"), newID())
+	changed := []string{id}
 	kept := pepItem{id, element.New(nsPubsub, "item", "id", id).Add(item.First())}
 	if i := n.index(id); i >= 0 {
 		n.items = slices.Delete(n.items, i, i+1)
@@ -192,8 +208,10 @@ func (a *account) publish(iq *element.Element, name string) (*element.Element, [
 	a.srv.keep.Do("INSERT OR REPLACE INTO pep_item (account, node, id, xml) VALUES (?, ?, ?, ?)", a.jid, name, id, alone(kept.el))
 	for len(n.items) > n.max {
 		a.srv.keep.Do("DELETE FROM pep_item WHERE account = ? AND node = ? AND id = ?", a.jid, name, n.items[0].id)
+		changed = append(changed, n.items[0].id)
 		n.items = n.items[1:]
 	}
+	a.itemsChanged(name, changed...)
 	out := a.tellPEP(n, element.New(nsPubsubEvent, "items", "node", name).Add(
 		element.New(nsPubsubEvent, "item", "id", id).Add(item.First())))
 	return element.Result(iq, element.New(nsPubsub, "pubsub").Add(

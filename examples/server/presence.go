@@ -27,6 +27,7 @@ func (a *account) saveContact(bare string) {
 	} else {
 		a.srv.keep.Do("DELETE FROM contact WHERE account = ? AND jid = ?", a.jid, bare)
 	}
+	a.chatChanged(bare)
 }
 
 func (c *contact) subscription() string {

@@ -119,6 +119,7 @@ func (s *Server) restoreContacts() error {
 			return fmt.Errorf("contact %s of %s: %w", bare, owner, err)
 		}
 		a.roster[bare] = c
+		a.noteChat(bare)
 		return nil
 	}, "SELECT account, jid, json FROM contact")
 }
