@@ -20,6 +20,8 @@ const (
 	nsPubsubOpts  = nsPubsub + "#publish-options"
 	// maxNodes is how many nodes an account may have, maxItems how many items a node.
 	maxNodes, maxItems = 200, 1000
+	// maxPEPBytes is how large all of an account's items may be together.
+	maxPEPBytes = 8 << 20
 )
 
 // pepNode is a node of an account, its items in the order in which they were published.
@@ -30,8 +32,9 @@ type pepNode struct {
 }
 
 type pepItem struct {
-	id string
-	el *element.Element // the item with what is in it
+	id   string
+	el   *element.Element // the item with what is in it
+	size int
 }
 
 const pepSchema = `
@@ -82,6 +85,7 @@ func (s *Server) restorePEP() error {
 		if i.el, err = element.Parse(xml); err != nil {
 			return fmt.Errorf("item %s at %s of %s: %w", i.id, name, owner, err)
 		}
+		i.size = i.el.Size()
 		a.pep[name].items = append(a.pep[name].items, i)
 		if name == nsBookmarks {
 			a.noteChat(i.id)
@@ -90,8 +94,21 @@ func (s *Server) restorePEP() error {
 	}, "SELECT account, node, id, xml FROM pep_item ORDER BY n")
 }
 
+// pepBytes is how large all items of the account are together.
+func (a *account) pepBytes() (size int) {
+	for _, n := range a.pep {
+		for _, i := range n.items {
+			size += i.size
+		}
+	}
+	return size
+}
+
 // index returns the place of an item, or -1.
 func (n *pepNode) index(id string) int {
+	if n == nil {
+		return -1
+	}
 	return slices.IndexFunc(n.items, func(i pepItem) bool { return i.id == id })
 }
 
@@ -178,6 +195,13 @@ func (a *account) publish(iq *element.Element, name string) (*element.Element, [
 		return element.Error(iq, "modify", "bad-request"), nil
 	}
 	n := a.pep[name]
+	size := a.pepBytes() + item.Size()
+	if i := n.index(item.Get("id")); i >= 0 {
+		size -= n.items[i].size
+	}
+	if size > maxPEPBytes {
+		return element.Error(iq, "wait", "resource-constraint"), nil
+	}
 	if n == nil {
 		if len(a.pep) >= maxNodes {
 			return element.Error(iq, "wait", "resource-constraint"), nil
@@ -200,7 +224,8 @@ func (a *account) publish(iq *element.Element, name string) (*element.Element, [
 		a.jid, name, n.access, n.max)
 	id := cmp.Or(item.Get("id"), newID())
 	changed := []string{id}
-	kept := pepItem{id, element.New(nsPubsub, "item", "id", id).Add(item.First())}
+	kept := pepItem{id: id, el: element.New(nsPubsub, "item", "id", id).Add(item.First())}
+	kept.size = kept.el.Size()
 	if i := n.index(id); i >= 0 {
 		n.items = slices.Delete(n.items, i, i+1)
 	}

@@ -159,6 +159,7 @@ func (s *Server) restoreMessages() error {
 			return fmt.Errorf("message %s of %s: %w", m.id, owner, err)
 		}
 		a.offline = append(a.offline, m)
+		a.offlineBytes += m.el.Size()
 		return nil
 	}, "SELECT account, id, at, xml, archived, taken FROM message WHERE offline ORDER BY n")
 }
@@ -311,6 +312,7 @@ func (x *session) restoreQueue(messages map[[2]string]*message) error {
 		o.seq = seq
 		x.sm.seq = seq + 1
 		x.sm.queue = append(x.sm.queue, o)
+		x.sm.bytes += o.el.Size()
 		x.sm.before = len(x.sm.queue)
 		return nil
 	}, `SELECT q.seq, q.id, q.message, q.xml, m.xml, coalesce(m.at, 0), coalesce(m.archived, 0), coalesce(m.taken, 0)
