@@ -3,6 +3,8 @@ package push
 import (
 	"encoding/xml"
 	"fmt"
+
+	"github.com/xmpp-push/push/internal/stanzaxml"
 )
 
 const nsPubsub = "http://jabber.org/protocol/pubsub"
@@ -23,7 +25,7 @@ var errOther = fmt.Errorf("%w: no affiliation notice", ErrNotPush)
 //
 // An error wraps ErrNotPush if the message is something else, which is nothing to complain about, or ErrStanza if it is no stanza.
 func ParseAffiliation(data []byte) (AffiliationNone, error) {
-	e, err := parseElement(data)
+	e, err := stanzaxml.Parse(data)
 	if err != nil {
 		return AffiliationNone{}, err
 	}
@@ -33,35 +35,35 @@ func ParseAffiliation(data []byte) (AffiliationNone, error) {
 // ReadAffiliation is ParseAffiliation for a token reader that is positioned before the message's start element. If there is an error
 // it may not have read to the message's end.
 func ReadAffiliation(r xml.TokenReader) (AffiliationNone, error) {
-	return readAffiliation(newElement(r))
+	return readAffiliation(stanzaxml.New(r))
 }
 
-func readAffiliation(e *element) (AffiliationNone, error) {
-	e.limit = maxNoticeBytes
-	start, err := e.open()
+func readAffiliation(e *stanzaxml.Element) (AffiliationNone, error) {
+	e.Limit = maxNoticeBytes
+	start, err := e.Open()
 	if err != nil {
 		return AffiliationNone{}, err
 	}
-	if kindOf(start.Name.Space, start.Name.Local) != KindMessage || attribute(start, "type") == "error" {
+	if kindOf(start.Name.Space, start.Name.Local) != KindMessage || stanzaxml.Attribute(start, "type") == "error" {
 		return AffiliationNone{}, errOther // an error would be our own message that came back
 	}
-	account, err := prepared(attribute(start, "to"))
+	account, err := prepared(stanzaxml.Attribute(start, "to"))
 	if err != nil || account == "" || bare(account) != account {
 		return AffiliationNone{}, errOther
 	}
-	service, err := prepared(attribute(start, "from"))
+	service, err := prepared(stanzaxml.Attribute(start, "from"))
 	if err != nil || service == "" || bare(service) == account {
 		return AffiliationNone{}, errOther
 	}
 	a := AffiliationNone{Account: account, Key: Key{Service: service}}
 	children, pubsubs, found := 0, 0, false
 	affiliation := func(s xml.StartElement, node string) {
-		who, err := prepared(attribute(s, "jid"))
-		if s.Name == (xml.Name{Space: nsPubsub, Local: "affiliation"}) && attribute(s, "affiliation") == "none" && err == nil && who == account {
+		who, err := prepared(stanzaxml.Attribute(s, "jid"))
+		if s.Name == (xml.Name{Space: nsPubsub, Local: "affiliation"}) && stanzaxml.Attribute(s, "affiliation") == "none" && err == nil && who == account {
 			a.Node, found = node, true
 		}
 	}
-	err = e.children(func(child xml.StartElement) error {
+	err = e.Children(func(child xml.StartElement) error {
 		children++
 		if children > maxNoticeChildren {
 			return errOther
@@ -73,15 +75,15 @@ func readAffiliation(e *element) (AffiliationNone, error) {
 		if pubsubs > 1 {
 			return errOther
 		}
-		node := attribute(child, "node")
-		return e.children(func(child xml.StartElement) error {
+		node := stanzaxml.Attribute(child, "node")
+		return e.Children(func(child xml.StartElement) error {
 			if child.Name != (xml.Name{Space: nsPubsub, Local: "affiliations"}) {
 				affiliation(child, node)
 				return nil
 			}
 			// This is how XEP-0060 §8.9.4 has it, with the node one element further in.
-			inner := attribute(child, "node")
-			return e.children(func(child xml.StartElement) error {
+			inner := stanzaxml.Attribute(child, "node")
+			return e.Children(func(child xml.StartElement) error {
 				affiliation(child, inner)
 				return nil
 			}, nil)

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // webKeys are a client's keys as a browser or a phone makes them: its own pair, its secret, and the pair that signs tokens.
@@ -72,19 +73,19 @@ func TestEnablesOfClients(t *testing.T) {
 			`<encrypt xmlns="tigase:push:encrypt:0" alg="aes-128-gcm" max-size="4000">`+b64(key)+`</encrypt></enable></iq>`)
 		assert.Equal(t, service, ev.Key)
 		assert.Len(t, ev.Options, 1)
-		assert.Equal(t, &push.Wishes{
+		assert.Equal(t, &wishes.Wishes{
 			IgnoreUnknown: true, Away: true, Priority: true, Jingle: true, Groupchat: true,
 			Muted: []string{"paris@example.com", "tybalt@example.com"},
-			Rooms: []push.RoomWish{
-				{Room: "garden@rooms.example.com", Allow: push.RoomMentioned, Nick: "Juliet"},
-				{Room: "hall@rooms.example.com", Allow: push.RoomAlways},
+			Rooms: []wishes.Room{
+				{Room: "garden@rooms.example.com", Allow: wishes.RoomMentioned, Nick: "Juliet"},
+				{Room: "hall@rooms.example.com", Allow: wishes.RoomAlways},
 			},
-			Encryption: &push.Encryption{Algorithm: push.AES128GCM, Key: push.NewSecret(string(key)), MaxSize: 4000},
+			Encryption: &wishes.Encryption{Algorithm: wishes.AES128GCM, Key: wishes.NewSecret(string(key)), MaxSize: 4000},
 		}, ev.Wishes)
 	})
 	t.Run("Siskin, all rooms muted: the element is there and empty", func(t *testing.T) {
 		ev := askedFor(t, `<iq type="set" id="x"><enable xmlns="urn:xmpp:push:0" jid="push.tigase.im" node="n"><groupchat xmlns="tigase:push:filter:groupchat:0"/></enable></iq>`)
-		assert.Equal(t, &push.Wishes{Groupchat: true}, ev.Wishes)
+		assert.Equal(t, &wishes.Wishes{Groupchat: true}, ev.Wishes)
 	})
 	t.Run("Siskin, server without the filters: plain", func(t *testing.T) {
 		ev := askedFor(t, `<iq type="set" id="x"><enable xmlns="urn:xmpp:push:0" jid="push.tigase.im" node="yxs32uqsflafdk3iuqo"/></iq>`)
@@ -93,7 +94,7 @@ func TestEnablesOfClients(t *testing.T) {
 	t.Run("Beagle: the key on lines of its own, a name for the device", func(t *testing.T) {
 		ev := askedFor(t, `<iq type="set" id="x"><enable xmlns="urn:xmpp:push:0" jid="push.tigase.im" node="n" name="Beagle on Mac"><encrypt xmlns="tigase:push:encrypt:0" alg="aes-128-gcm">`+
 			"\n   "+b64(key)+"\n</encrypt></enable></iq>")
-		assert.Equal(t, &push.Wishes{Name: "Beagle on Mac", Encryption: &push.Encryption{Algorithm: push.AES128GCM, Key: push.NewSecret(string(key))}}, ev.Wishes)
+		assert.Equal(t, &wishes.Wishes{Name: "Beagle on Mac", Encryption: &wishes.Encryption{Algorithm: wishes.AES128GCM, Key: wishes.NewSecret(string(key))}}, ev.Wishes)
 	})
 	t.Run("Borogove", func(t *testing.T) {
 		k := newWebKeys(t)
@@ -105,13 +106,13 @@ func TestEnablesOfClients(t *testing.T) {
 			`<jwt-alg>ES256</jwt-alg><jwt-key>`+b64(k.signer)+`</jwt-key><jwt-claim name="aud">https://push.example.com</jwt-claim></send></match></enable></iq>`)
 		assert.Equal(t, push.Key{Service: "push.borogove.dev", Node: push.Push2Node}, ev.Key)
 		assert.True(t, ev.IsPush2())
-		assert.Equal(t, &push.Wishes{Push2: &push.Push2{
-			Client: push.NewSecret("https://api.push.apple.com/3/device/0123#dev.borogove&abcd"),
-			Matches: []push.Match{{
-				Profile: push.MatchImportant, Grace: 144 * time.Second,
-				Filters: []push.ChatFilter{{JID: "garden@rooms.example.com"}, {JID: "hall@rooms.example.com", Mention: true, Reply: true}},
-				Send: &push.WebPush{Public: k.public, Auth: push.NewSecret(string(k.auth)), TokenKey: push.NewSecret(string(k.signer)),
-					Claims: []push.Claim{{Name: "aud", Value: "https://push.example.com"}}},
+		assert.Equal(t, &wishes.Wishes{Push2: &wishes.Push2{
+			Client: wishes.NewSecret("https://api.push.apple.com/3/device/0123#dev.borogove&abcd"),
+			Matches: []wishes.Match{{
+				Profile: wishes.MatchImportant, Grace: 144 * time.Second,
+				Filters: []wishes.ChatFilter{{JID: "garden@rooms.example.com"}, {JID: "hall@rooms.example.com", Mention: true, Reply: true}},
+				Send: &wishes.WebPush{Public: k.public, Auth: wishes.NewSecret(string(k.auth)), TokenKey: wishes.NewSecret(string(k.signer)),
+					Claims: []wishes.Claim{{Name: "aud", Value: "https://push.example.com"}}},
 			}},
 		}}, ev.Wishes)
 	})
@@ -124,15 +125,15 @@ func TestEnablesOfClients(t *testing.T) {
 			`<match profile="urn:xmpp:push2:match:all"><send xmlns="urn:xmpp:push2:send:later:0"/></match>`+
 			`<match profile="urn:xmpp:push2:match:archived"><send xmlns="urn:xmpp:push2:send:notify-only:0"/></match></enable></iq>`)
 		assert.Equal(t, "pusher@push.example.com/x", ev.Service)
-		assert.Equal(t, []push.Match{
-			{Profile: push.MatchArchivedWithBody, Send: &push.WebPush{Public: k.public, Auth: push.NewSecret(string(k.auth))}},
-			{Profile: push.MatchArchived},
+		assert.Equal(t, []wishes.Match{
+			{Profile: wishes.MatchArchivedWithBody, Send: &wishes.WebPush{Public: k.public, Auth: wishes.NewSecret(string(k.auth))}},
+			{Profile: wishes.MatchArchived},
 		}, ev.Wishes.Push2.Matches, "what is not known is left out")
 	})
 	t.Run("an older draft: match and send beside each other, and a limit", func(t *testing.T) {
 		ev := askedFor(t, `<iq type="set" id="x"><enable xmlns="urn:xmpp:push2:0"><service>push.example.com</service><client>c</client><limit>3</limit>`+
 			`<match profile="urn:xmpp:push2:match:important"/><send profile="urn:xmpp:push2:send:notify-only:0"/></enable></iq>`)
-		assert.Equal(t, []push.Match{{Profile: push.MatchImportant}}, ev.Wishes.Push2.Matches)
+		assert.Equal(t, []wishes.Match{{Profile: wishes.MatchImportant}}, ev.Wishes.Push2.Matches)
 	})
 	t.Run("Push 2.0 disable", func(t *testing.T) {
 		q, err := push.ParseRequest(device, []byte(`<iq type="set" id="x"><disable xmlns="urn:xmpp:push2:0"/></iq>`))
@@ -177,9 +178,9 @@ func TestWishesThatAreRefused(t *testing.T) {
 		{"a room without JID", rooms(`<room allow='always'/>`), "bad-request", "no JID"},
 		{"a room that is no JID", rooms(`<room jid='@' allow='always'/>`), "bad-request", "no JID"},
 		{"muted without JID", old(`<muted xmlns='tigase:push:filter:muted:0'><item/></muted>`), "bad-request", "no JID"},
-		{"too many muted", old(`<muted xmlns='tigase:push:filter:muted:0'>` + counted(`<item jid='u%d@example.com'/>`, push.MaxListed+1) + `</muted>`), "not-acceptable", "500"},
-		{"too many rooms", rooms(counted(`<room jid='u%d@example.com' allow='always'/>`, push.MaxListed+1)), "not-acceptable", "500"},
-		{"too much", rooms(counted(`<room jid='u%d`+strings.Repeat("x", 100)+`@example.com' allow='always'/>`, push.MaxListed)), "not-acceptable", "bytes of wishes"},
+		{"too many muted", old(`<muted xmlns='tigase:push:filter:muted:0'>` + counted(`<item jid='u%d@example.com'/>`, wishes.MaxListed+1) + `</muted>`), "not-acceptable", "500"},
+		{"too many rooms", rooms(counted(`<room jid='u%d@example.com' allow='always'/>`, wishes.MaxListed+1)), "not-acceptable", "500"},
+		{"too much", rooms(counted(`<room jid='u%d`+strings.Repeat("x", 100)+`@example.com' allow='always'/>`, wishes.MaxListed)), "not-acceptable", "bytes of wishes"},
 		{"name", set(enableNS + `jid='push.example.net' name='` + strings.Repeat("x", 129) + `'/>`), "not-acceptable", "name"},
 		{"a node of Push 2.0", set(enableNS + `jid='push.example.net' node='urn:xmpp:push2:0#phone'/>`), "not-acceptable", "node begins"},
 
@@ -192,12 +193,12 @@ func TestWishesThatAreRefused(t *testing.T) {
 		{"push2: no match", push2(head), "bad-request", "match is missing"},
 		{"push2: no match that is known", push2(head + `<match profile='urn:xmpp:push2:match:later'/><match/>`), "feature-not-implemented", "none of the matches"},
 		{"push2: no send that is known", push2(head + important + `<send xmlns='urn:x'/></match>`), "feature-not-implemented", "none of the matches"},
-		{"push2: too many matches", push2(head + strings.Repeat(important+`</match>`, push.MaxMatches+1)), "not-acceptable", "8 matches"},
+		{"push2: too many matches", push2(head + strings.Repeat(important+`</match>`, wishes.MaxMatches+1)), "not-acceptable", "8 matches"},
 		{"push2: grace", push2(head + important + `<grace>long</grace></match>`), "bad-request", "grace"},
 		{"push2: negative grace", push2(head + important + `<grace>-1</grace></match>`), "bad-request", "grace"},
 		{"push2: filter without JID", push2(head + important + `<filter/></match>`), "bad-request", "no JID"},
-		{"push2: too many filters", push2(head + important + counted(`<filter jid='u%d@example.com'/>`, push.MaxListed+1) + `</match>`), "not-acceptable", "500"},
-		{"push2: a long client", push2(`<service>push.example.net</service><client>` + strings.Repeat("x", push.MaxClientBytes+1) + `</client>` + important + `</match>`), "not-acceptable", "2048"},
+		{"push2: too many filters", push2(head + important + counted(`<filter jid='u%d@example.com'/>`, wishes.MaxListed+1) + `</match>`), "not-acceptable", "500"},
+		{"push2: a long client", push2(`<service>push.example.net</service><client>` + strings.Repeat("x", wishes.MaxClientBytes+1) + `</client>` + important + `</match>`), "not-acceptable", "2048"},
 		{"push2: point off the curve", encrypted(b64(off), b64(k.auth), ""), "bad-request", "P-256"},
 		{"push2: compressed point", encrypted(b64(append([]byte{3}, k.public[1:33]...)), b64(k.auth), ""), "bad-request", "P-256"},
 		{"push2: no public key", encrypted("", b64(k.auth), ""), "bad-request", "P-256"},
@@ -207,7 +208,7 @@ func TestWishesThatAreRefused(t *testing.T) {
 		{"push2: HS256", encrypted(b64(k.public), b64(k.auth), `<jwt-alg>HS256</jwt-alg><jwt-key>hunter2</jwt-key>`), "feature-not-implemented", "ES256"},
 		{"push2: no key for the token", encrypted(b64(k.public), b64(k.auth), `<jwt-alg>ES256</jwt-alg>`), "bad-request", "PKCS#8"},
 		{"push2: another key", encrypted(b64(k.public), b64(k.auth), `<jwt-alg>ES256</jwt-alg><jwt-key>`+b64(k.public)+`</jwt-key>`), "bad-request", "PKCS#8"},
-		{"push2: claims", encrypted(b64(k.public), b64(k.auth), `<jwt-alg>ES256</jwt-alg>`+strings.Repeat(`<jwt-claim name='x'>y</jwt-claim>`, push.MaxClaims+1)), "not-acceptable", "claims"},
+		{"push2: claims", encrypted(b64(k.public), b64(k.auth), `<jwt-alg>ES256</jwt-alg>`+strings.Repeat(`<jwt-claim name='x'>y</jwt-claim>`, wishes.MaxClaims+1)), "not-acceptable", "claims"},
 		{"push2: a claim without name", encrypted(b64(k.public), b64(k.auth), `<jwt-claim>y</jwt-claim>`), "bad-request", "claim"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -234,23 +235,23 @@ func counted(format string, n int) string {
 
 func TestTheLastOfTwoHolds(t *testing.T) {
 	ev := askedFor(t, set(enableNS+`jid='push.example.net'><groupchat xmlns='tigase:push:filter:groupchat:0'><room jid='a@x' allow='always'/><room jid='b@x' allow='never'/><room jid='A@x/y' allow='never'/></groupchat></enable>`))
-	assert.Equal(t, []push.RoomWish{{Room: "a@x", Allow: push.RoomNever}, {Room: "b@x", Allow: push.RoomNever}}, ev.Wishes.Rooms)
+	assert.Equal(t, []wishes.Room{{Room: "a@x", Allow: wishes.RoomNever}, {Room: "b@x", Allow: wishes.RoomNever}}, ev.Wishes.Rooms)
 }
 
 // TestHandMadeEnables: what a host makes itself is held to the same limits.
 func TestHandMadeEnables(t *testing.T) {
 	e, err := push.New(push.Config{Host: "example.com", Publisher: push.PublisherFunc(func(context.Context, *push.Notification) error { return nil })})
 	require.NoError(t, err)
-	matches := []push.Match{{}}
+	matches := []wishes.Match{{}}
 	for name, ev := range map[string]push.PushEnable{
-		"a key of another size": {Key: push.Key{Service: "p"}, Wishes: &push.Wishes{Encryption: &push.Encryption{Algorithm: push.AES128GCM, Key: push.NewSecret("hunter2")}}},
-		"no match":              {Key: push.Key{Service: "p", Node: push.Push2Node + "x"}, Wishes: &push.Wishes{Push2: &push.Push2{Client: push.NewSecret("hunter2")}}},
-		"no client":             {Key: push.Key{Service: "p", Node: push.Push2Node + "x"}, Wishes: &push.Wishes{Push2: &push.Push2{Matches: matches}}},
-		"out of order":          {Key: push.Key{Service: "p"}, Wishes: &push.Wishes{Muted: []string{"b@x", "a@x"}}},
-		"a mention of nobody":   {Key: push.Key{Service: "p"}, Wishes: &push.Wishes{Rooms: []push.RoomWish{{Room: "a@x", Allow: push.RoomMentioned}}}},
-		"another node":          {Key: push.Key{Service: "p", Node: "n"}, Wishes: &push.Wishes{Push2: &push.Push2{Client: push.NewSecret("hunter2"), Matches: matches}}},
+		"a key of another size": {Key: push.Key{Service: "p"}, Wishes: &wishes.Wishes{Encryption: &wishes.Encryption{Algorithm: wishes.AES128GCM, Key: wishes.NewSecret("hunter2")}}},
+		"no match":              {Key: push.Key{Service: "p", Node: push.Push2Node + "x"}, Wishes: &wishes.Wishes{Push2: &wishes.Push2{Client: wishes.NewSecret("hunter2")}}},
+		"no client":             {Key: push.Key{Service: "p", Node: push.Push2Node + "x"}, Wishes: &wishes.Wishes{Push2: &wishes.Push2{Matches: matches}}},
+		"out of order":          {Key: push.Key{Service: "p"}, Wishes: &wishes.Wishes{Muted: []string{"b@x", "a@x"}}},
+		"a mention of nobody":   {Key: push.Key{Service: "p"}, Wishes: &wishes.Wishes{Rooms: []wishes.Room{{Room: "a@x", Allow: wishes.RoomMentioned}}}},
+		"another node":          {Key: push.Key{Service: "p", Node: "n"}, Wishes: &wishes.Wishes{Push2: &wishes.Push2{Client: wishes.NewSecret("hunter2"), Matches: matches}}},
 		"no wishes":             {Key: push.Key{Service: "p", Node: push.Push2Node}},
-		"keys off the curve":    {Key: push.Key{Service: "p", Node: push.Push2Node}, Wishes: &push.Wishes{Push2: &push.Push2{Client: push.NewSecret("c"), Matches: []push.Match{{Send: &push.WebPush{Public: []byte("hunter2")}}}}}},
+		"keys off the curve":    {Key: push.Key{Service: "p", Node: push.Push2Node}, Wishes: &wishes.Wishes{Push2: &wishes.Push2{Client: wishes.NewSecret("c"), Matches: []wishes.Match{{Send: &wishes.WebPush{Public: []byte("hunter2")}}}}}},
 	} {
 		ev.Session = device
 		_, err := e.Handle(t.Context(), ev)

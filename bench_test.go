@@ -11,6 +11,7 @@ import (
 	. "github.com/xmpp-push/push"
 	random "github.com/xmpp-push/push/internal/prosody"
 	"github.com/xmpp-push/push/trace"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // benchAccount returns an account with three registrations, of which the first has a live session.
@@ -108,22 +109,22 @@ func BenchmarkWho(b *testing.B) {
 // twenty rooms, of which this one is for mentions; with chat=true the host has told the user's nickname and settings too.
 func BenchmarkWhoWishes(b *testing.B) {
 	const room = "verona@rooms.example.net"
-	w := &Wishes{Groupchat: true}
+	w := &wishes.Wishes{Groupchat: true}
 	for i := range 10 {
 		w.Muted = append(w.Muted, fmt.Sprintf("contact%d@example.net", i))
 	}
 	for i := range 19 {
-		w.Rooms = append(w.Rooms, RoomWish{Room: fmt.Sprintf("room%02d@rooms.example.net", i), Allow: RoomAlways})
+		w.Rooms = append(w.Rooms, wishes.Room{Room: fmt.Sprintf("room%02d@rooms.example.net", i), Allow: wishes.RoomAlways})
 	}
-	w.Rooms = append(w.Rooms, RoomWish{Room: room, Allow: RoomMentioned, Nick: "juliet"})
+	w.Rooms = append(w.Rooms, wishes.Room{Room: room, Allow: wishes.RoomMentioned, Nick: "juliet"})
 	st := Stanza{
 		ID: "m1", From: room + "/romeo", To: juliet, Type: MessageGroupchat, Content: ContentText, Class: ClassImportant,
 		Body: "But soft, what light through yonder window breaks? It is the east, and somebody is the sun.",
 	}
-	info := &ChatInfo{Nick: "juliet", Public: FactYes, Settings: []ChatSetting{{Notify: NotifyOnMention}}}
+	info := &ChatInfo{Nick: "juliet", Public: FactYes, Settings: []wishes.ChatSetting{{Notify: wishes.NotifyOnMention}}}
 	for _, c := range []struct {
 		name   string
-		wishes *Wishes
+		wishes *wishes.Wishes
 		info   *ChatInfo
 		want   Reason
 	}{

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/xmpp-push/push/wishes"
 )
 
 // Stanzas whose content goes along with a notification, for clients that asked for that with keys of their own. They are kept for no others, no
@@ -16,7 +18,7 @@ type Carried struct {
 	// Archive is the ID by which the account's archive has it, or empty.
 	Archive string
 	// Send says how, for a registration of Push 2.0.
-	Send *WebPush
+	Send *wishes.WebPush
 }
 
 // Limits on what is carried: more than so many is more than a device shows, and of a larger stanza no more would be left than of what its fields say.

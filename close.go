@@ -220,6 +220,7 @@ func (e *Engine) stop() {
 		}
 		s.mu.Unlock()
 	}
+	e.dog.stop()
 	e.gates.mu.Lock()
 	defer e.gates.mu.Unlock()
 	if e.gates.sweeper != nil {

@@ -1,5 +1,7 @@
 package push
 
+import "github.com/xmpp-push/push/internal/enum"
+
 // What a stanza is about, and so how much its user wants to know.
 
 // Content is what a stanza is about. The zero Content is nothing that a user would want to see, or not known.
@@ -33,13 +35,13 @@ var contents = []string{
 }
 
 // String is the content's token.
-func (c Content) String() string { return token("content", contents, c) }
+func (c Content) String() string { return enum.Token("content", contents, c) }
 
 // MarshalText gives the token.
 func (c Content) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
 // UnmarshalText reads a token. One that is not known is an error.
-func (c *Content) UnmarshalText(text []byte) error { return fromToken("content", contents, c, text) }
+func (c *Content) UnmarshalText(text []byte) error { return enum.Read("content", contents, c, text) }
 
 // Class returns how much a user wants to know of it.
 func (c Content) Class() Class {
@@ -153,14 +155,14 @@ const (
 var messageTypes = []string{"normal", "chat", "groupchat", "headline", "error"}
 
 // String is the type's token, as in a message's type attribute.
-func (t MessageType) String() string { return token("type", messageTypes, t) }
+func (t MessageType) String() string { return enum.Token("type", messageTypes, t) }
 
 // MarshalText gives the token.
 func (t MessageType) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
 // UnmarshalText reads a token. One that is not known is an error.
 func (t *MessageType) UnmarshalText(text []byte) error {
-	return fromToken("message type", messageTypes, t, text)
+	return enum.Read("message type", messageTypes, t, text)
 }
 
 func messageTypeOf(s string) MessageType {
@@ -236,14 +238,14 @@ const (
 var callActions = []string{"propose", "retract", "reject", "finish", "accept", "proceed"}
 
 // String is the action's token, the name of its element.
-func (a CallAction) String() string { return token("action", callActions, a) }
+func (a CallAction) String() string { return enum.Token("action", callActions, a) }
 
 // MarshalText gives the token.
 func (a CallAction) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
 // UnmarshalText reads a token. One that is not known is an error.
 func (a *CallAction) UnmarshalText(text []byte) error {
-	return fromToken("call action", callActions, a, text)
+	return enum.Read("call action", callActions, a, text)
 }
 
 func callActionOf(name string) CallAction {

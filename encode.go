@@ -4,10 +4,13 @@ import (
 	"encoding/xml"
 	"io"
 	"strconv"
+	"unicode/utf8"
 
 	"mellium.im/xmlstream"
 	"mellium.im/xmpp/stanza"
 )
+
+const nsForm = "jabber:x:data"
 
 // TokenReader implements xmlstream.Marshaler. It gives the payload of the stanza that publishes n, without the stanza around it, for functions
 // like Session.SendIQElement of mellium.im/xmpp: a <pubsub/> (XEP-0357 §7), or the <notification/> of Push 2.0. PublishIQ and PublishMessage have
@@ -176,3 +179,124 @@ func (l *tokenList) Token() (xml.Token, error) {
 	l.tokens = l.tokens[1:]
 	return t, nil
 }
+
+// AppendStanza appends the stanza that publishes n, from the server's domain with the given ID: an IQ (XEP-0357 §7), or, for a registration of
+// Push 2.0, a message. The ID must not be guessable, and is how replies are known. If nothing is encrypted and dst has room, it allocates nothing.
+//
+// Of n.Carried only the newest goes along with Push 2.0: see Split.
+func (n *Notification) AppendStanza(dst []byte, from, id string) []byte {
+	if n.IsPush2() {
+		return n.appendMessage(dst, from, id)
+	}
+	dst = append(dst, `<iq type="set" from="`...)
+	dst = appendEscaped(dst, from)
+	dst = append(dst, `" to="`...)
+	dst = appendEscaped(dst, n.Service)
+	dst = append(dst, `" id="`...)
+	dst = appendEscaped(dst, id)
+	dst = append(dst, `"><pubsub xmlns="http://jabber.org/protocol/pubsub"><publish`...)
+	if n.Node != "" {
+		dst = append(dst, ` node="`...)
+		dst = appendEscaped(dst, n.Node)
+		dst = append(dst, '"')
+	}
+	dst = append(dst, `><item><notification xmlns="urn:xmpp:push:0">`...)
+	if n.encrypts() {
+		dst = n.appendEncrypted(dst)
+	} else {
+		dst = n.appendSummary(dst)
+	}
+	if n.Wishes != nil && n.Wishes.Priority {
+		dst = append(dst, `<priority xmlns="`+nsPriority+`">`...)
+		dst = append(append(dst, n.priority()...), `</priority>`...)
+	}
+	dst = append(dst, `</notification></item></publish>`...)
+	if n.Options != nil {
+		dst = append(dst, `<publish-options><x xmlns="jabber:x:data" type="submit">`...)
+		for i := range n.Options {
+			f := &n.Options[i]
+			dst = append(dst, `<field`...)
+			if f.Var != "" {
+				dst = append(dst, ` var="`...)
+				dst = appendEscaped(dst, f.Var)
+				dst = append(dst, '"')
+			}
+			if f.Type != "" {
+				dst = append(dst, ` type="`...)
+				dst = appendEscaped(dst, f.Type)
+				dst = append(dst, '"')
+			}
+			dst = append(dst, '>')
+			for _, v := range f.Values {
+				dst = append(dst, `<value>`...)
+				dst = appendEscaped(dst, v)
+				dst = append(dst, `</value>`...)
+			}
+			dst = append(dst, `</field>`...)
+		}
+		dst = append(dst, `</x></publish-options>`...)
+	}
+	return append(dst, `</pubsub></iq>`...)
+}
+
+// appendSummary appends the summary form (XEP-0357 §7).
+func (n *Notification) appendSummary(dst []byte) []byte {
+	dst = append(dst, `<x xmlns="jabber:x:data" type="submit">`+
+		`<field var="FORM_TYPE" type="hidden"><value>urn:xmpp:push:summary</value></field>`...)
+	if n.Unread > 0 || n.TellZero {
+		dst = append(dst, `<field var="message-count"><value>`...)
+		dst = strconv.AppendInt(dst, int64(n.Unread), 10)
+		dst = append(dst, `</value></field>`...)
+	}
+	if n.Pending > 0 {
+		dst = append(dst, `<field var="pending-subscription-count"><value>`...)
+		dst = strconv.AppendInt(dst, int64(n.Pending), 10)
+		dst = append(dst, `</value></field>`...)
+	}
+	if n.Sender != "" {
+		dst = append(dst, `<field var="last-message-sender"><value>`...)
+		dst = appendEscaped(dst, n.Sender)
+		dst = append(dst, `</value></field>`...)
+	}
+	if n.Body != "" {
+		dst = append(dst, `<field var="last-message-body"><value>`...)
+		dst = appendEscaped(dst, n.Body)
+		dst = append(dst, `</value></field>`...)
+	}
+	return append(dst, `</x>`...)
+}
+
+// appendEscaped appends s as XML text or attribute value. What XML cannot carry becomes U+FFFD; white space that a parser would change is
+// written as a reference.
+func appendEscaped(dst []byte, s string) []byte {
+	plain := 0
+	for i := 0; i < len(s); {
+		if b := s[i]; b < utf8.RuneSelf {
+			if esc := escapes[b]; esc != "" {
+				dst = append(dst, s[plain:i]...)
+				dst = append(dst, esc...)
+				plain = i + 1
+			}
+			i++
+			continue
+		}
+		r, n := utf8.DecodeRuneInString(s[i:])
+		if r == utf8.RuneError && n == 1 || r == 0xfffe || r == 0xffff {
+			dst = append(dst, s[plain:i]...)
+			dst = append(dst, "\uFFFD"...)
+			plain = i + n
+		}
+		i += n
+	}
+	return append(dst, s[plain:]...)
+}
+
+// escapes are the ASCII characters that are not written as they are.
+var escapes = func() (e [utf8.RuneSelf]string) {
+	for b := range byte(' ') {
+		e[b] = "\uFFFD"
+	}
+	e['<'], e['>'], e['&'], e['"'], e['\''] = "&lt;", "&gt;", "&amp;", "&#34;", "&#39;"
+	e['\t'], e['\n'], e['\r'] = "&#x9;", "&#xA;", "&#xD;"
+	return e
+}()

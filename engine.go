@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,7 +20,7 @@ import (
 //   - reader.go: registrations are read when an event first needs them; until the Store has answered, such events wait in memory;
 //   - writer.go: enable and disable, which are the Store's answer, and what replies taught, which is written behind;
 //   - keeper.go: what waits, handed to a Store that can keep it, and taken up again;
-//   - gate.go: push services, their slots, and the way of a publish;
+//   - gate.go, flight.go: push services, their slots, and the way of a publish;
 //   - close.go, inspect.go: the end of it, and what one can see.
 
 // Engine takes events, decides, publishes and learns. It keeps what it needs to know of the accounts that have a session or something waiting, and
@@ -31,8 +30,10 @@ type Engine struct {
 	cfg    Config
 	policy *Policy
 	log    *slog.Logger
-	obs    Observer
+	obs    Observer // those that are not quick
+	quick  Observer // and those that are
 	hooks  hooks
+	dog    watchdog
 	// cached is the Store's ability to say without waiting what an account has; keeper its ability to keep what waits.
 	cached func(account string) ([]Registration, bool)
 	keeper Keeper
@@ -40,6 +41,7 @@ type Engine struct {
 	telling, watched, debugs bool
 
 	start  time.Time
+	wall   time.Time // start, without what makes it go on
 	shards [shardCount]shard
 	// closing: no event is taken any more. sealed: nothing is sent any more. closed: the Engine does nothing any more.
 	closing, sealed, closed atomic.Bool
@@ -72,6 +74,7 @@ func New(cfg Config) (*Engine, error) {
 	cfg.StoreTimeout = lasting(cfg.StoreTimeout, 30*time.Second)
 	cfg.MaxDeferred = orDefault(cfg.MaxDeferred, 1<<16)
 	e := &Engine{cfg: cfg, policy: cfg.Policy.resolve(), log: cfg.Logger, start: time.Now()}
+	e.wall = e.start.Round(0)
 	e.hooks.init()
 	e.work.zero = make(chan struct{}, 1)
 	e.close.done = make(chan struct{})
@@ -87,13 +90,13 @@ func New(cfg Config) (*Engine, error) {
 		e.keeper = k
 	}
 	if cfg.Observer != nil {
-		e.obs = *cfg.Observer
+		e.quick, e.obs = cfg.Observer.split()
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
 	_ = e.guard(&e.hooks.logger, func() error { e.debugs = e.log.Enabled(context.Background(), slog.LevelDebug); return nil })
-	e.watched = e.obs.Decided != nil || e.debugs
+	e.watched = e.obs.Decided != nil || e.quick.Decided != nil || e.debugs
 	e.telling = e.watched || cfg.Resumption != nil || cfg.Logger != nil || cfg.Observer != nil
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.sending, e.recall = context.WithCancel(e.ctx)
@@ -101,12 +104,18 @@ func New(cfg Config) (*Engine, error) {
 	for i := range e.shards {
 		e.shards[i].accounts = make(map[string]*entry)
 		e.shards[i].events = uint64(i)
+		e.shards[i].calls.next, e.shards[i].calls.prev = &e.shards[i].calls, &e.shards[i].calls
 	}
-	if e.obs.Started != nil {
-		_, _ = ask(e.ctx, e, &e.hooks.observer, "", func(context.Context) (struct{}, error) {
-			e.obs.Started(e.start, cfg.Host, cfg.Policy)
-			return struct{}{}, nil
-		})
+	for _, o := range []struct {
+		h       *hook
+		started func(time.Time, string, Policy)
+	}{{&e.hooks.quick, e.quick.Started}, {&e.hooks.observer, e.obs.Started}} {
+		if o.started != nil {
+			_, _ = ask(e.ctx, e, o.h, "", func(context.Context) (struct{}, error) {
+				o.started(e.start, cfg.Host, cfg.Policy)
+				return struct{}{}, nil
+			})
+		}
 	}
 	e.takeUp()
 	return e, nil
@@ -119,7 +128,7 @@ func (e *Engine) Host() string { return e.cfg.Host }
 func (e *Engine) Policy() Policy { return *e.policy }
 
 // now is the time by a clock that never goes back.
-func (e *Engine) now() time.Time { return e.start.Round(0).Add(time.Since(e.start)) }
+func (e *Engine) now() time.Time { return e.wall.Add(time.Since(e.start)) }
 
 func (e *Engine) shard(account string) *shard {
 	return &e.shards[hashID(account)%shardCount]
@@ -158,7 +167,7 @@ func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
 		}
 	}
 	if ev, ok := ev.(PushEnable); ok {
-		if err := ev.Wishes.fit(ev.Key); err != nil {
+		if err := ev.Key.fits(ev.Wishes); err != nil {
 			return fmt.Errorf("%w: %w", ErrEvent, err)
 		}
 	}
@@ -204,75 +213,19 @@ func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
 		e.work.done()
 		return nil
 	}
-	e.work.add()
-	e.tellDecided(en, number, now, ev, d, e.now().Sub(now))
-	told := e.deliver(s, en, true)
+	e.tellDecided(en, number, now, ev, d, e.now().Sub(now), true)
+	told := e.hereOr(s, en, now, true)
 	s.settle(e, en, now)
-	s.mu.Unlock()
-	e.dispatch(name, keys)
-	e.work.done()
-	if told != nil {
-		<-told
-		e.heardings.Put(told)
+	if len(keys) == 0 {
+		s.mu.Unlock()
+	} else {
+		e.work.add()
+		s.mu.Unlock()
+		e.dispatch(name, keys)
+		e.work.done()
 	}
+	e.hear(told)
 	return nil
-}
-
-// plain tells whether an event has all that it needs, as almost all have.
-func plain(ev Event) bool {
-	switch ev := ev.(type) {
-	case SessionOpen:
-		return ev.Session.ID != ""
-	case SessionRestored:
-		return ev.Session.ID != ""
-	case PushEnable:
-		return ev.Service != ""
-	case AffiliationNone:
-		return ev.Service != ""
-	default:
-		return true
-	}
-}
-
-// unusable says what an event cannot do without and has not got.
-func unusable(ev Event) error {
-	if own(ev) == nil && ev != nil {
-		return fmt.Errorf("%w: %v is not one of this package's events; give the struct itself, push.SessionOpen{…}, and not a pointer to it", ErrEvent, reflect.TypeOf(ev).String())
-	}
-	switch {
-	case subject(ev).Account == "":
-		return fmt.Errorf("%w: it names no account", ErrEvent)
-	case !plain(ev):
-		switch ev.(type) {
-		case PushEnable, AffiliationNone:
-			return fmt.Errorf("%w: it names no service", ErrEvent)
-		default:
-			return fmt.Errorf("%w: it names no session", ErrEvent)
-		}
-	}
-	return nil
-}
-
-func (e *Effects) none() bool { return len(e.Changes) == 0 && len(e.Advice) == 0 && len(e.Drops) == 0 }
-
-// changesStore tells whether an event changes stored registrations.
-func changesStore(ev Event) bool {
-	switch ev.(type) {
-	case PushEnable, PushDisable, AffiliationNone, AccountRemoved:
-		return true
-	default:
-		return false
-	}
-}
-
-// opens tells whether an event makes an account worth keeping that had no registration.
-func opens(ev Event) bool {
-	switch ev.(type) {
-	case SessionOpen, SessionRestored, PushEnable:
-		return true
-	default:
-		return changesStore(ev)
-	}
 }
 
 // handleSlow handles an event that the host or its Store has a word in, or of an account that is not kept.
@@ -283,6 +236,13 @@ func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event
 	if changesStore(ev) {
 		return e.change(ctx, s, name, ev, d)
 	}
+	told, err := e.handleInTurn(ctx, s, name, ev, d)
+	e.hear(told)
+	return err
+}
+
+// handleInTurn is handleSlow but for what is to be heard.
+func (e *Engine) handleInTurn(ctx context.Context, s *shard, name string, ev Event, d *Decision) (told hearing, err error) {
 	e.work.add()
 	defer e.work.done()
 	var f Facts
@@ -292,7 +252,7 @@ func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event
 		s.mu.Lock()
 		if s.closing {
 			s.mu.Unlock()
-			return ErrClosed
+			return told, ErrClosed
 		}
 		en := s.accounts[name]
 		if !looked && (en == nil || !en.Loaded()) && e.keeps.ready.Load() {
@@ -316,7 +276,7 @@ func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event
 		}
 		if s.closing {
 			s.mu.Unlock()
-			return ErrClosed
+			return told, ErrClosed
 		}
 		if !en.canDecide(ev) {
 			return e.postpone(ctx, s, en, ev, d)
@@ -329,20 +289,21 @@ func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event
 		}
 		if err := s.acquire(ctx, en); err != nil {
 			s.mu.Unlock()
-			return err
+			return told, err
 		}
 		if !en.canDecide(ev) {
-			e.release(s, en, false)
+			e.release(s, en)
 			return e.postpone(ctx, s, en, ev, d)
 		}
-		keys := e.decide(s, en, ev, f, d)
-		told := e.release(s, en, true)
+		var buf [4]Key
+		keys := e.decide(s, en, ev, f, d, true, buf[:0])
+		e.giveOn(en)
+		now := e.now()
+		told = e.hereOr(s, en, now, true)
+		s.settle(e, en, now)
 		s.mu.Unlock()
 		e.dispatch(name, keys)
-		if told != nil {
-			<-told
-		}
-		return nil
+		return told, nil
 	}
 }
 
@@ -361,8 +322,8 @@ func (e *Engine) recollect(account string) (rs []Registration, ok bool) {
 }
 
 // decide decides an event in the account's turn, and queues what there is to tell of it. The shard is locked when it is called and when it returns, but not
-// while the host has its word; the turn alone keeps others from the account then.
-func (e *Engine) decide(s *shard, en *entry, ev Event, f Facts, d *Decision) []Key {
+// while the host has its word; the turn alone keeps others from the account then. mine is as for tellDecided.
+func (e *Engine) decide(s *shard, en *entry, ev Event, f Facts, d *Decision, mine bool, keys []Key) []Key {
 	if e.cfg.Chats != nil || e.cfg.Contacts != nil {
 		f.Now = e.now()
 		if questions := en.Asks(ev, f); len(questions) > 0 {
@@ -377,11 +338,11 @@ func (e *Engine) decide(s *shard, en *entry, ev Event, f Facts, d *Decision) []K
 		s.mu.Unlock()
 	}
 	en.Handle(ev, f, d)
-	keys := en.Due(now, nil, &d.Effects)
+	keys = en.Due(now, keys, &d.Effects)
 	if f.Veto != nil {
 		s.mu.Lock()
 	}
-	e.tellDecided(en, f.Number, now, ev, d, e.now().Sub(now))
+	e.tellDecided(en, f.Number, now, ev, d, e.now().Sub(now), mine)
 	return keys
 }
 
@@ -397,15 +358,27 @@ func (e *Engine) passing(s *shard, name string, ev Event, d *Decision) error {
 	s.mu.Lock()
 	number := s.number()
 	s.mu.Unlock()
-	now, kept, own := e.now(), keepEvent(ev), d.clone()
+	now, told := e.now(), false
+	if e.quick.Decided != nil && e.hooks.quick.hangs.Load() == 0 {
+		mine := own(ev)
+		_ = e.guard(&e.hooks.quick, func() error { e.quick.Decided(number, now, mine, d, 0); return nil })
+		told = true
+	}
+	if told && !e.debugs && e.obs.Decided == nil {
+		return nil
+	}
+	kept, own := keepEvent(ev), d.clone()
 	if e.debugs {
 		_, _ = ask(e.ctx, e, &e.hooks.logger, name, func(context.Context) (struct{}, error) { e.logDecision(number, kept, own); return struct{}{}, nil })
 	}
-	if e.obs.Decided != nil {
-		_, _ = ask(e.ctx, e, &e.hooks.observer, name, func(context.Context) (struct{}, error) {
-			e.obs.Decided(number, now, kept, own, 0)
-			return struct{}{}, nil
-		})
+	for _, o := range []struct {
+		h       *hook
+		decided func(uint64, time.Time, Event, *Decision, time.Duration)
+		told    bool
+	}{{&e.hooks.quick, e.quick.Decided, told}, {&e.hooks.observer, e.obs.Decided, false}} {
+		if o.decided != nil && !o.told {
+			_, _ = ask(e.ctx, e, o.h, name, func(context.Context) (struct{}, error) { o.decided(number, now, kept, own, 0); return struct{}{}, nil })
+		}
 	}
 	return nil
 }

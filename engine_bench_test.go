@@ -127,51 +127,58 @@ func BenchmarkHandle(b *testing.B) {
 		}
 		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "publishes/s")
 	})
-	// The same for accounts that the Engine keeps already, over and over: each goroutine has its own, and comes back to one only after it was published to.
-	b.Run("publish=kept", func(b *testing.B) {
-		const accounts = 8192
-		var published atomic.Int64
-		e := benchEngine(b, Config{Policy: Policy{Remember: 16, ServiceInFlight: 64}, Publisher: PublisherFunc(func(context.Context, *Notification) error { published.Add(1); return nil })})
-		names := users(accounts)
-		for _, name := range names {
-			s := SessionID{name, "s1"}
-			for _, ev := range []Event{SessionOpen{Session: s}, PushEnable{Session: s, Key: phone}, HibernationStart{Session: s}} {
-				if _, err := e.Handle(ctx, ev); err != nil {
-					b.Fatal(err)
-				}
+	// The same for accounts that the Engine keeps already, over and over, with a second between two publishes to one device: what comes meanwhile is merged.
+	b.Run("publish=merged", func(b *testing.B) { benchPublishes(b, Policy{Remember: 16, ServiceInFlight: 64}) })
+	// And without that second: each event is a publish, since nobody has one waiting when his turn comes again.
+	b.Run("publish=each", func(b *testing.B) { benchPublishes(b, Policy{Remember: 16, ServiceInFlight: 64, MinInterval: -1}) })
+}
+
+// benchPublishes raises events of accounts that are kept, from all processors, and counts what comes of them. Each goroutine comes back to an account only after it was
+// published to, if the policy lets it.
+func benchPublishes(b *testing.B, p Policy) {
+	ctx := context.Background()
+	const accounts = 8192
+	var published atomic.Int64
+	e := benchEngine(b, Config{Policy: p, Publisher: PublisherFunc(func(context.Context, *Notification) error { published.Add(1); return nil })})
+	names := users(accounts)
+	for _, name := range names {
+		s := SessionID{name, "s1"}
+		for _, ev := range []Event{SessionOpen{Session: s}, PushEnable{Session: s, Key: phone}, HibernationStart{Session: s}} {
+			if _, err := e.Handle(ctx, ev); err != nil {
+				b.Fatal(err)
 			}
 		}
-		ids := make([]string, b.N/accounts+2)
-		for i := range ids {
-			ids[i] = fmt.Sprint("m", i)
-		}
-		var next atomic.Int64
-		b.ReportAllocs()
-		b.ResetTimer()
-		b.RunParallel(func(pb *testing.PB) {
-			var d Decision
-			ev := Offline{Stanza: message("")}
-			for pb.Next() {
-				i := int(next.Add(1) - 1)
-				if i%(accounts/4) == 0 { // nobody should have one waiting when his turn comes again
-					for waiting(e) > accounts/4 {
-						runtime.Gosched()
-					}
-				}
-				ev.Account, ev.Stanza.ID = names[i%accounts], ids[i/accounts]
-				if err := e.HandleTo(ctx, ev, &d); err != nil || !d.Verdicts[0].Notify {
-					b.Error(err, d.Verdicts)
+	}
+	ids := make([]string, b.N/accounts+2)
+	for i := range ids {
+		ids[i] = fmt.Sprint("m", i)
+	}
+	var next atomic.Int64
+	b.ReportAllocs()
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		var d Decision
+		ev := Offline{Stanza: message("")}
+		for pb.Next() {
+			i := int(next.Add(1) - 1)
+			if i%(accounts/4) == 0 { // nobody should have one waiting when his turn comes again
+				for waiting(e) > accounts/4 {
+					runtime.Gosched()
 				}
 			}
-		})
-		if err := e.Close(ctx); err != nil {
-			b.Fatal(err)
+			ev.Account, ev.Stanza.ID = names[i%accounts], ids[i/accounts]
+			if err := e.HandleTo(ctx, ev, &d); err != nil || !d.Verdicts[0].Notify {
+				b.Error(err, d.Verdicts)
+			}
 		}
-		b.StopTimer()
-		n := published.Load()
-		b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "publishes/s")
-		b.ReportMetric(float64(b.N)/float64(max(n, 1)), "events/publish")
 	})
+	if err := e.Close(ctx); err != nil {
+		b.Fatal(err)
+	}
+	b.StopTimer()
+	n := published.Load()
+	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "publishes/s")
+	b.ReportMetric(float64(b.N)/float64(max(n, 1)), "events/publish")
 }
 
 func waiting(e *Engine) (n int) {
@@ -261,7 +268,10 @@ func BenchmarkMemory(b *testing.B) {
 //	go test -run '^$' -bench 'BenchmarkObserved$' -cpu 1 -count 10 .
 func BenchmarkObserved(b *testing.B) {
 	ctx := context.Background()
-	for name, observer := range map[string]*Observer{"none": nil, "idle": {Decided: func(uint64, time.Time, Event, *Decision, time.Duration) {}}} {
+	for name, observer := range map[string]*Observer{
+		"none": nil, "idle": {Decided: func(uint64, time.Time, Event, *Decision, time.Duration) {}},
+		"quick": {Quick: true, Decided: func(uint64, time.Time, Event, *Decision, time.Duration) {}},
+	} {
 		b.Run("observer="+name+"/account=live/event=archive-added", func(b *testing.B) {
 			e, names := benchEngine(b, Config{Observer: observer}), users(4096)
 			for _, name := range names {

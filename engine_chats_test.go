@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	. "github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // directory is a host that knows contacts and chats, and counts how often it is asked.
@@ -53,7 +54,7 @@ func TestChats(t *testing.T) {
 			contact: func(jid string) (bool, error) { return jid == "romeo@example.net", nil },
 		}
 		e := newEngine(t, Config{Publisher: &svc, Chats: host, Contacts: host})
-		handle(t, e, SessionOpen{Session: phoneSession}, PushEnable{Session: phoneSession, Key: phone, Wishes: &Wishes{IgnoreUnknown: true}})
+		handle(t, e, SessionOpen{Session: phoneSession}, PushEnable{Session: phoneSession, Key: phone, Wishes: &wishes.Wishes{IgnoreUnknown: true}})
 		d := handle(t, e, ArchiveAdded{juliet, message("m0")})
 		assert.Equal(t, ReasonLive, d.Verdicts[0].Reason)
 		assert.Zero(t, host.chats+host.contacts, "who is not notified anyway is not asked about")
@@ -81,7 +82,7 @@ func TestChats(t *testing.T) {
 
 		// A host that says it with the event is not asked.
 		known := room("r3", "hi")
-		known.Info = &ChatInfo{Settings: []ChatSetting{{Notify: NotifyAlways}}}
+		known.Info = &ChatInfo{Settings: []wishes.ChatSetting{{Notify: wishes.NotifyAlways}}}
 		handle(t, e, ChatChanged{Account: juliet})
 		d = handle(t, e, Groupchat{juliet, known})
 		assert.True(t, d.Notifies())
@@ -108,7 +109,7 @@ func TestChatsThatFail(t *testing.T) {
 				var svc service
 				host := &directory{chat: c.chat, contact: func(jid string) (bool, error) { _, err := c.chat(jid); return false, err }}
 				e := newEngine(t, Config{Publisher: &svc, Chats: host, Contacts: host})
-				handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone, Wishes: &Wishes{IgnoreUnknown: true}})
+				handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone, Wishes: &wishes.Wishes{IgnoreUnknown: true}})
 				d := handle(t, e, Groupchat{juliet, room("r1", "hi")})
 				assert.True(t, d.Notifies())
 				assert.Equal(t, "chat settings not known", d.Verdicts[0].Detail)
@@ -139,7 +140,9 @@ func TestChatChangedMeanwhile(t *testing.T) {
 		}()
 		synctest.Wait()
 		host.mu.Lock()
-		host.chat = func(string) (ChatInfo, error) { return ChatInfo{Settings: []ChatSetting{{Notify: NotifyNever}}}, nil }
+		host.chat = func(string) (ChatInfo, error) {
+			return ChatInfo{Settings: []wishes.ChatSetting{{Notify: wishes.NotifyNever}}}, nil
+		}
 		host.mu.Unlock()
 		handle(t, e, ChatChanged{juliet, "verona@rooms.example.net"})
 		<-done

@@ -21,6 +21,7 @@ import (
 
 	. "github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/trace"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // lockedBuffer is a bytes.Buffer for several goroutines.
@@ -41,9 +42,9 @@ func (b *lockedBuffer) Close() error { return nil }
 func TestSecrets(t *testing.T) {
 	const secret, text = "tiger-lily-42", "parting is such sweet sorrow"
 	keys := newWebKeys(t)
-	encrypting := &Wishes{Encryption: &Encryption{Algorithm: AES128GCM, Key: NewSecret(secret + "!!!")}}
-	carrying := &Wishes{Push2: &Push2{Client: NewSecret("https://push.example.net/" + secret), Matches: []Match{{Send: &WebPush{
-		Public: keys.public, Auth: NewSecret(secret + "!!!"), TokenKey: NewSecret(string(keys.signer)),
+	encrypting := &wishes.Wishes{Encryption: &wishes.Encryption{Algorithm: wishes.AES128GCM, Key: wishes.NewSecret(secret + "!!!")}}
+	carrying := &wishes.Wishes{Push2: &wishes.Push2{Client: wishes.NewSecret("https://push.example.net/" + secret), Matches: []wishes.Match{{Send: &wishes.WebPush{
+		Public: keys.public, Auth: wishes.NewSecret(secret + "!!!"), TokenKey: wishes.NewSecret(string(keys.signer)),
 	}}}}}
 	var said, recorded, full lockedBuffer
 	published, sealed := 0, 0

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	. "github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // hookedStore is a Store that a test can break. before is called before each call and may fail or block it, lists changes what List returns,
@@ -641,7 +642,7 @@ func TestClassUnknown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc := &service{}
 		e := newEngine(t, Config{Publisher: svc})
-		wishes := &Wishes{Encryption: &Encryption{Algorithm: AES128GCM, Key: NewSecret("0123456789abcdef")}}
+		wishes := &wishes.Wishes{Encryption: &wishes.Encryption{Algorithm: wishes.AES128GCM, Key: wishes.NewSecret("0123456789abcdef")}}
 		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone, Wishes: wishes}, Offline{juliet, Stanza{ID: "m1", Class: 77, Kind: 99, Type: 50, Content: 200}}, Offline{juliet, message("m2")})
 		require.NoError(t, e.Close(t.Context()))
 		require.NotEmpty(t, svc.published())

@@ -1,7 +1,9 @@
 package push
 
-// Event is one thing that happened on the host server, in the past tense: the host says what was seen, the library
-// decides what to do about it. The set is closed; a host builds these structs and hands them to [Engine.Handle] (or, in
+import "github.com/xmpp-push/push/wishes"
+
+// Event is one thing that happened on the host server. The host says what it has seen, when it has happened; the library decides what to do
+// about it. The set is closed; a host builds these structs and hands them to [Engine.Handle] (or, in
 // a shell of its own, to [Account.Handle]) from any goroutine.
 //
 // Two rules hold for all of them. JIDs are strings in their prepared (normalised) form, as jid.JID.String of
@@ -70,7 +72,7 @@ type PushEnable struct {
 	// Options is the publish-options form that the client sent, or nil. It is kept and sent verbatim.
 	Options []Field
 	// Wishes is what the client asked for besides, or nil. It must not be changed any more.
-	Wishes *Wishes
+	Wishes *wishes.Wishes
 }
 
 // PushDisable is raised when a client disables push (XEP-0357 §6, or Push 2.0). An empty Node means all nodes of that service. Push2Node alone
@@ -131,7 +133,8 @@ type HibernationEnd struct {
 }
 
 // ArchiveAdded is raised when a stanza was stored in an account's archive (XEP-0313), whoever sent it. A message between
-// two local accounts raises it twice, once for each archive.
+// two local accounts raises it twice, once for each archive. A host without an archive raises it for calls all the same (XEP-0353: a stanza of
+// ClassUrgent, and those that end a call): nothing else rings the devices that have no session while another one has (rule R9).
 type ArchiveAdded struct {
 	Account string
 	Stanza  Stanza

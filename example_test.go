@@ -2,8 +2,12 @@ package push_test
 
 import (
 	"context"
+	"encoding/xml"
 	"fmt"
+	"strings"
 	"time"
+
+	"mellium.im/xmlstream"
 
 	"github.com/xmpp-push/push"
 )
@@ -76,6 +80,28 @@ func ExampleParseStanza() {
 	// Output:
 	// message urgent romeo@example.net/orchard <nil>
 	// push: unusable stanza: at byte 15: it ends too early
+}
+
+// A handler has the stanza's start element and a reader of the rest. What is read is copied on its way, so that the host can route it after.
+func ExampleReadStanza() {
+	rest := xml.NewDecoder(strings.NewReader(`<message from="romeo@example.net/orchard" to="juliet@example.com"><body>Hi</body></message>`))
+	first, _ := rest.Token()
+	start := first.(xml.StartElement) // mellium's mux has read it
+
+	var copied strings.Builder
+	out := xml.NewEncoder(&copied)
+	whole := xmlstream.MultiReader(xmlstream.Token(start), rest)
+	st, err := push.ReadStanza("archive-id-7", xmlstream.TeeReader(whole, out))
+	_ = out.Flush()
+	fmt.Println(st.Kind, st.Class, st.To, err)
+	fmt.Println(copied.String())
+
+	_, err = push.ReadStanza("archive-id-8", xml.NewDecoder(strings.NewReader(`<body>Hi</body></message>`)))
+	fmt.Println(err)
+	// Output:
+	// message important juliet@example.com <nil>
+	// <message from="romeo@example.net/orchard" to="juliet@example.com"><body>Hi</body></message>
+	// push: unusable stanza: it is a part of one, whose start element has been read already: put that before it again
 }
 
 // A host that has parsed a stanza already says what its class depends on.

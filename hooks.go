@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// The host's code may panic, hang, fail or lie. Every call of it goes through this file, but those of the Publisher, which the gates watch (gate.go).
+// The host's code may panic, hang, fail or lie. Every call of it goes through this file, but those of the Publisher, which the gates watch (flight.go).
 // Nothing of the Engine is held during one: no lock, no service's slot. A call runs in a goroutine of its own, which is left to itself
-// when its time is over; what it returns then changes nothing. While an account has such a call under way, the same hook is not called for it
+// when its time is over; what it returns then changes nothing (telling.go has the exception, observers that are quick). While an account has such a call under way, the same hook is not called for it
 // again, and while there are maxHanging of one hook, for nobody: so no host can make goroutines pile up.
 
 // maxHanging is how many calls of one hook may have overrun their time before it is not called any more.
@@ -41,20 +41,20 @@ type hook struct {
 
 // hooks are all that a host has.
 type hooks struct {
-	liveness, contacts, chats, vetoStanza, vetoPublish, unread, subscriptions, publisher, resumption, observer, logger hook
-	list, enable, remove, update, keep, kept                                                                           hook
+	liveness, contacts, chats, vetoStanza, vetoPublish, unread, subscriptions, publisher, resumption, observer, quick, logger hook
+	list, enable, remove, update, keep, kept                                                                                  hook
 }
 
 func (hs *hooks) all() []*hook {
 	return []*hook{
-		&hs.publisher, &hs.unread, &hs.subscriptions, &hs.liveness, &hs.contacts, &hs.chats, &hs.vetoStanza, &hs.vetoPublish, &hs.resumption, &hs.observer, &hs.logger,
+		&hs.publisher, &hs.unread, &hs.subscriptions, &hs.liveness, &hs.contacts, &hs.chats, &hs.vetoStanza, &hs.vetoPublish, &hs.resumption, &hs.observer, &hs.quick, &hs.logger,
 		&hs.list, &hs.enable, &hs.remove, &hs.update, &hs.keep, &hs.kept,
 	}
 }
 
 func (hs *hooks) init() {
 	for i, name := range []string{
-		"Publisher.Publish", "UnreadCounter.Unread", "SubscriptionCounter.PendingSubscriptions", "Liveness.Elsewhere", "Contacts.Contact", "Chats.Chat", "Vetoer.VetoStanza", "Vetoer.VetoPublish", "Resumption.ResumeTimeout", "Observer", "Logger",
+		"Publisher.Publish", "UnreadCounter.Unread", "SubscriptionCounter.PendingSubscriptions", "Liveness.Elsewhere", "Contacts.Contact", "Chats.Chat", "Vetoer.VetoStanza", "Vetoer.VetoPublish", "Resumption.ResumeTimeout", "Observer", "Observer (quick)", "Logger",
 		"Store.List", "Store.Enable", "Store.Remove", "Store.Update", "Keeper.Keep", "Keeper.Kept",
 	} {
 		hs.all()[i].name = name

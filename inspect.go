@@ -42,7 +42,7 @@ func (e *Engine) Inspect(ctx context.Context, account string) (AccountStatus, er
 	if l := en.lane; l != nil {
 		st.Deferred = len(l.deferred)
 	}
-	e.release(s, en, false)
+	e.release(s, en)
 	return st, nil
 }
 

@@ -3,12 +3,14 @@ package push
 import (
 	"context"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"strings"
 
-	"mellium.im/xmlstream"
 	"mellium.im/xmpp/jid"
 	"mellium.im/xmpp/stanza"
+
+	"github.com/xmpp-push/push/internal/stanzaxml"
 )
 
 // Limits on what a client may register. More is refused with modify/not-acceptable.
@@ -20,6 +22,9 @@ const (
 	// MaxFormBytes bounds a publish-options form: the lengths of its names, types and values together, and 16 for each field and each value.
 	MaxFormBytes = 8192
 )
+
+// ErrNotPush is returned for a stanza that is not one of those that the function is for. The host goes on as if it had not asked.
+var ErrNotPush = errors.New("push: not a stanza of XEP-0357")
 
 // EventHandler is what the handlers of stanzas need of an Engine, and an *Engine is one.
 type EventHandler interface {
@@ -60,7 +65,7 @@ type Request struct {
 // What else is in it is ignored, other extensions' elements included. An error wraps ErrNotPush if the stanza is not such an IQ, or
 // ErrStanza if it is not even a stanza.
 func ParseRequest(session SessionID, data []byte) (*Request, error) {
-	e, err := parseElement(data)
+	e, err := stanzaxml.Parse(data)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +73,7 @@ func ParseRequest(session SessionID, data []byte) (*Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := e.close(); err != nil {
+	if err := e.Close(); err != nil {
 		return nil, err
 	}
 	return q, nil
@@ -77,22 +82,22 @@ func ParseRequest(session SessionID, data []byte) (*Request, error) {
 // ReadRequest is ParseRequest for a token reader that is positioned before the start element of the stanza. It reads to the
 // stanza's end and no further.
 func ReadRequest(session SessionID, r xml.TokenReader) (*Request, error) {
-	return readRequest(session, newElement(r))
+	return readRequest(session, stanzaxml.New(r))
 }
 
-func readRequest(session SessionID, e *element) (*Request, error) {
-	start, err := e.open()
+func readRequest(session SessionID, e *stanzaxml.Element) (*Request, error) {
+	start, err := e.Open()
 	if err != nil {
 		return nil, err
 	}
-	typ := attribute(start, "type")
+	typ := stanzaxml.Attribute(start, "type")
 	if kindOf(start.Name.Space, start.Name.Local) != KindIQ || typ != "set" && typ != "get" {
 		return nil, ErrNotPush
 	}
-	q := &Request{id: attribute(start, "id"), from: attribute(start, "from"), to: attribute(start, "to")}
+	q := &Request{id: stanzaxml.Attribute(start, "id"), from: stanzaxml.Attribute(start, "from"), to: stanzaxml.Attribute(start, "to")}
 	payloads, ours := 0, false
 	var p payload
-	err = e.children(func(child xml.StartElement) error {
+	err = e.Children(func(child xml.StartElement) error {
 		payloads++
 		if payloads > 1 {
 			return nil
@@ -108,7 +113,7 @@ func readRequest(session SessionID, e *element) (*Request, error) {
 			}
 			return p.readPush2(e)
 		}
-		p.service, p.node = attribute(child, "jid"), attribute(child, "node")
+		p.service, p.node = stanzaxml.Attribute(child, "jid"), stanzaxml.Attribute(child, "node")
 		if !p.enable || typ == "get" {
 			return nil
 		}
@@ -145,7 +150,7 @@ func (q *Request) judge(session SessionID, typ string, payloads int, p *payload)
 		return
 	}
 	switch {
-	case checkText(q.id) != nil || q.id == "":
+	case stanzaxml.CheckText(q.id) != nil || q.id == "":
 		q.id = ""
 		malformed("an IQ needs an id")
 		return
@@ -173,7 +178,7 @@ func (q *Request) judge(session SessionID, typ string, payloads int, p *payload)
 	case len(p.node) > MaxNodeBytes:
 		refuse(stanza.Modify, stanza.NotAcceptable, fmt.Sprintf("node is longer than %d bytes", MaxNodeBytes))
 		return
-	case checkText(p.node) != nil:
+	case stanzaxml.CheckText(p.node) != nil:
 		malformed("node is not text")
 		return
 	case !p.push2 && strings.HasPrefix(p.node, Push2Node):
@@ -195,125 +200,10 @@ func (q *Request) judge(session SessionID, typ string, payloads int, p *payload)
 	}
 }
 
-// serviceName is what the protocol calls the push service.
-func (p *payload) serviceName() string {
-	if p.push2 {
-		return "service"
-	}
-	return "jid"
-}
-
 // isFrom tells whether the stanza's own word on its sender, if it has one, agrees.
 func (q *Request) isFrom(account string) bool {
 	from, err := prepared(q.from)
 	return err == nil && account != "" && (from == "" || bare(from) == account)
-}
-
-// domain returns the domain of a bare JID.
-func domain(account string) string {
-	for i := range len(account) {
-		if account[i] == '@' {
-			return account[i+1:]
-		}
-	}
-	return account
-}
-
-// payload is an <enable/> or <disable/> as it was sent.
-type payload struct {
-	enable, push2 bool
-	service, node string
-	options       []Field
-	wishes        Wishes
-	// fault is the first thing that is wrong with it.
-	fault *stanza.Error
-
-	hasForm, tooBig bool
-	size            int
-}
-
-// refuse notes what is wrong; the first fault counts.
-func (p *payload) refuse(c stanza.Condition, text string) {
-	if p.fault == nil {
-		p.fault = &stanza.Error{Type: stanza.Modify, Condition: c, Text: map[string]string{"en": text}}
-	}
-}
-
-func (p *payload) bad(text string) { p.refuse(stanza.BadRequest, text) }
-
-func (p *payload) large(format string, args ...any) {
-	p.tooBig = true
-	p.refuse(stanza.NotAcceptable, fmt.Sprintf(format, args...))
-}
-
-// read reads the children of an <enable/> of XEP-0357.
-func (p *payload) read(e *element, start xml.StartElement) error {
-	p.asked(start)
-	err := e.children(func(child xml.StartElement) error {
-		if child.Name != (xml.Name{Space: nsForm, Local: "x"}) {
-			return p.asks(e, child)
-		}
-		if p.hasForm {
-			p.bad("there is more than one form")
-			return nil
-		}
-		p.hasForm = true
-		switch attribute(child, "type") {
-		case "submit", "form", "":
-			// XEP-0004 wants submit; clients were seen to send form, and the examples of XEP-0357 nothing.
-		default:
-			p.bad("the form's type is not submit")
-		}
-		return e.children(func(child xml.StartElement) error {
-			if child.Name != (xml.Name{Space: nsForm, Local: "field"}) {
-				return nil
-			}
-			return p.field(e, child)
-		}, nil)
-	}, nil)
-	p.finish()
-	return err
-}
-
-// field reads a <field/> of the form. A form without any field is as none.
-func (p *payload) field(e *element, start xml.StartElement) error {
-	f := Field{Var: attribute(start, "var"), Type: attribute(start, "type")}
-	if len(p.options) == MaxFormFields {
-		p.large("the form has more than %d fields", MaxFormFields)
-	}
-	p.count(f.Var, f.Type)
-	if p.fault != nil {
-		return nil
-	}
-	err := e.children(func(child xml.StartElement) error {
-		if child.Name != (xml.Name{Space: nsForm, Local: "value"}) {
-			return nil
-		}
-		v, err := e.text(MaxFormBytes, func() { p.bad("a value of the form has elements in it") })
-		if err != nil {
-			return err
-		}
-		if p.count(v); p.fault == nil {
-			f.Values = append(f.Values, v)
-		}
-		return nil
-	}, nil)
-	p.options = append(p.options, f)
-	return err
-}
-
-// count counts the texts of a field or of a value.
-func (p *payload) count(texts ...string) {
-	p.size += 16
-	for _, s := range texts {
-		p.size += len(s)
-		if len(s) <= MaxFormBytes && checkText(s) != nil {
-			p.bad("the form holds what is not text")
-		}
-	}
-	if p.size > MaxFormBytes && !p.tooBig {
-		p.large("the form is larger than %d bytes", MaxFormBytes)
-	}
 }
 
 // Answer puts the request to an Engine, unless it is refused already, and returns the reply to the client. It may take as long as the Store
@@ -327,78 +217,4 @@ func (q *Request) Answer(ctx context.Context, h EventHandler) *Answer {
 		a.Refusal = &stanza.Error{Type: stanza.Wait, Condition: stanza.InternalServerError}
 	}
 	return a
-}
-
-// Answer is the reply to a Request. It is to be sent on the session that the request came from.
-type Answer struct {
-	// Refusal is the error to the client. Nil means an IQ result.
-	Refusal *stanza.Error
-	// Err is what the Engine failed with, for the host's log. The client is not told.
-	Err error
-
-	id, from, to string
-}
-
-// start is the reply's start element, with the addresses of the request swapped.
-func (a *Answer) start() xml.StartElement {
-	start := xml.StartElement{Name: xml.Name{Local: "iq"}, Attr: make([]xml.Attr, 0, 4)}
-	add := func(name, value string) {
-		if value != "" {
-			start.Attr = append(start.Attr, xml.Attr{Name: xml.Name{Local: name}, Value: value})
-		}
-	}
-	typ := stanza.ResultIQ
-	if a.Refusal != nil {
-		typ = stanza.ErrorIQ
-	}
-	add("type", string(typ))
-	add("to", a.to)
-	add("from", a.from)
-	add("id", a.id)
-	return start
-}
-
-// AppendXML appends the reply's bytes. Like all stanzas it has the stream's namespace by default.
-func (a *Answer) AppendXML(dst []byte) []byte {
-	dst = append(dst, `<iq`...)
-	for _, at := range a.start().Attr {
-		dst = append(dst, ' ')
-		dst = append(dst, at.Name.Local...)
-		dst = append(dst, `="`...)
-		dst = appendEscaped(dst, at.Value)
-		dst = append(dst, '"')
-	}
-	if a.Refusal == nil {
-		return append(dst, `/>`...)
-	}
-	dst = append(dst, `><error type="`...)
-	dst = appendEscaped(dst, string(a.Refusal.Type))
-	dst = append(dst, `"><`...)
-	dst = append(dst, a.Refusal.Condition...)
-	dst = append(dst, ` xmlns="`+stanza.NSError+`"/>`...)
-	if text := a.Refusal.Text["en"]; text != "" {
-		dst = append(dst, `<text xmlns="`+stanza.NSError+`" xml:lang="en">`...)
-		dst = appendEscaped(dst, text)
-		dst = append(dst, `</text>`...)
-	}
-	return append(dst, `</error></iq>`...)
-}
-
-// TokenReader implements xmlstream.Marshaler.
-func (a *Answer) TokenReader() xml.TokenReader {
-	if a.Refusal == nil {
-		return xmlstream.Wrap(nil, a.start())
-	}
-	return xmlstream.Wrap(a.Refusal.TokenReader(), a.start())
-}
-
-// WriteXML implements xmlstream.WriterTo.
-func (a *Answer) WriteXML(w xmlstream.TokenWriter) (int, error) {
-	return xmlstream.Copy(w, a.TokenReader())
-}
-
-// MarshalXML implements xml.Marshaler.
-func (a *Answer) MarshalXML(e *xml.Encoder, _ xml.StartElement) error {
-	_, err := a.WriteXML(e)
-	return err
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/mellium"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // recorder is an Engine's face that keeps the events, or fails.
@@ -502,7 +503,7 @@ func FuzzParseRequest(f *testing.F) {
 			if ev.Wishes != nil {
 				data, err := ev.Wishes.MarshalBinary()
 				require.NoError(t, err)
-				var back push.Wishes
+				var back wishes.Wishes
 				require.NoError(t, back.UnmarshalBinary(data))
 				require.True(t, ev.Wishes.Equal(&back))
 			}

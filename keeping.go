@@ -5,6 +5,8 @@ import (
 	"hash/maphash"
 	"sync/atomic"
 	"time"
+
+	"github.com/xmpp-push/push/internal/enum"
 )
 
 // What waits outlives the process if the Store is a [Keeper]: it is told account by account, behind what happens and as a whole snapshot each time, and told that
@@ -27,19 +29,15 @@ const (
 
 var keepModes = [...]string{KeepLate: "late", KeepNone: "none", KeepAll: "all"}
 
-func (m KeepMode) String() string {
-	if int(m) < len(keepModes) {
-		return keepModes[m]
-	}
-	return "unknown"
-}
+// String is the mode's token.
+func (m KeepMode) String() string { return enum.Token("keep-mode", keepModes[:], m) }
 
-// MarshalText returns the mode's name.
+// MarshalText gives the token.
 func (m KeepMode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
 
-// UnmarshalText reads what MarshalText wrote.
+// UnmarshalText reads a token. One that is not known is an error.
 func (m *KeepMode) UnmarshalText(text []byte) error {
-	return fromToken("keep mode", keepModes[:], m, text)
+	return enum.Read("keep-mode", keepModes[:], m, text)
 }
 
 // keepState is what the Store has been told of what waits for an account. The shard's lock guards it.

@@ -17,6 +17,9 @@ import (
 
 // lane is an account's side of the Store. The shard's lock guards it.
 type lane struct {
+	watched
+	// slot is that of the call that is under way, or nil.
+	slot    *slot
 	calls   []*call
 	running bool
 	// reading: a List is under way or will be. stale: what was read may not be what is stored. readAt is when to read again, after fails tries.
@@ -59,8 +62,15 @@ const maxLanes = 4096
 func (en *entry) getLane() *lane {
 	if en.lane == nil {
 		en.lane = new(lane)
+		en.lane.of = en.lane
 	}
 	return en.lane
+}
+
+// overrun notes that a call of the Store does not return. The shard is locked.
+func (l *lane) overrun(e *Engine, _ *shard, _ time.Time) {
+	e.lanes.away.Store(true)
+	l.slot.free()
 }
 
 func (l *lane) quiet() bool {
@@ -112,19 +122,22 @@ func (e *Engine) runLane(s *shard, en *entry, interrupted *call) {
 			c = l.calls[0]
 			l.calls = slices.Delete(l.calls, 0, 1)
 		}
-		s.mu.Unlock()
 		began := e.now()
+		l.slot = c.slot
+		e.attend(s, &l.watched, began.Add(e.cfg.StoreTimeout+hookGrace))
+		s.mu.Unlock()
 		err := fmt.Errorf("%w: %s", errPanicked, c.hook.name)
 		if interrupted == nil {
-			err = e.runCall(c)
+			err = e.runCall(c, began)
 		}
 		interrupted = nil
 		now := e.now()
 		s.mu.Lock()
+		l.unlink()
 		_ = s.acquire(context.Background(), en)
 		e.tellStored(en, c, now, now.Sub(began), err)
 		keys := c.then(err)
-		e.release(s, en, false)
+		e.release(s, en)
 		s.mu.Unlock()
 		c.slot.free()
 		close(c.done)
@@ -133,23 +146,17 @@ func (e *Engine) runLane(s *shard, en *entry, interrupted *call) {
 }
 
 // runCall makes one call of the Store.
-func (e *Engine) runCall(c *call) error {
+func (e *Engine) runCall(c *call, began time.Time) error {
 	if e.closed.Load() {
 		return ErrClosed
 	}
-	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.StoreTimeout)
-	defer cancel()
 	if c.ctx != nil {
 		if err := c.ctx.Err(); err != nil { // nobody wants it any more
 			return err
 		}
-		defer context.AfterFunc(c.ctx, cancel)()
 	}
-	late := time.AfterFunc(e.cfg.StoreTimeout+hookGrace, func() {
-		e.lanes.away.Store(true)
-		c.slot.free()
-	})
-	defer late.Stop()
+	ctx := &callContext{parent: e.ctx, also: c.ctx, until: began.Add(e.cfg.StoreTimeout)}
+	defer ctx.end()
 	err := e.guard(c.hook, func() error { return c.run(ctx) })
 	if err != nil && c.ctx != nil && c.ctx.Err() != nil {
 		return fmt.Errorf("%w: %w", c.ctx.Err(), err)
@@ -160,8 +167,8 @@ func (e *Engine) runCall(c *call) error {
 // tellStored queues what there is to tell of a call of the Store. The shard is locked.
 func (e *Engine) tellStored(en *entry, c *call, at time.Time, took time.Duration, err error) {
 	name, op := en.name, c.hook.name
-	if e.obs.Stored != nil {
-		en.tell(&e.hooks.observer, "", func() { e.obs.Stored(name, at, op, took, err) })
+	if e.obs.Stored != nil || e.quick.Stored != nil {
+		e.observe(en, func(o *Observer) bool { return o.Stored != nil }, func(o *Observer) { o.Stored(name, at, op, took, err) })
 	}
 	if err != nil && e.cfg.Logger != nil {
 		en.tell(&e.hooks.logger, "", func() {

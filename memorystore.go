@@ -7,6 +7,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/xmpp-push/push/internal/packed"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // MemoryStore is a Store in the memory of this process: a restart empties it, and phones then stay silent until their owners open the
@@ -140,38 +143,38 @@ func pack(rs []Registration) string {
 		}
 	}
 	b := make([]byte, 0, 256)
-	b = appendInts(b, len(rs), fields, values)
+	b = packed.AppendInts(b, len(rs), fields, values)
 	for i := range rs {
 		r := &rs[i]
-		b = appendStrings(b, r.Service, r.Node, r.Client, r.Health.Cause)
+		b = packed.AppendStrings(b, r.Service, r.Node, r.Client, r.Health.Cause)
 		b = appendTimes(b, r.Enabled, r.Health.Succeeded, r.Health.Disabled, r.Health.Failing)
 		b = binary.AppendVarint(b, int64(r.Health.Errors))
 		b = binary.AppendVarint(b, int64(r.Health.Refusals))
 		if r.Wishes == nil {
-			b = appendInts(b, 0)
+			b = packed.AppendInts(b, 0)
 		} else {
-			wishes := r.Wishes.appendBinary(nil)
-			b = append(appendInts(b, len(wishes)), wishes...)
+			asked, _ := r.Wishes.AppendBinary(nil) // its error is always nil
+			b = append(packed.AppendInts(b, len(asked)), asked...)
 		}
 		if r.Options == nil {
-			b = appendInts(b, 0)
+			b = packed.AppendInts(b, 0)
 			continue
 		}
-		b = appendInts(b, len(r.Options)+1)
+		b = packed.AppendInts(b, len(r.Options)+1)
 		for _, f := range r.Options {
-			b = appendStrings(b, f.Var, f.Type)
-			b = appendInts(b, len(f.Values))
-			b = appendStrings(b, f.Values...)
+			b = packed.AppendStrings(b, f.Var, f.Type)
+			b = packed.AppendInts(b, len(f.Values))
+			b = packed.AppendStrings(b, f.Values...)
 		}
 	}
 	return string(b)
 }
 
-func unpack(account, packed string) []Registration {
-	if packed == "" {
+func unpack(account, all string) []Registration {
+	if all == "" {
 		return nil
 	}
-	u := unpacker(packed)
+	u := unpacker(all)
 	rs := make([]Registration, u.int())
 	fields, values := make([]Field, u.int()), make([]string, u.int())
 	for i := range rs {
@@ -180,8 +183,11 @@ func unpack(account, packed string) []Registration {
 		r.Service, r.Node, r.Client, r.Health.Cause = u.string(), u.string(), u.string(), u.string()
 		r.Enabled, r.Health.Succeeded, r.Health.Disabled, r.Health.Failing = u.time(), u.time(), u.time(), u.time()
 		r.Health.Errors, r.Health.Refusals = int(u.signed()), int(u.signed())
-		if wishes := u.string(); wishes != "" {
-			r.Wishes = readWishes(wishes)
+		if asked := u.string(); asked != "" {
+			r.Wishes = new(wishes.Wishes)
+			if err := r.Wishes.UnmarshalBinary([]byte(asked)); err != nil {
+				panic(err) // this process wrote it
+			}
 		}
 		n := u.int() - 1
 		if n < 0 {
@@ -199,20 +205,6 @@ func unpack(account, packed string) []Registration {
 		}
 	}
 	return rs
-}
-
-func appendInts(b []byte, ns ...int) []byte {
-	for _, n := range ns {
-		b = binary.AppendUvarint(b, uint64(n))
-	}
-	return b
-}
-
-func appendStrings(b []byte, ss ...string) []byte {
-	for _, s := range ss {
-		b = append(binary.AppendUvarint(b, uint64(len(s))), s...)
-	}
-	return b
 }
 
 // yearOne is the zero time in Unix seconds.

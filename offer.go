@@ -1,5 +1,7 @@
 package push
 
+import "github.com/xmpp-push/push/wishes"
+
 // Offer is what a host offers its clients besides XEP-0357. What needs nothing of the host is offered always: filters by JID and by room, priority,
 // encrypted payloads, and calls. The rest is only worth announcing if the host does its part.
 type Offer struct {
@@ -17,7 +19,7 @@ type Offer struct {
 
 // Features returns what an account announces in the disco#info of its bare JID (XEP-0357 §4.1).
 func (o Offer) Features() []string {
-	fs := []string{NS, nsMuted, nsGroupchat, nsPriority, nsEncrypt, "tigase:push:encrypt:" + AES128GCM, nsJingle}
+	fs := []string{NS, nsMuted, nsGroupchat, nsPriority, nsEncrypt, "tigase:push:encrypt:" + wishes.AES128GCM, nsJingle}
 	if o.Contacts {
 		fs = append(fs, nsIgnoreUnknown)
 	}
@@ -27,9 +29,9 @@ func (o Offer) Features() []string {
 	if !o.Push2 {
 		return fs
 	}
-	fs = append(fs, NSPush2, NSMatch+MatchAll.String(), NSMatch+MatchImportant.String())
+	fs = append(fs, NSPush2, NSMatch+wishes.MatchAll.String(), NSMatch+wishes.MatchImportant.String())
 	if o.Archive {
-		fs = append(fs, NSMatch+MatchArchived.String(), NSMatch+MatchArchivedWithBody.String())
+		fs = append(fs, NSMatch+wishes.MatchArchived.String(), NSMatch+wishes.MatchArchivedWithBody.String())
 	}
 	fs = append(fs, NSNotifyOnly)
 	if o.Content {

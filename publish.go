@@ -2,9 +2,9 @@ package push
 
 import (
 	"slices"
-	"strconv"
 	"time"
-	"unicode/utf8"
+
+	"github.com/xmpp-push/push/wishes"
 )
 
 // Notification is what is to be published to one registration.
@@ -27,7 +27,7 @@ type Notification struct {
 	// Options are the registration's publish options, which must not be changed.
 	Options []Field
 	// Wishes are the registration's, which must not be changed, and hold keys.
-	Wishes *Wishes
+	Wishes *wishes.Wishes
 	// Carried are stanzas whose content goes along, encrypted, because the client asked for that with keys of its own; oldest first.
 	Carried []Carried
 	// Contact is Policy.Contact.
@@ -115,103 +115,6 @@ func (p *part) causes(events []uint64) []uint64 {
 		}
 	}
 	return events
-}
-
-// Reply is the end of one publish. The zero Reply is success.
-type Reply struct {
-	// Missing: there was no answer in time, or the publish could not be sent.
-	Missing bool
-	// Condition and Type are those of an error reply (RFC 6120 §8.3), such as "item-not-found" and "cancel". A Reply with a Condition or
-	// a Type is an error.
-	Condition, Type string
-	// Vetoed, if not empty, is the host's reason not to send it after all.
-	Vetoed string
-}
-
-// OK tells whether the publish was accepted.
-func (r Reply) OK() bool { return r == Reply{} }
-
-// Outcome is what a reply means.
-type Outcome uint8
-
-const (
-	// OutcomeAccepted: the counters start again.
-	OutcomeAccepted Outcome = iota
-	// OutcomeTransient: tried again later; says nothing about the registration.
-	OutcomeTransient
-	// OutcomeFatal: the registration is disabled at once.
-	OutcomeFatal
-	// OutcomeRefused: disabled when it comes Policy.MaxRefusals times in a row.
-	OutcomeRefused
-	// OutcomeFailed: disabled when it comes Policy.MaxErrors times in a row; tried again later if the error says nothing about the notification.
-	// With Push 2.0 it is not tried again, and the registration is disabled when publishes have failed for Policy.DisableAfter.
-	OutcomeFailed
-	// OutcomeTooBig: sent once more without sender and body.
-	OutcomeTooBig
-	// OutcomeDropped: the host vetoed it.
-	OutcomeDropped
-)
-
-var outcomes = []string{"accepted", "transient", "fatal", "refused", "failed", "too-big", "dropped"}
-
-// String is the outcome's token.
-func (o Outcome) String() string { return token("outcome", outcomes, o) }
-
-// MarshalText gives the token.
-func (o Outcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
-
-// UnmarshalText reads a token. One that is not known is an error.
-func (o *Outcome) UnmarshalText(text []byte) error { return fromToken("outcome", outcomes, o, text) }
-
-// Classify is the table of outcomes. fpush answers bad-request for faults of its own, p2 recipient-unavailable when the vendor refused this time, so
-// neither the condition nor the type alone can tell.
-func (r Reply) Classify() Outcome {
-	switch {
-	case r.Vetoed != "":
-		return OutcomeDropped
-	case r.Missing, r.Type == "wait":
-		return OutcomeTransient
-	case r.OK():
-		return OutcomeAccepted
-	}
-	switch r.Condition {
-	case "remote-server-timeout", "remote-server-not-found", "recipient-unavailable":
-		return OutcomeTransient
-	case "item-not-found", "gone", "policy-violation":
-		return OutcomeFatal
-	case "forbidden", "not-authorized", "not-allowed":
-		return OutcomeRefused
-	case "payload-too-big", "not-acceptable":
-		return OutcomeTooBig
-	}
-	return OutcomeFailed
-}
-
-// worthTrying tells whether the same publish may be accepted later although it was refused with a counted error. These conditions say that the service
-// could not do it now, bad-request included: fpush answers that when the vendor's service fails it, and p2 for whatever it does not expect. They are
-// no verdict on the notification, so it is tried again, which delays nothing and loses nothing in an outage of the service behind the
-// service. Of the others (feature-not-implemented, conflict, payload-too-big …) the same publish would get the same answer.
-func (r Reply) worthTrying() bool {
-	switch r.Condition {
-	case "internal-server-error", "service-unavailable", "bad-request", "resource-constraint", "undefined-condition", "":
-		return true
-	}
-	return false
-}
-
-// Answered tells whether the push service itself answered, for [Service.Done].
-func (r Reply) Answered() bool {
-	return !r.Missing && r.Condition != "remote-server-timeout" && r.Condition != "remote-server-not-found"
-}
-
-// Result is what End made of a reply.
-type Result struct {
-	Outcome Outcome
-	// Update is what the store has to be told, if Store is set.
-	Store  bool
-	Update Update
-	// RetryAt is when it is tried again; zero: it is not.
-	RetryAt time.Time
 }
 
 // countEvery is how often an error counts that a notification meets again and again.
@@ -365,124 +268,3 @@ func (r *registration) flightDrop(reason Reason, detail string) Drop {
 	sortUnique(&d.Events)
 	return d
 }
-
-// AppendStanza appends the stanza that publishes n, from the server's domain with the given ID: an IQ (XEP-0357 §7), or, for a registration of
-// Push 2.0, a message. The ID must not be guessable, and is how replies are known. If nothing is encrypted and dst has room, it allocates nothing.
-//
-// Of n.Carried only the newest goes along with Push 2.0: see Split.
-func (n *Notification) AppendStanza(dst []byte, from, id string) []byte {
-	if n.IsPush2() {
-		return n.appendMessage(dst, from, id)
-	}
-	dst = append(dst, `<iq type="set" from="`...)
-	dst = appendEscaped(dst, from)
-	dst = append(dst, `" to="`...)
-	dst = appendEscaped(dst, n.Service)
-	dst = append(dst, `" id="`...)
-	dst = appendEscaped(dst, id)
-	dst = append(dst, `"><pubsub xmlns="http://jabber.org/protocol/pubsub"><publish`...)
-	if n.Node != "" {
-		dst = append(dst, ` node="`...)
-		dst = appendEscaped(dst, n.Node)
-		dst = append(dst, '"')
-	}
-	dst = append(dst, `><item><notification xmlns="urn:xmpp:push:0">`...)
-	if n.encrypts() {
-		dst = n.appendEncrypted(dst)
-	} else {
-		dst = n.appendSummary(dst)
-	}
-	if n.Wishes != nil && n.Wishes.Priority {
-		dst = append(dst, `<priority xmlns="`+nsPriority+`">`...)
-		dst = append(append(dst, n.priority()...), `</priority>`...)
-	}
-	dst = append(dst, `</notification></item></publish>`...)
-	if n.Options != nil {
-		dst = append(dst, `<publish-options><x xmlns="jabber:x:data" type="submit">`...)
-		for i := range n.Options {
-			f := &n.Options[i]
-			dst = append(dst, `<field`...)
-			if f.Var != "" {
-				dst = append(dst, ` var="`...)
-				dst = appendEscaped(dst, f.Var)
-				dst = append(dst, '"')
-			}
-			if f.Type != "" {
-				dst = append(dst, ` type="`...)
-				dst = appendEscaped(dst, f.Type)
-				dst = append(dst, '"')
-			}
-			dst = append(dst, '>')
-			for _, v := range f.Values {
-				dst = append(dst, `<value>`...)
-				dst = appendEscaped(dst, v)
-				dst = append(dst, `</value>`...)
-			}
-			dst = append(dst, `</field>`...)
-		}
-		dst = append(dst, `</x></publish-options>`...)
-	}
-	return append(dst, `</pubsub></iq>`...)
-}
-
-// appendSummary appends the summary form (XEP-0357 §7).
-func (n *Notification) appendSummary(dst []byte) []byte {
-	dst = append(dst, `<x xmlns="jabber:x:data" type="submit">`+
-		`<field var="FORM_TYPE" type="hidden"><value>urn:xmpp:push:summary</value></field>`...)
-	if n.Unread > 0 || n.TellZero {
-		dst = append(dst, `<field var="message-count"><value>`...)
-		dst = strconv.AppendInt(dst, int64(n.Unread), 10)
-		dst = append(dst, `</value></field>`...)
-	}
-	if n.Pending > 0 {
-		dst = append(dst, `<field var="pending-subscription-count"><value>`...)
-		dst = strconv.AppendInt(dst, int64(n.Pending), 10)
-		dst = append(dst, `</value></field>`...)
-	}
-	if n.Sender != "" {
-		dst = append(dst, `<field var="last-message-sender"><value>`...)
-		dst = appendEscaped(dst, n.Sender)
-		dst = append(dst, `</value></field>`...)
-	}
-	if n.Body != "" {
-		dst = append(dst, `<field var="last-message-body"><value>`...)
-		dst = appendEscaped(dst, n.Body)
-		dst = append(dst, `</value></field>`...)
-	}
-	return append(dst, `</x>`...)
-}
-
-// appendEscaped appends s as XML text or attribute value. What XML cannot carry becomes U+FFFD; white space that a parser would change is
-// written as a reference.
-func appendEscaped(dst []byte, s string) []byte {
-	plain := 0
-	for i := 0; i < len(s); {
-		if b := s[i]; b < utf8.RuneSelf {
-			if esc := escapes[b]; esc != "" {
-				dst = append(dst, s[plain:i]...)
-				dst = append(dst, esc...)
-				plain = i + 1
-			}
-			i++
-			continue
-		}
-		r, n := utf8.DecodeRuneInString(s[i:])
-		if r == utf8.RuneError && n == 1 || r == 0xfffe || r == 0xffff {
-			dst = append(dst, s[plain:i]...)
-			dst = append(dst, "\uFFFD"...)
-			plain = i + n
-		}
-		i += n
-	}
-	return append(dst, s[plain:]...)
-}
-
-// escapes are the ASCII characters that are not written as they are.
-var escapes = func() (e [utf8.RuneSelf]string) {
-	for b := range byte(' ') {
-		e[b] = "\uFFFD"
-	}
-	e['<'], e['>'], e['&'], e['"'], e['\''] = "&lt;", "&gt;", "&amp;", "&#34;", "&#39;"
-	e['\t'], e['\n'], e['\r'] = "&#x9;", "&#xA;", "&#xD;"
-	return e
-}()

@@ -30,6 +30,7 @@ import (
 
 	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/mellium"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // push2Message is what a push service of Push 2.0 sees.
@@ -54,14 +55,14 @@ type push2Message struct {
 
 var phone2 = push.Key{Service: "push.example.net", Node: push.Push2Node + "phone"}
 
-func (k webKeys) webPush() *push.WebPush {
-	return &push.WebPush{Public: k.public, Auth: push.NewSecret(string(k.auth)), TokenKey: push.NewSecret(string(k.signer)), Claims: []push.Claim{{Name: "aud", Value: "https://push.example.com"}}}
+func (k webKeys) webPush() *wishes.WebPush {
+	return &wishes.WebPush{Public: k.public, Auth: wishes.NewSecret(string(k.auth)), TokenKey: wishes.NewSecret(string(k.signer)), Claims: []wishes.Claim{{Name: "aud", Value: "https://push.example.com"}}}
 }
 
 // notification2 is one of Push 2.0 that carries stanzas.
-func notification2(send *push.WebPush, carried ...push.Carried) *push.Notification {
+func notification2(send *wishes.WebPush, carried ...push.Carried) *push.Notification {
 	n := &push.Notification{Account: "juliet@example.com", Key: phone2, Class: push.ClassPlain, Contact: "mailto:ops@example.com", Unread: 5, Sender: "form@example.net", Body: "form body",
-		Wishes: &push.Wishes{Push2: &push.Push2{Client: push.NewSecret("https://push.example.net/abc"), Matches: []push.Match{{Profile: push.MatchAll, Send: send}}}}}
+		Wishes: &wishes.Wishes{Push2: &wishes.Push2{Client: wishes.NewSecret("https://push.example.net/abc"), Matches: []wishes.Match{{Profile: wishes.MatchAll, Send: send}}}}}
 	for _, c := range carried {
 		c.Send = send
 		n.Carried = append(n.Carried, c)
@@ -244,7 +245,7 @@ func TestContentThatCannotBeCarried(t *testing.T) {
 		assert.Nil(t, m.Notification.JWT)
 	}
 	bad = k.webPush()
-	bad.TokenKey = push.NewSecret("hunter2")
+	bad.TokenKey = wishes.NewSecret("hunter2")
 	for _, m := range both2(t, notification2(bad, carriedOf(t, wherefore, ""))) {
 		assert.NotNil(t, m.Notification.Encrypted)
 		assert.Nil(t, m.Notification.JWT)

@@ -27,7 +27,7 @@ type deferred struct {
 	d       *Decision
 	decided bool
 	err     error
-	told    <-chan struct{}
+	told    hearing
 	done    chan struct{}
 	woken   bool
 }
@@ -41,13 +41,13 @@ func (p *deferred) leave() {
 }
 
 // postpone queues an event that cannot be decided yet, and waits a while for it. The shard is locked, and is not when it returns.
-func (e *Engine) postpone(ctx context.Context, s *shard, en *entry, ev Event, d *Decision) error {
+func (e *Engine) postpone(ctx context.Context, s *shard, en *entry, ev Event, d *Decision) (hearing, error) {
 	l := en.getLane()
 	if len(l.deferred) >= maxDeferred || e.defers.Load() >= int64(e.cfg.MaxDeferred) {
 		s.settle(e, en, e.now())
 		s.mu.Unlock()
 		d.Reason = ReasonStore
-		return fmt.Errorf("%w: the registrations of this account have not been read, and too many events wait for that", ErrStore)
+		return hearing{}, fmt.Errorf("%w: the registrations of this account have not been read, and too many events wait for that", ErrStore)
 	}
 	p := &deferred{ev: keepEvent(ev), d: d, done: make(chan struct{})}
 	l.deferred = append(l.deferred, p)
@@ -72,15 +72,10 @@ func (e *Engine) postpone(ctx context.Context, s *shard, en *entry, ev Event, d 
 	p.d = nil
 	decided, err, told := p.decided, p.err, p.told
 	s.mu.Unlock()
-	switch {
-	case err != nil:
-		return err
-	case !decided:
+	if err == nil && !decided {
 		d.Reason = ReasonDeferred
-	case told != nil:
-		<-told
 	}
-	return nil
+	return told, err
 }
 
 // read reads an account's registrations, if nobody does. The shard is locked.
@@ -166,7 +161,7 @@ func (e *Engine) catchUp(s *shard, en *entry) (keys []Key) {
 		p := l.deferred[0]
 		var f Facts
 		if e.asks(p.ev) { // it asks in a turn of its own
-			e.release(s, en, false)
+			e.release(s, en)
 			s.mu.Unlock()
 			e.facts(e.ctx, en.name, p.ev, &f)
 			s.mu.Lock()
@@ -174,7 +169,7 @@ func (e *Engine) catchUp(s *shard, en *entry) (keys []Key) {
 		}
 		var d Decision
 		d.reset(en.name)
-		keys = append(keys, e.decide(s, en, p.ev, f, &d)...)
+		keys = e.decide(s, en, p.ev, f, &d, false, keys)
 		l.deferred = slices.Delete(l.deferred, 0, 1)
 		e.defers.Add(-1)
 		p.decided = true
@@ -204,7 +199,7 @@ func (e *Engine) Refresh(ctx context.Context, account string) error {
 	var (
 		rs     []Registration
 		failed error
-		told   <-chan struct{}
+		told   hearing
 	)
 	done := e.callStore(s, en, &call{
 		hook: &e.hooks.list,
@@ -231,9 +226,7 @@ func (e *Engine) Refresh(ctx context.Context, account string) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if told != nil {
-		<-told
-	}
+	e.hear(told)
 	if failed != nil {
 		return fmt.Errorf("%w: %w", ErrStore, failed)
 	}

@@ -1,6 +1,8 @@
 package push
 
-import "fmt"
+import (
+	"github.com/xmpp-push/push/internal/enum"
+)
 
 // Rule names the rule that decided. The set may grow; treat values you do not know as such.
 type Rule uint8
@@ -35,13 +37,13 @@ var ruleNames = [...]string{
 }
 
 // String is the rule's token, which does not change between versions.
-func (r Rule) String() string { return token("rule", ruleNames[:], r) }
+func (r Rule) String() string { return enum.Token("rule", ruleNames[:], r) }
 
 // MarshalText gives the token.
 func (r Rule) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
 // UnmarshalText reads a token. One that is not known is an error.
-func (r *Rule) UnmarshalText(text []byte) error { return fromToken("rule", ruleNames[:], r, text) }
+func (r *Rule) UnmarshalText(text []byte) error { return enum.Read("rule", ruleNames[:], r, text) }
 
 // Reason says why, for a no as much as for a yes. The set may grow; treat values you do not know as such.
 type Reason uint8
@@ -208,7 +210,7 @@ var reasonTokens = func() []string {
 func (r Reason) Notifies() bool { return r >= ReasonUnacknowledged && r <= ReasonWake }
 
 // String is the reason's token, such as "already-notified": for labels, logs and data. It does not change between versions.
-func (r Reason) String() string { return token("reason", reasonTokens, r) }
+func (r Reason) String() string { return enum.Token("reason", reasonTokens, r) }
 
 // Sentence says the same to people, and may be put better in another version.
 func (r Reason) Sentence() string {
@@ -222,23 +224,4 @@ func (r Reason) Sentence() string {
 func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
 // UnmarshalText reads a token. One that is not known is an error.
-func (r *Reason) UnmarshalText(text []byte) error { return fromToken("reason", reasonTokens, r, text) }
-
-// token names a value of an enumeration. Values of a later version have their number.
-func token[T ~uint8](what string, tokens []string, v T) string {
-	if int(v) < len(tokens) {
-		return tokens[v]
-	}
-	return fmt.Sprintf("%s(%d)", what, uint8(v))
-}
-
-// fromToken reads what token wrote.
-func fromToken[T ~uint8](what string, tokens []string, v *T, text []byte) error {
-	for i, t := range tokens {
-		if t == string(text) {
-			*v = T(i)
-			return nil
-		}
-	}
-	return fmt.Errorf("push: there is no %s %q", what, cut(string(text), 64))
-}
+func (r *Reason) UnmarshalText(text []byte) error { return enum.Read("reason", reasonTokens, r, text) }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	. "github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // TestTokens reads every token back, and looks that no two values share one.
@@ -20,6 +21,15 @@ func TestTokens(t *testing.T) {
 	readBack[Class](t, "class")
 	readBack[Kind](t, "kind")
 	readBack[Outcome](t, "outcome")
+	readBack[Content](t, "content")
+	readBack[MessageType](t, "type")
+	readBack[CallAction](t, "action")
+	readBack[Carbon](t, "carbon")
+	readBack[Fact](t, "fact")
+	readBack[KeepMode](t, "keep-mode")
+	readBack[wishes.NotifyWhen](t, "notify")
+	readBack[wishes.RoomAllow](t, "room-allow")
+	readBack[wishes.MatchProfile](t, "match")
 	sentences := make(map[string]Reason)
 	for r := Reason(0); !strings.HasPrefix(r.String(), "reason("); r++ {
 		assert.NotEmpty(t, r.Sentence(), "%v", r)

@@ -3,9 +3,12 @@ package push
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/xmpp-push/push/wishes"
 )
 
 // Key names a registration within its account: a push service and the node that the client was given there
@@ -23,6 +26,14 @@ const Push2Node = NSPush2 + "#"
 
 // IsPush2 tells whether k names a registration of Push 2.0.
 func (k Key) IsPush2() bool { return strings.HasPrefix(k.Node, Push2Node) }
+
+// fits tells whether the registration can have such wishes.
+func (k Key) fits(w *wishes.Wishes) error {
+	if k.IsPush2() != (w != nil && w.Push2 != nil) {
+		return fmt.Errorf("push: a registration has Wishes.Push2 if and only if its node begins with %s", Push2Node)
+	}
+	return w.Validate()
+}
 
 // Compare orders keys by service, then node, as Decision does.
 func (k Key) Compare(o Key) int {
@@ -53,7 +64,7 @@ type Registration struct {
 	// Options are sent with each publish, verbatim. They hold the service's secret: never log them.
 	Options []Field
 	// Wishes are what the client asked for besides. Nil: nothing.
-	Wishes *Wishes
+	Wishes *wishes.Wishes
 	// Client is the client ID of the session that enabled it last, or empty (rule R14).
 	Client string
 	// Enabled is when it was enabled last. At the limit the one that was enabled longest ago goes.
@@ -140,7 +151,7 @@ func (r Registration) sameRequest(o Registration) bool {
 
 // Store keeps registrations. An Engine calls it from many goroutines at once, never while it holds a lock, and with calls
 // on one account one after another as far as this Engine goes; other processes may use the same data at the same time. A
-// method may block until ctx is done, which is after Policy.StoreTimeout at the latest; the Engine does not wait for it beyond that. An error leaves
+// method may block until ctx is done, which is after Config.StoreTimeout at the latest; the Engine does not wait for it beyond that. An error leaves
 // the data as it was, or, if it came while a change was being committed, in doubt; calling
 // again is safe either way. What a method is given stays the caller's: a Store
 // copies what it keeps; what it returns is the caller's to change.

@@ -5,25 +5,27 @@ import (
 	"encoding/xml"
 
 	"mellium.im/xmpp/stanza"
+
+	"github.com/xmpp-push/push/internal/stanzaxml"
 )
 
 // ReadReply reads an IQ of type result or error, or a message of type error (Push 2.0), the answer to a publish, from a token reader that is positioned before its start element. from is
 // its sender as it is written, and e nil for a result. It is for Publishers of a host's own that read tokens and know which publish the answer
 // is to. An error wraps ErrNotPush if the stanza is none of these, or ErrStanza if it is none at all.
 func ReadReply(r xml.TokenReader) (from string, e *ReplyError, err error) {
-	el := newElement(r)
-	start, err := el.open()
+	el := stanzaxml.New(r)
+	start, err := el.Open()
 	if err != nil {
 		return "", nil, err
 	}
-	typ := attribute(start, "type")
+	typ := stanzaxml.Attribute(start, "type")
 	if !isReply(kindOf(start.Name.Space, start.Name.Local), typ) {
 		return "", nil, ErrNotPush
 	}
 	if typ == "error" {
 		e, err = readReplyError(el)
 	}
-	return attribute(start, "from"), e, err
+	return stanzaxml.Attribute(start, "from"), e, err
 }
 
 // isReply tells whether a stanza can be the reply to a publish: a message is one only if it is an error.
@@ -32,15 +34,15 @@ func isReply(k Kind, typ string) bool {
 }
 
 // readReplyError reads the rest of a stanza of type error (RFC 6120 §8.3). It gives what the sender may have echoed of the publish to nobody.
-func readReplyError(e *element) (*ReplyError, error) {
+func readReplyError(e *stanzaxml.Element) (*ReplyError, error) {
 	re := &ReplyError{}
-	err := e.children(func(child xml.StartElement) error {
+	err := e.Children(func(child xml.StartElement) error {
 		if child.Name.Local != "error" || !isStanzaNS(child.Name.Space) || *re != (ReplyError{}) {
 			return nil
 		}
-		re.Type = attribute(child, "type")
+		re.Type = stanzaxml.Attribute(child, "type")
 		special := ""
-		err := e.children(func(child xml.StartElement) error {
+		err := e.Children(func(child xml.StartElement) error {
 			switch child.Name.Space {
 			case stanza.NSError:
 				if child.Name.Local != "text" && re.Condition == "" {

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/xmpp-push/push/internal/stanzaxml"
 )
 
 // ErrTooManyOpen: more publishes wait for their replies than Router.Limit allows; this one was not sent.
@@ -205,7 +207,7 @@ func (r *Router) reply(from, id string, e *ReplyError, message bool) bool {
 // HandleReply is Reply for the bytes of one stanza. It returns false for every stanza that is not a reply to one of our publishes, and an
 // error, which wraps ErrStanza, for what is not a stanza.
 func (r *Router) HandleReply(iq []byte) (bool, error) {
-	e, err := parseElement(iq)
+	e, err := stanzaxml.Parse(iq)
 	if err != nil {
 		return false, err
 	}
@@ -214,20 +216,20 @@ func (r *Router) HandleReply(iq []byte) (bool, error) {
 
 // ReadReply is Reply for a token reader that is positioned before the stanza's start element. It may not read to the stanza's end.
 func (r *Router) ReadReply(t xml.TokenReader) (bool, error) {
-	return r.readReply(newElement(t))
+	return r.readReply(stanzaxml.New(t))
 }
 
-func (r *Router) readReply(e *element) (bool, error) {
-	start, err := e.open()
+func (r *Router) readReply(e *stanzaxml.Element) (bool, error) {
+	start, err := e.Open()
 	if err != nil {
 		return false, err
 	}
-	typ := attribute(start, "type")
+	typ := stanzaxml.Attribute(start, "type")
 	kind := kindOf(start.Name.Space, start.Name.Local)
 	if !isReply(kind, typ) {
 		return false, nil
 	}
-	from, id, message := attribute(start, "from"), attribute(start, "id"), kind == KindMessage
+	from, id, message := stanzaxml.Attribute(start, "from"), stanzaxml.Attribute(start, "id"), kind == KindMessage
 	if _, ok := r.waits(from, id, message, typ == "result"); !ok {
 		return false, nil
 	}

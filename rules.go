@@ -1,6 +1,10 @@
 package push
 
-import "time"
+import (
+	"time"
+
+	"github.com/xmpp-push/push/wishes"
+)
 
 // The business rules: who is notified of an event, and why.
 //
@@ -33,7 +37,7 @@ type question struct {
 	// ends: it ends a call that the account was called by; rung: the registration was notified of that call.
 	ends, rung bool
 	// wishes is what the client asked for, or nil.
-	wishes *Wishes
+	wishes *wishes.Wishes
 
 	// disabled, live, hibernated and seen are about the registration: it is a tombstone; a session that is bound to it is connected; one is
 	// hibernated; it was notified of this stanza before.
@@ -88,7 +92,7 @@ func decide(q *question, st *Stanza, s *said) (Rule, Reason) {
 		if !q.rung {
 			return RuleCallEnd, ReasonNotRung
 		}
-		q.match = q.wishes.anyMatch()
+		q.match = anyMatch(q.wishes)
 		return RuleCallEnd, ReasonCallEnded
 	}
 	// R16. What was said before is no news: a room's history, an archive's answer. The client asked for it.

@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	. "github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/wishes"
 )
 
 var update = flag.Bool("update", false, "write what the scenarios of testdata/rules give into them; read the diff before you commit it")
@@ -125,7 +126,7 @@ type story struct {
 	answers map[string]string // by service; "" for all others
 	vetoes  map[string]string
 	away    []Key
-	wishes  *Wishes
+	wishes  *wishes.Wishes
 	chats   map[string]ChatAnswer
 	replies bool
 	unread  bool // juliet's registrations
@@ -184,7 +185,7 @@ func (s *story) line(line, shown string) error {
 	}
 	switch words[0] {
 	case "wishes":
-		s.wishes = new(Wishes)
+		s.wishes = new(wishes.Wishes)
 		return json.Unmarshal([]byte(strings.Join(words[1:], " ")), s.wishes)
 	case "chat":
 		c := ChatAnswer{Stanza: -1, Chat: words[1], Failed: words[2] == "fails"}

@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // sealedIQ is what a push service sees of an encrypted publish.
@@ -42,7 +43,7 @@ var sealKey = []byte("hunter2-16bytes!")
 func sealing(carried ...push.Stanza) *push.Notification {
 	n := &push.Notification{
 		Account: "juliet@example.com", Key: push.Key{Service: "push.example.net", Node: "n1"}, Unread: 7,
-		Wishes: &push.Wishes{Priority: true, Encryption: &push.Encryption{Algorithm: push.AES128GCM, Key: push.NewSecret(string(sealKey))}},
+		Wishes: &wishes.Wishes{Priority: true, Encryption: &wishes.Encryption{Algorithm: wishes.AES128GCM, Key: wishes.NewSecret(string(sealKey))}},
 		// What policy would have put into the form.
 		Sender: "form-sender@example.net", Body: "form body", Class: push.ClassPlain,
 	}
@@ -130,7 +131,7 @@ func TestSealedPayloads(t *testing.T) {
 }
 
 func TestSealedPayloadsFit(t *testing.T) {
-	for _, size := range []int{push.MinPayloadBytes, 300, 512, 0, 4096} {
+	for _, size := range []int{wishes.MinPayloadBytes, 300, 512, 0, 4096} {
 		limit := size
 		if size == 0 {
 			limit = 3000
@@ -156,9 +157,9 @@ func TestSealedPayloadsFit(t *testing.T) {
 		st := stanzaOf(t, `<message from='romeo@example.net/orchard' type='groupchat'><body>x</body></message>`)
 		st.From = "romeo@example.net/" + strings.Repeat("n", 1000)
 		n := sealing(st)
-		n.Wishes.Encryption.MaxSize = push.MinPayloadBytes
+		n.Wishes.Encryption.MaxSize = wishes.MinPayloadBytes
 		payload, iq := unsealed(t, n.AppendStanza(nil, "example.com", "i"))
-		assert.LessOrEqual(t, len(iq.Notification.Encrypted.Text)+64, push.MinPayloadBytes)
+		assert.LessOrEqual(t, len(iq.Notification.Encrypted.Text)+64, wishes.MinPayloadBytes)
 		assert.Equal(t, "romeo@example.net", payload["sender"])
 		assert.NotContains(t, payload, "nickname")
 	}
@@ -177,7 +178,7 @@ func TestSealedIsFresh(t *testing.T) {
 // TestBadKeySaysNothing: a store may give back what no client can have asked for.
 func TestBadKeySaysNothing(t *testing.T) {
 	n := sealing(stanzaOf(t, `<message from='romeo@example.net/orchard' type='chat'><body>x</body></message>`))
-	n.Wishes.Encryption.Key = push.NewSecret("short")
+	n.Wishes.Encryption.Key = wishes.NewSecret("short")
 	for _, stanza := range publishedBoth(t, n) {
 		assert.Contains(t, string(stanza), `notification`)
 		assert.NotContains(t, string(stanza), `<x `)

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"math/bits"
+	"sync"
 )
 
 // A stanza's ID is remembered as a hash under a secret key, so that nobody who can choose an ID can choose one that suppresses the
@@ -13,11 +14,25 @@ import (
 // hashKey is the key of an account's hashes. The zero key was not drawn yet.
 type hashKey [2]uint64
 
+// drawn is randomness for the next keys; the system is asked for that of many at a time.
+var drawn struct {
+	mu   sync.Mutex
+	all  [1024]byte
+	left []byte
+}
+
 func newHashKey() (k hashKey) {
-	var b [16]byte
+	drawn.mu.Lock()
+	defer drawn.mu.Unlock()
 	for k == (hashKey{}) {
-		_, _ = rand.Read(b[:]) // never fails
-		k = hashKey{binary.LittleEndian.Uint64(b[:]), binary.LittleEndian.Uint64(b[8:])}
+		if len(drawn.left) == 0 {
+			_, _ = rand.Read(drawn.all[:]) // never fails
+			drawn.left = drawn.all[:]
+		}
+		b := drawn.left[:16]
+		k = hashKey{binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])}
+		clear(b)
+		drawn.left = drawn.left[16:]
 	}
 	return k
 }

@@ -170,6 +170,29 @@ func TestInterrupted(t *testing.T) {
 	assert.Equal(t, 1, n.Unread)
 }
 
+// A device that is to be told that nothing is unread any more is told so by the next try too, whoever sends that one.
+func TestSnapshotOfWhatIsTold(t *testing.T) {
+	a := NewAccount(juliet, &Policy{TellRead: true}, registered("n1"))
+	k := registered("n1")[0].Key
+	now := newYear
+	var d Decision
+	st := Stanza{ID: "m1", Kind: KindMessage, Class: ClassImportant, From: "romeo@example.net", To: juliet, Type: MessageChat}
+	a.Handle(Offline{juliet, st}, Facts{Now: now, Number: 1}, &d)
+	_, ok := a.Begin(k, now, &d.Effects)
+	require.True(t, ok)
+	a.End(k, Reply{}, now, &d.Effects)
+	a.Handle(Displayed{Account: juliet, Chat: "romeo@example.net"}, Facts{Now: now, Number: 2}, &d)
+	now = now.Add(time.Minute)
+	for _, when := range []string{"while it waits", "while it is in flight"} {
+		a = restored(t, a, &Policy{TellRead: true}, now)
+		n, ok := a.Begin(k, now, &d.Effects)
+		require.True(t, ok, when)
+		assert.True(t, n.TellZero, when)
+		a = restored(t, a, &Policy{TellRead: true}, now)
+		now = a.End(k, Reply{Missing: true}, now, &d.Effects).RetryAt
+	}
+}
+
 // What waits for a registration that is gone, or disabled, is dropped when it is loaded.
 func TestSnapshotOfWhatIsGone(t *testing.T) {
 	a := NewAccount(juliet, nil, registered("n1", "n2", "n3"))

@@ -48,3 +48,32 @@ type ServiceStatus struct {
 	// Hanging is how many calls of the Publisher have not returned in time, and were left to themselves.
 	Hanging int
 }
+
+// Status describes the account at now.
+func (a *Account) Status(now time.Time) AccountStatus {
+	st := AccountStatus{Account: a.name}
+	for _, r := range a.regs {
+		rs := RegistrationStatus{Registration: r.Registration, Unread: int(r.unread), InFlight: r.pace.inFlight}
+		rs.Options = cloneFields(r.Options)
+		for i := range r.pace.waiting {
+			rs.Waiting += r.pace.waiting[i].total()
+		}
+		if len(r.pace.waiting) > 0 {
+			rs.NextTry = r.pace.ready()
+		}
+		st.Registrations = append(st.Registrations, rs)
+	}
+	for _, s := range a.sessions {
+		ss := SessionStatus{ID: s.id, Client: s.client(), Hibernated: s.hibernated, Extended: s.extended, Away: s.away}
+		if s.nameless {
+			ss.Resource = s.device
+		}
+		if s.bound != nil {
+			ss.Bound, ss.IsBound = s.bound.Key, true
+		} else if s.claim != nil {
+			ss.Bound, ss.Superseded = *s.claim, true
+		}
+		st.Sessions = append(st.Sessions, ss)
+	}
+	return st
+}

@@ -8,27 +8,37 @@ import (
 	"time"
 )
 
-// What the host is told (Observer, Resumption, Logger) is told after the fact, by a goroutine of the account's while there is something to tell: deciding does
-// not wait for it, Handle does, so that a host finds its observers told when it returns. A call that overruns its time loses the account's
+// What the host is told (Observer, Resumption, Logger) is told after the fact and in an account's order: deciding does not wait for it, Handle does, so that a host finds
+// its observers told when it returns. It is told by a goroutine of the account's, while there is something to tell; a call that overruns its time loses the account's
 // ear: another goroutine tells the rest, without that hook until it has returned.
+//
+// An Observer that is quick is told by whoever has something to tell, who has unlocked everything, with what it has at hand: nothing is copied and no other goroutine is waited
+// for. That keeps the order all the same, for only one tells an account's at a time. Should such a call hang, it has its caller, but the account goes on as with any, and until it
+// has returned others are told by goroutines.
 
 // maxNotes is how much an account's goroutine may be behind. Beyond it the oldest are dropped, but advice for a session only for newer advice.
 const maxNotes = 256
 
 // mail is what an account has to tell. It is guarded by the shard's lock.
 type mail struct {
+	watched
+	en    *entry
 	notes []note
+	// slow counts the notes for those who are not quick.
+	slow int
 	// running: a goroutine tells. turn changes when another takes over from one that hangs.
 	running bool
 	turn    int
-	// hook is the one that is being called, since then; nil: none.
-	hook  *hook
-	since time.Time
+	// hook is the one that is being called; nil: none.
+	hook *hook
 	// queued and told count notes, so that somebody can wait for his own.
 	queued, told uint64
 	waiting      []waiter
 	// later is advice that could not be given, because an earlier call has not returned.
 	later []note
+	// first is what hereOr hands to somebody to tell himself; if it is a decision, it may be mine, with what is the caller's.
+	first note
+	mine  decided
 }
 
 type note struct {
@@ -38,29 +48,45 @@ type note struct {
 	// f tells it, unless it is decided, which is what the Observer is told most often.
 	f       func()
 	decided *decided
+	// quick: whoever has it at hand may tell it.
+	quick bool
 }
 
-// decided is a decision with its event, for the Observer. The Decision is a copy, since the caller's is its own again when it has waited long enough.
+// decided is a decision with its event, for the Observer.
 type decided struct {
 	number uint64
 	at     time.Time
 	ev     Event
-	d      Decision
 	took   time.Duration
+	// d is own, or the caller's, as what ev points to is, if he tells it himself: it is his again when he has waited long enough.
+	d   *Decision
+	own Decision
+}
+
+func (e *Engine) newDecided(number uint64, at time.Time, kept Event, d *Decision, took time.Duration) *decided {
+	dec := decideds.Get().(*decided)
+	dec.number, dec.at, dec.ev, dec.took = number, at, kept, took
+	d.copyTo(&dec.own)
+	dec.d = &dec.own
+	return dec
 }
 
 // These are used again when nobody else can have them any more: mails that nobody ever took over, and what a call was told that has returned in time. Channels
 // that had their one value are too, but by their Engine, for a test's (testing/synctest) must not come to another.
 var (
-	mails    = sync.Pool{New: func() any { return new(mail) }}
+	mails = sync.Pool{New: func() any {
+		m := new(mail)
+		m.of = m
+		return m
+	}}
 	decideds = sync.Pool{New: func() any { return new(decided) }}
 )
 
 // recycle takes back what the Observer was told.
 func (dec *decided) recycle() {
+	dec.own.reset("")
+	dec.own.Answers = Answers{}
 	dec.ev = nil
-	dec.d.reset("")
-	dec.d.Answers = Answers{}
 	decideds.Put(dec)
 }
 
@@ -75,16 +101,21 @@ func (en *entry) tell(h *hook, session string, f func()) {
 	en.post(note{hook: h, session: session, f: f})
 }
 
+// observe queues what Observers are told, where they have asked for it: those that are quick first. The shard is locked.
+func (e *Engine) observe(en *entry, is func(o *Observer) bool, tell func(o *Observer)) {
+	if is(&e.quick) {
+		en.post(note{hook: &e.hooks.quick, quick: true, f: func() { tell(&e.quick) }})
+	}
+	if is(&e.obs) {
+		en.post(note{hook: &e.hooks.observer, f: func() { tell(&e.obs) }})
+	}
+}
+
 // post queues a note. The shard is locked.
 func (en *entry) post(n note) {
-	m := en.mail
-	if m == nil {
-		m = mails.Get().(*mail)
-		en.mail = m
-	}
+	m := en.getMail()
 	if len(m.notes) >= maxNotes {
-		old := m.notes[0]
-		m.notes = slices.Delete(m.notes, 0, 1)
+		old := m.take()
 		if old.session != "" {
 			m.later = append(m.later, old)
 			m.takeLater()
@@ -92,34 +123,101 @@ func (en *entry) post(n note) {
 		old.hook.skipped.Add(1)
 		m.told++
 	}
-	m.queued++
-	m.notes = append(m.notes, n)
+	m.add(n)
 }
 
-// deliver lets somebody tell what is queued. The shard is locked; whoever holds it counts as work. It returns what to wait for until it is told, or nil.
-func (e *Engine) deliver(s *shard, en *entry, wait bool) chan struct{} {
+func (en *entry) getMail() *mail {
+	if en.mail == nil {
+		m := mails.Get().(*mail)
+		m.en, en.mail = en, m
+	}
+	return en.mail
+}
+
+func (m *mail) add(n note) {
+	m.queued++
+	m.notes = append(m.notes, n)
+	if !n.quick {
+		m.slow++
+	}
+}
+
+// take takes out the oldest note.
+func (m *mail) take() note {
+	n := m.notes[0]
+	m.notes = slices.Delete(m.notes, 0, 1)
+	if !n.quick {
+		m.slow--
+	}
+	return n
+}
+
+// hearing is what somebody has to do who wants it told what he has queued. The zero hearing is nothing.
+type hearing struct {
+	// he tells it himself, in this turn of the mail, beginning with first.
+	m     *mail
+	turn  int
+	first note
+	// or he waits for whoever tells it.
+	done chan struct{}
+}
+
+// hear does it. Nothing is locked, and whoever calls it does not count as work.
+func (e *Engine) hear(h hearing) {
+	switch {
+	case h.m != nil:
+		e.teller(e.shard(h.m.en.name), h.m, h.turn, &h.first)
+	case h.done != nil:
+		<-h.done
+		e.heardings.Put(h.done)
+	}
+}
+
+// deliver lets somebody tell what is queued: a goroutine, for which is waited if wait says so. The shard is locked; whoever holds it counts as work.
+func (e *Engine) deliver(s *shard, en *entry, wait bool) (h hearing) {
 	m := en.mail
 	if m == nil || m.told == m.queued {
-		return nil
+		return h
 	}
 	if !m.running {
 		m.running = true
 		e.work.add()
-		go e.teller(s, en, m.turn)
+		go e.teller(s, m, m.turn, nil)
 	}
 	if !wait {
-		return nil
+		return h
 	}
 	done, ok := e.heardings.Get().(chan struct{})
 	if !ok {
 		done = make(chan struct{}, 1)
 	}
 	m.waiting = append(m.waiting, waiter{m.queued, done})
-	return done
+	return hearing{done: done}
 }
 
-// teller tells what is queued, until nothing is or another has taken over. It counts as work.
-func (e *Engine) teller(s *shard, en *entry, turn int) {
+// hereOr is deliver for somebody who goes on to call hear at once: he tells it himself if all of it is for those who are quick, of whom no call hangs, and nobody is telling.
+func (e *Engine) hereOr(s *shard, en *entry, now time.Time, wait bool) hearing {
+	if m := en.mail; m != nil && !m.running && (m.first.hook != nil || m.slow == 0 && len(m.notes) > 0 && e.hooks.quick.hangs.Load() == 0) {
+		m.running = true
+		e.work.add()
+		first := m.first
+		if m.first = (note{}); first.hook == nil {
+			first = m.take()
+		}
+		m.hook = first.hook
+		e.attend(s, &m.watched, now.Add(e.cfg.HookTimeout))
+		return hearing{m: m, turn: m.turn, first: first}
+	}
+	return e.deliver(s, en, wait)
+}
+
+// maxHere is how many notes somebody tells before he leaves what others have queued to a goroutine.
+const maxHere = 8
+
+// teller tells what is queued, until nothing is or another has taken over. It counts as work, and does not any more when it returns. first, if not nil, is what
+// somebody begins with who has something else to do.
+func (e *Engine) teller(s *shard, m *mail, turn int, first *note) {
+	en, here := m.en, first != nil
 	var h *hook
 	ended := false
 	defer func() {
@@ -127,14 +225,29 @@ func (e *Engine) teller(s *shard, en *entry, turn int) {
 			s.mu.Lock()
 			e.heard(s, en, turn, h)
 			s.mu.Unlock()
-			go e.teller(s, en, turn)
+			go e.teller(s, m, turn, nil)
 		}
 	}()
-	m := en.mail
-	s.mu.Lock()
-	for m.turn == turn && len(m.notes) > 0 {
-		n := m.notes[0]
-		m.notes = slices.Delete(m.notes, 0, 1)
+	if here {
+		h = first.hook
+		e.call(first)
+		s.mu.Lock()
+		if dec := first.decided; dec != nil && dec != &m.mine && m.turn == turn {
+			dec.recycle()
+		}
+		m.mine.ev, m.mine.d = nil, nil
+		e.heard(s, en, turn, h)
+	} else {
+		s.mu.Lock()
+	}
+	for n := 1; m.turn == turn && len(m.notes) > 0; n++ {
+		if here && (n == maxHere || !m.notes[0].quick) {
+			go e.teller(s, m, turn, nil)
+			s.mu.Unlock()
+			ended = true
+			return
+		}
+		n := m.take()
 		if h = n.hook; h.barred(en.name) {
 			if n.session != "" {
 				m.later = append(m.later, n)
@@ -142,8 +255,8 @@ func (e *Engine) teller(s *shard, en *entry, turn int) {
 			m.next()
 			continue
 		}
-		m.hook, m.since = h, e.now()
-		s.wakeBy(e, en, m.since.Add(e.cfg.HookTimeout), m.since)
+		m.hook = h
+		e.attend(s, &m.watched, e.now().Add(e.cfg.HookTimeout))
 		s.mu.Unlock()
 		e.call(&n)
 		s.mu.Lock()
@@ -156,10 +269,14 @@ func (e *Engine) teller(s *shard, en *entry, turn int) {
 		m.running = false
 		if turn == 0 && len(m.later) == 0 { // nobody else has ever had it
 			en.mail = nil
-			*m = mail{notes: m.notes[:0], waiting: m.waiting[:0]}
+			m.en, m.queued, m.told = nil, 0, 0
 			mails.Put(m)
 		}
-		s.settle(e, en, e.now())
+		if !en.busy {
+			if _, idle := en.idleAt(); idle { // else it is not to be forgotten
+				s.settle(e, en, e.now())
+			}
+		}
 		e.work.done()
 	}
 	s.mu.Unlock()
@@ -175,7 +292,11 @@ func (e *Engine) call(n *note) {
 		}
 	}()
 	if dec := n.decided; dec != nil {
-		e.obs.Decided(dec.number, dec.at, dec.ev, &dec.d, dec.took)
+		o := &e.obs
+		if n.quick {
+			o = &e.quick
+		}
+		o.Decided(dec.number, dec.at, dec.ev, dec.d, dec.took)
 	} else {
 		n.f()
 	}
@@ -187,6 +308,7 @@ func (e *Engine) heard(s *shard, en *entry, turn int, h *hook) {
 	m := en.mail
 	if m.turn == turn {
 		m.hook = nil
+		m.unlink()
 		m.next()
 		return
 	}
@@ -203,8 +325,7 @@ func (m *mail) takeLater() {
 	for i, n := range m.later {
 		newer := func(o note) bool { return o.session == n.session }
 		if !slices.ContainsFunc(m.later[i+1:], newer) && !slices.ContainsFunc(m.notes, newer) {
-			m.queued++
-			m.notes = append(m.notes, n)
+			m.add(n)
 		}
 	}
 	m.later = nil
@@ -213,6 +334,9 @@ func (m *mail) takeLater() {
 // next lets those go on who waited for what has been told now.
 func (m *mail) next() {
 	m.told++
+	if len(m.waiting) == 0 {
+		return
+	}
 	m.waiting = slices.DeleteFunc(m.waiting, func(w waiter) bool {
 		if w.number > m.told {
 			return false
@@ -222,40 +346,46 @@ func (m *mail) next() {
 	})
 }
 
-// overheard takes over from a call that has overrun its time. The shard is locked.
-func (e *Engine) overheard(s *shard, en *entry, now time.Time) {
-	m := en.mail
-	if m == nil || m.hook == nil || now.Before(m.since.Add(e.cfg.HookTimeout)) {
+// overrun takes over from a call that has overrun its time. The shard is locked.
+func (m *mail) overrun(e *Engine, s *shard, _ time.Time) {
+	if m.hook == nil {
 		return
 	}
-	m.hook.overrun(en.name)
+	m.hook.overrun(m.en.name)
 	m.hook = nil
 	m.turn++
 	m.next()
-	go e.teller(s, en, m.turn)
+	go e.teller(s, m, m.turn, nil)
 }
 
-// tellDecided queues what there is to tell of an event. The shard is locked.
-func (e *Engine) tellDecided(en *entry, number uint64, at time.Time, ev Event, d *Decision, took time.Duration) {
+// tellDecided queues what there is to tell of an event. The shard is locked. If mine, ev and d are those of somebody who calls hereOr next, with the shard still locked, and hear then.
+func (e *Engine) tellDecided(en *entry, number uint64, at time.Time, ev Event, d *Decision, took time.Duration, mine bool) {
 	if e.telling {
 		e.tellEffects(en, at, &d.Effects, false)
 	}
 	if e.watched {
-		e.tellDecision(en, number, at, ev, d, took)
+		e.tellDecision(en, number, at, ev, d, took, mine)
 	}
 }
 
-func (e *Engine) tellDecision(en *entry, number uint64, at time.Time, ev Event, d *Decision, took time.Duration) {
+func (e *Engine) tellDecision(en *entry, number uint64, at time.Time, ev Event, d *Decision, took time.Duration, mine bool) {
+	if mine && !e.debugs && e.obs.Decided == nil && en.mail == nil && e.hooks.quick.hangs.Load() == 0 { // nobody else is told of it, or tells it
+		m := en.getMail()
+		m.mine.number, m.mine.at, m.mine.ev, m.mine.took, m.mine.d = number, at, own(ev), took, d
+		m.first = note{hook: &e.hooks.quick, decided: &m.mine, quick: true}
+		m.queued++
+		return
+	}
 	kept := keepEvent(ev)
+	if e.quick.Decided != nil {
+		en.post(note{hook: &e.hooks.quick, decided: e.newDecided(number, at, kept, d, took), quick: true})
+	}
 	if e.debugs {
 		own := d.clone()
 		en.tell(&e.hooks.logger, "", func() { e.logDecision(number, kept, own) })
 	}
 	if e.obs.Decided != nil {
-		dec := decideds.Get().(*decided)
-		dec.number, dec.at, dec.ev, dec.took = number, at, kept, took
-		d.copyTo(&dec.d)
-		en.post(note{hook: &e.hooks.observer, decided: dec})
+		en.post(note{hook: &e.hooks.observer, decided: e.newDecided(number, at, kept, d, took)})
 	}
 }
 
@@ -271,13 +401,13 @@ func (e *Engine) tellEffects(en *entry, at time.Time, eff *Effects, affected boo
 		}
 	}
 	logs := e.cfg.Logger != nil && len(eff.Changes)+len(eff.Drops) > 0
-	affected = affected && e.obs.Affected != nil
+	affected = affected && (e.obs.Affected != nil || e.quick.Affected != nil)
 	if !logs && !affected {
 		return
 	}
 	own := eff.clone()
 	if affected {
-		en.tell(&e.hooks.observer, "", func() { e.obs.Affected(name, at, own) })
+		e.observe(en, func(o *Observer) bool { return o.Affected != nil }, func(o *Observer) { o.Affected(name, at, own) })
 	}
 	if logs {
 		own = eff.clone()
@@ -287,11 +417,11 @@ func (e *Engine) tellEffects(en *entry, at time.Time, eff *Effects, affected boo
 
 // tellRead queues that the account's registrations were read. The shard is locked, or the caller has the account's turn.
 func (e *Engine) tellRead(en *entry, at time.Time) {
-	if e.obs.Read == nil {
+	if e.obs.Read == nil && e.quick.Read == nil {
 		return
 	}
 	name, rs := en.name, en.Registrations()
-	en.tell(&e.hooks.observer, "", func() { e.obs.Read(name, at, rs) })
+	e.observe(en, func(o *Observer) bool { return o.Read != nil }, func(o *Observer) { o.Read(name, at, rs) })
 }
 
 func (e *Engine) logEffects(account string, eff *Effects) {

@@ -8,16 +8,21 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/xml"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"mellium.im/xmpp/stanza"
+
+	"github.com/xmpp-push/push/internal/stanzaxml"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // What clients ask for in an <enable/> of XEP-0357, in the namespaces of Tigase, which Siskin, Beagle and Snikket for iOS use
 // (https://xeps.tigase.net/docs/push-notifications/).
+
+// maxPayload is the largest limit of a payload that is kept: what a payload can say has no more.
+const maxPayload = 1 << 16
 
 const (
 	nsIgnoreUnknown = "tigase:push:filter:ignore-unknown:0"
@@ -31,20 +36,20 @@ const (
 
 // asked reads the attributes of the <enable/>.
 func (p *payload) asked(start xml.StartElement) {
-	switch attribute(start, "away") {
+	switch stanzaxml.Attribute(start, "away") {
 	case "true", "1":
 		p.wishes.Away = true
 	}
-	p.wishes.Name = attribute(start, "name")
-	if len(p.wishes.Name) > MaxNameBytes {
-		p.large("name is longer than %d bytes", MaxNameBytes)
-	} else if checkText(p.wishes.Name) != nil {
+	p.wishes.Name = stanzaxml.Attribute(start, "name")
+	if len(p.wishes.Name) > wishes.MaxNameBytes {
+		p.large("name is longer than %d bytes", wishes.MaxNameBytes)
+	} else if stanzaxml.CheckText(p.wishes.Name) != nil {
 		p.bad("name is not text")
 	}
 }
 
 // asks reads a child of the <enable/>.
-func (p *payload) asks(e *element, start xml.StartElement) error {
+func (p *payload) asks(e *stanzaxml.Element, start xml.StartElement) error {
 	w := &p.wishes
 	switch start.Name {
 	case xml.Name{Space: nsIgnoreUnknown, Local: "ignore-unknown"}:
@@ -54,7 +59,7 @@ func (p *payload) asks(e *element, start xml.StartElement) error {
 	case xml.Name{Space: nsJingle, Local: "jingle"}:
 		w.Jingle = true
 	case xml.Name{Space: nsMuted, Local: "muted"}:
-		return e.children(func(child xml.StartElement) error {
+		return e.Children(func(child xml.StartElement) error {
 			if child.Name == (xml.Name{Space: nsMuted, Local: "item"}) {
 				if j := p.chat(child, len(w.Muted)); j != "" {
 					w.Muted = append(w.Muted, bare(j))
@@ -64,7 +69,7 @@ func (p *payload) asks(e *element, start xml.StartElement) error {
 		}, nil)
 	case xml.Name{Space: nsGroupchat, Local: "groupchat"}:
 		w.Groupchat = true
-		return e.children(func(child xml.StartElement) error {
+		return e.Children(func(child xml.StartElement) error {
 			if child.Name == (xml.Name{Space: nsGroupchat, Local: "room"}) {
 				p.room(child)
 			}
@@ -81,12 +86,12 @@ func (p *payload) chat(start xml.StartElement, listed int) string {
 	if p.fault != nil {
 		return ""
 	}
-	if listed == MaxListed {
-		p.large("more than %d JIDs in a list", MaxListed)
+	if listed == wishes.MaxListed {
+		p.large("more than %d JIDs in a list", wishes.MaxListed)
 		return ""
 	}
-	j, err := prepared(attribute(start, "jid"))
-	if err != nil || j == "" || checkText(j) != nil {
+	j, err := prepared(stanzaxml.Attribute(start, "jid"))
+	if err != nil || j == "" || stanzaxml.CheckText(j) != nil {
 		p.bad("a " + start.Name.Local + " has no JID")
 		return ""
 	}
@@ -99,13 +104,13 @@ func (p *payload) room(start xml.StartElement) {
 	if j == "" {
 		return
 	}
-	r := RoomWish{Room: bare(j), Nick: attribute(start, "nick")}
-	switch err := r.Allow.UnmarshalText([]byte(attribute(start, "allow"))); {
+	r := wishes.Room{Room: bare(j), Nick: stanzaxml.Attribute(start, "nick")}
+	switch err := r.Allow.UnmarshalText([]byte(stanzaxml.Attribute(start, "allow"))); {
 	case err != nil:
 		p.bad("a room is to be allowed never, always or mentioned")
-	case r.Allow == RoomMentioned && strings.TrimSpace(r.Nick) == "":
+	case r.Allow == wishes.RoomMentioned && strings.TrimSpace(r.Nick) == "":
 		p.bad("a room that is allowed when mentioned needs a nick")
-	case checkText(r.Nick) != nil:
+	case stanzaxml.CheckText(r.Nick) != nil:
 		p.bad("a nick is not text")
 	default:
 		w.Rooms = append(w.Rooms, r)
@@ -113,17 +118,17 @@ func (p *payload) room(start xml.StartElement) {
 }
 
 // encrypt reads how the payload is to be encrypted, which is refused rather than not kept: the client would take what it gets for a fake.
-func (p *payload) encrypt(e *element, start xml.StartElement) error {
+func (p *payload) encrypt(e *stanzaxml.Element, start xml.StartElement) error {
 	if p.wishes.Encryption != nil {
 		p.bad("there is more than one encryption")
 		return nil
 	}
-	text, err := e.text(256, func() {})
+	text, err := e.Text(256, func() {})
 	if err != nil {
 		return err
 	}
-	if alg := attribute(start, "alg"); !strings.EqualFold(alg, AES128GCM) {
-		p.refuse(stanza.FeatureNotImplemented, "the algorithm is not "+AES128GCM)
+	if alg := stanzaxml.Attribute(start, "alg"); !strings.EqualFold(alg, wishes.AES128GCM) {
+		p.refuse(stanza.FeatureNotImplemented, "the algorithm is not "+wishes.AES128GCM)
 		return nil
 	}
 	key, err := decodeBase64(text)
@@ -131,15 +136,15 @@ func (p *payload) encrypt(e *element, start xml.StartElement) error {
 		p.bad("the key is not 16 bytes in base64")
 		return nil
 	}
-	enc := &Encryption{Algorithm: AES128GCM, Key: NewSecret(string(key))}
-	if s := attribute(start, "max-size"); s != "" {
+	enc := &wishes.Encryption{Algorithm: wishes.AES128GCM, Key: wishes.NewSecret(string(key))}
+	if s := stanzaxml.Attribute(start, "max-size"); s != "" {
 		size, err := strconv.ParseUint(s, 10, 31)
 		switch {
 		case err != nil:
 			p.bad("max-size is not a number of bytes")
 			return nil
-		case size < MinPayloadBytes:
-			p.large("max-size is less than %d bytes", MinPayloadBytes)
+		case size < wishes.MinPayloadBytes:
+			p.large("max-size is less than %d bytes", wishes.MinPayloadBytes)
 			return nil
 		}
 		enc.MaxSize = int(min(size, maxPayload))
@@ -164,30 +169,15 @@ func decodeBase64(text string) ([]byte, error) {
 	return base64.RawStdEncoding.Strict().DecodeString(strings.TrimRight(text, "="))
 }
 
-// finish puts the lists in the order that lookups need. Of a room or a filter that is there twice, the last one holds.
+// finish puts the lists in the order that lookups need, and looks at the size of all together.
 func (p *payload) finish() {
-	w := &p.wishes
-	slices.Sort(w.Muted)
-	w.Muted = slices.Compact(w.Muted)
-	w.Rooms = lastOfEach(w.Rooms, func(r RoomWish) string { return r.Room })
-	if w.Push2 != nil {
-		for i := range w.Push2.Matches {
-			m := &w.Push2.Matches[i]
-			m.Filters = lastOfEach(m.Filters, func(f ChatFilter) string { return f.JID })
-		}
+	p.wishes.Sort()
+	if p.fault != nil {
+		return
 	}
-	if p.fault == nil && len(w.appendBinary(nil)) > MaxWishesBytes {
-		p.large("more than %d bytes of wishes", MaxWishesBytes)
+	if b, _ := p.wishes.AppendBinary(nil); len(b) > wishes.MaxWishesBytes { // its error is always nil
+		p.large("more than %d bytes of wishes", wishes.MaxWishesBytes)
 	}
-}
-
-// lastOfEach sorts a list by a name and keeps the last element of each.
-func lastOfEach[T any](list []T, name func(T) string) []T {
-	slices.SortStableFunc(list, func(a, b T) int { return cmp.Compare(name(a), name(b)) })
-	slices.Reverse(list)
-	list = slices.CompactFunc(list, func(a, b T) bool { return name(a) == name(b) })
-	slices.Reverse(list)
-	return list
 }
 
 // encrypts tells whether the payload is encrypted instead of the summary form, of which nothing is left then.

@@ -29,7 +29,9 @@ type shard struct {
 	changes atomic.Uint64
 	// closing: no event is taken any more.
 	closing bool
-	_       [64]byte
+	// calls are those of the host's that are under way and have a bound (watchdog.go).
+	calls watched
+	_     [64]byte
 }
 
 // entry is an account that is kept.
@@ -63,7 +65,12 @@ func (en *entry) getQueue() *turnQueue {
 // open keeps an account of which nothing is known yet. The shard is locked.
 func (s *shard) open(e *Engine, name string) *entry {
 	name = strings.Clone(name) // the caller's may be part of a whole stanza
-	en := &entry{Account: OpenAccount(name, e.policy)}
+	both := &struct {
+		entry   entry
+		account Account
+	}{account: *OpenAccount(name, e.policy)}
+	en := &both.entry
+	en.Account = &both.account
 	s.accounts[name] = en
 	s.kept.add(hashID(name))
 	return en
@@ -120,8 +127,15 @@ func (s *shard) acquire(ctx context.Context, en *entry) error {
 	return err
 }
 
-// release gives the turn on, and lets what is queued be told. The shard is locked. It returns what Handle waits for until that is done, or nil.
-func (e *Engine) release(s *shard, en *entry, wait bool) chan struct{} {
+// release gives the turn on, and lets what is queued be told. The shard is locked.
+func (e *Engine) release(s *shard, en *entry) {
+	e.giveOn(en)
+	e.deliver(s, en, false)
+	s.settle(e, en, e.now())
+}
+
+// giveOn gives the turn on; deliver or hereOr, and settle, have to follow. The shard is locked.
+func (e *Engine) giveOn(en *entry) {
 	en.busy = false
 	if q := en.queue; q != nil && len(q.waiters) > 0 {
 		en.busy = true
@@ -137,9 +151,6 @@ func (e *Engine) release(s *shard, en *entry, wait bool) chan struct{} {
 			}()
 		}
 	}
-	told := e.deliver(s, en, wait)
-	s.settle(e, en, e.now())
-	return told
 }
 
 // settle notes when to look at an account again, or forgets it. The shard is locked.
@@ -151,9 +162,6 @@ func (s *shard) settle(e *Engine, en *entry, now time.Time) {
 	if e.keeper != nil {
 		e.settleKeep(en, now)
 		next = earlier(next, en.keep.at.time())
-	}
-	if m := en.mail; m != nil && m.hook != nil {
-		next = earlier(next, m.since.Add(e.cfg.HookTimeout))
 	}
 	if l := en.lane; l != nil {
 		next = earlier(next, earlier(l.readAt, l.writeAt))
@@ -191,14 +199,6 @@ func (en *entry) quiet() bool {
 	return (en.mail == nil || !en.mail.running && len(en.mail.later) == 0) && (en.lane == nil || en.lane.quiet()) && en.keep.quiet()
 }
 
-// wakeBy sees to it that the account is looked at by then. The shard is locked.
-func (s *shard) wakeBy(e *Engine, en *entry, at, now time.Time) {
-	if old := en.At(); old.IsZero() || at.Before(old) {
-		s.queue.Set(en, at)
-		s.arm(e, now)
-	}
-}
-
 // arm sets the shard's timer. The shard is locked.
 func (s *shard) arm(e *Engine, now time.Time) {
 	next := s.queue.Next()
@@ -229,7 +229,6 @@ func (e *Engine) tick(s *shard) {
 		if !ok {
 			break
 		}
-		e.overheard(s, en, now)
 		if en.lane != nil {
 			e.laneDue(s, en, now)
 		}

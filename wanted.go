@@ -1,5 +1,7 @@
 package push
 
+import "github.com/xmpp-push/push/wishes"
+
 // What the user and the client asked for, as a rule. It is data of the registration (Wishes) or an answer of the host (ChatInfo), and
 // evaluating it is pure. What nobody could answer filters nothing, and the verdict's Detail says so.
 
@@ -59,19 +61,19 @@ func wanted(q *question, st *Stanza, s *said) (Rule, Reason) {
 	}
 	when, set := s.info.When(identity)
 	if !set && room && s.info.Public == FactYes {
-		when = NotifyOnMention
+		when = wishes.NotifyOnMention
 	}
 	switch {
-	case when == NotifyNever:
+	case when == wishes.NotifyNever:
 		return RuleSettings, ReasonChatNever
-	case when == NotifyOnMention && room && !q.meant(st, s): // in a chat of two, who else would be meant
+	case when == wishes.NotifyOnMention && room && !q.meant(st, s): // in a chat of two, who else would be meant
 		return RuleSettings, ReasonNotMentioned
 	}
 	return RuleNone, ReasonNone
 }
 
 // filtered is what the client asked for with the extensions of Tigase.
-func filtered(q *question, w *Wishes, st *Stanza, s *said, room bool) (Rule, Reason) {
+func filtered(q *question, w *wishes.Wishes, st *Stanza, s *said, room bool) (Rule, Reason) {
 	if len(w.Muted) > 0 && (w.Mutes(s.chat) || st.Details != nil && st.Details.Room != "" && w.Mutes(bare(st.Details.Room))) {
 		return RuleFilter, ReasonMuted
 	}
@@ -90,9 +92,9 @@ func filtered(q *question, w *Wishes, st *Stanza, s *said, room bool) (Rule, Rea
 	switch {
 	case !listed:
 		return RuleFilter, ReasonRoomNotListed
-	case asked.Allow == RoomNever:
+	case asked.Allow == wishes.RoomNever:
 		return RuleFilter, ReasonRoomNever
-	case asked.Allow == RoomMentioned && !q.meant(st, s):
+	case asked.Allow == wishes.RoomMentioned && !q.meant(st, s):
 		return RuleFilter, ReasonNotMentioned
 	}
 	return RuleNone, ReasonNone

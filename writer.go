@@ -46,7 +46,7 @@ func (e *Engine) change(ctx context.Context, s *shard, name string, ev Event, d 
 		e.read(s, en)
 	}
 	done := e.callStore(s, en, c)
-	e.release(s, en, false)
+	e.release(s, en)
 	s.mu.Unlock()
 	bound := time.NewTimer(e.cfg.StoreTimeout + hookGrace)
 	defer bound.Stop()
@@ -72,9 +72,7 @@ func (e *Engine) change(ctx context.Context, s *shard, name string, ev Event, d 
 		d.Reason = ReasonStore
 		return fmt.Errorf("%w: %w; it may have been changed all the same", ErrStore, left)
 	}
-	if told != nil {
-		<-told
-	}
+	e.hear(told)
 	return err
 }
 
@@ -83,7 +81,7 @@ type changed struct {
 	d    *Decision // where Handle wants the answer, nil if it has gone
 	done bool
 	err  error
-	told <-chan struct{}
+	told hearing
 }
 
 // changing returns the call of the Store that an event makes. The shard is locked.
@@ -125,7 +123,7 @@ func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 				keys = e.catchUp(s, en)
 				l := en.getLane()
 				l.learned = slices.DeleteFunc(l.learned, func(ls lesson) bool { return ls.key == r.Key })
-				keys = append(keys, e.decide(s, en, en.addressed(ev), Facts{}, &d)...)
+				keys = e.decide(s, en, en.addressed(ev), Facts{}, &d, false, keys)
 				if o := en.find(r.Key); o != nil && r.Enabled.Before(o.Enabled) && o.Enabled.Sub(r.Enabled) < RenewAfter {
 					o.Enabled = r.Enabled // the time that the Store was given
 				}
@@ -155,7 +153,7 @@ func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 					return err
 				}
 				k = en.addressed(ev).(PushDisable).Key
-				e.release(s, en, false)
+				e.release(s, en)
 				s.mu.Unlock()
 			}
 			if _, all := ev.(AccountRemoved); !all && k.Service == "" {
@@ -199,7 +197,7 @@ func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 				dis.Key = k
 				ev = dis
 			}
-			keys = e.decide(s, en, ev, Facts{}, &d)
+			keys = e.decide(s, en, ev, Facts{}, &d, false, nil)
 			if _, all := ev.(AccountRemoved); all { // nothing is left to be read
 				if !en.Loaded() {
 					en.Load(nil, e.now(), &Effects{})

@@ -73,3 +73,24 @@ func TestPages(t *testing.T) {
 		}
 	}
 }
+
+// TestEveryEventIsExplained checks that the guide for hosts says of each event where it is raised.
+func TestEveryEventIsExplained(t *testing.T) {
+	src, err := os.ReadFile("../events.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("hosts.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := regexp.MustCompile(`(?m)^func \((?:\w+ )?(\w+)\) Name\(\)`).FindAllStringSubmatch(string(src), -1)
+	if len(events) < 20 {
+		t.Fatalf("only %d events found", len(events))
+	}
+	for _, m := range events {
+		if !regexp.MustCompile("(?m)^\\| [^|]*`" + m[1] + "`[^|]*\\|").Match(page) {
+			t.Errorf("hosts.md has no row for %s", m[1])
+		}
+	}
+}

@@ -8,8 +8,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/xmpp-push/push"
 	"mellium.im/xmpp/jid"
+
+	"github.com/xmpp-push/push"
 )
 
 // find leads to what somebody pasted: any spelling or resource of a JID, an xmpp: URI, the ID of a stanza or session, a node, a push service, a

@@ -263,7 +263,7 @@ func NewHistory(cfg HistoryConfig) *History {
 
 // Observer returns what has to be told of the Engine's doings.
 func (h *History) Observer() *push.Observer {
-	return &push.Observer{Started: h.start, Decided: h.decided, Affected: h.affected, Sent: h.sent, Replied: h.replied}
+	return &push.Observer{Quick: true, Started: h.start, Decided: h.decided, Affected: h.affected, Sent: h.sent, Replied: h.replied}
 }
 
 // maxRuns bounds how many Engines are remembered.

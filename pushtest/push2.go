@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // Push2Publisher tests what Push 2.0 (urn:xmpp:push2:0) asks of a push.Publisher, for hosts that offer it. open is as for Publisher; what service is
@@ -33,7 +34,7 @@ func Push2Publisher(t testing.TB, open func(t testing.TB, service func(stanza []
 func notification2(bodies ...string) *push.Notification {
 	n := &push.Notification{
 		Account: "juliet@" + Host, Key: push.Key{Service: Service, Node: push.Push2Node + "phone"}, Class: push.ClassImportant, Count: 1, Try: 1,
-		Wishes: &push.Wishes{Push2: &push.Push2{Client: push.NewSecret("c-phone"), Matches: []push.Match{{}}}},
+		Wishes: &wishes.Wishes{Push2: &wishes.Push2{Client: wishes.NewSecret("c-phone"), Matches: []wishes.Match{{}}}},
 	}
 	for _, b := range bodies {
 		n.Carried = append(n.Carried, push.Carried{Stanza: push.Stanza{From: "romeo@example.net", Kind: push.KindMessage, Class: push.ClassImportant, Body: b}})

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // Store tests a push.Store against its contract, a subtest for each sentence of it. open is called at the start of each subtest, in its
@@ -253,7 +254,7 @@ func optionsVerbatim(t *storeTest) {
 
 func wishesWhole(t *storeTest) {
 	var all []push.Registration
-	for i, w := range wishes() {
+	for i, w := range someWishes() {
 		r := t.registration("romeo", "push.example.net", fmt.Sprint("n", i), time.Duration(i)*time.Second)
 		r.Wishes = w
 		if i%3 == 0 {
@@ -263,7 +264,7 @@ func wishesWhole(t *storeTest) {
 		all = append(all, r)
 	}
 	t.want("romeo", slices.Clone(all)...)
-	for i, w := range wishes() { // others, and none, in their place
+	for i, w := range someWishes() { // others, and none, in their place
 		r := all[(i+1)%len(all)]
 		r.Wishes = w
 		t.enable(r, 0)
@@ -272,15 +273,15 @@ func wishesWhole(t *storeTest) {
 	t.want("romeo", slices.Clone(all)...)
 }
 
-// wishes returns some of each kind.
-func wishes() []*push.Wishes {
-	return []*push.Wishes{
+// someWishes returns some of each kind.
+func someWishes() []*wishes.Wishes {
+	return []*wishes.Wishes{
 		nil,
 		{},
 		{IgnoreUnknown: true, Muted: []string{"a@example.com", "b@example.com"}, Groupchat: true, Away: true, Priority: true, Jingle: true, Name: "Julia’s phone",
-			Rooms:      []push.RoomWish{{Room: "r@rooms.example", Allow: push.RoomMentioned, Nick: "Ünï"}, {Room: "s@rooms.example", Allow: push.RoomAlways}},
-			Encryption: &push.Encryption{Algorithm: push.AES128GCM, Key: push.NewSecret("\x00\xff a 16 byte key"), MaxSize: 3000}},
-		{Push2: &push.Push2{Client: push.NewSecret("opaque"), Matches: []push.Match{{Grace: time.Minute}}}},
+			Rooms:      []wishes.Room{{Room: "r@rooms.example", Allow: wishes.RoomMentioned, Nick: "Ünï"}, {Room: "s@rooms.example", Allow: wishes.RoomAlways}},
+			Encryption: &wishes.Encryption{Algorithm: wishes.AES128GCM, Key: wishes.NewSecret("\x00\xff a 16 byte key"), MaxSize: 3000}},
+		{Push2: &wishes.Push2{Client: wishes.NewSecret("opaque"), Matches: []wishes.Match{{Grace: time.Minute}}}},
 	}
 }
 

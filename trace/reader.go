@@ -13,8 +13,10 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/xmpp-push/push"
 	"mellium.im/xmpp/jid"
+
+	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // MaxLine bounds the length of a line in bytes.
@@ -158,7 +160,7 @@ type line struct {
 	Missing   bool            `json:"missing"`
 	Vetoed    string          `json:"vetoed"`
 	Outcome   string          `json:"outcome"`
-	Wishes    *push.Wishes    `json:"wishes"`
+	Wishes    *wishes.Wishes  `json:"wishes"`
 	IDs       []string        `json:"ids"`
 	Away      bool            `json:"away"`
 	Chat      string          `json:"chat"`

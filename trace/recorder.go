@@ -158,7 +158,7 @@ func (r *Recorder) Close() error {
 
 // Observer returns what has to be told of the Engine's doings.
 func (r *Recorder) Observer() *push.Observer {
-	return &push.Observer{Started: r.start, Read: r.read, Decided: r.decided, Affected: r.affected, Sent: r.sent, Replied: r.replied}
+	return &push.Observer{Quick: true, Started: r.start, Read: r.read, Decided: r.decided, Affected: r.affected, Sent: r.sent, Replied: r.replied}
 }
 
 // start begins anew: nothing of what an earlier Engine knew holds any more.

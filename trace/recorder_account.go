@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // An account line says what is known of an account at its time: its registrations with their health, and its sessions. A recording has one
@@ -25,7 +26,7 @@ type registrationState struct {
 	Disabled  *int64          `json:"disabled,omitempty"`
 	Cause     string          `json:"cause,omitempty"`
 	Options   json.RawMessage `json:"options,omitempty"`
-	Wishes    *push.Wishes    `json:"wishes,omitempty"`
+	Wishes    *wishes.Wishes  `json:"wishes,omitempty"`
 }
 
 // sessionState is what it says of a session. Service and node are of the registration that it is bound to.

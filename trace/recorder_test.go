@@ -25,6 +25,7 @@ import (
 
 	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/trace"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // seeds is how many random loads a test takes: few, or with PUSH_TEST_FULL=1 all.
@@ -163,9 +164,9 @@ func randomLoad(seed uint64, n int) []step {
 			switch rnd.IntN(4) {
 			case 0:
 				enable.Node, enable.Options = push.Push2Node, nil
-				enable.Wishes = &push.Wishes{Push2: &push.Push2{Client: push.NewSecret(theSecret), Matches: []push.Match{{Profile: push.MatchProfile(rnd.IntN(4))}}}}
+				enable.Wishes = &wishes.Wishes{Push2: &wishes.Push2{Client: wishes.NewSecret(theSecret), Matches: []wishes.Match{{Profile: wishes.MatchProfile(rnd.IntN(4))}}}}
 			case 1:
-				enable.Wishes = &push.Wishes{Encryption: &push.Encryption{Algorithm: push.AES128GCM, Key: push.NewSecret((theSecret + theSecret + theSecret)[:16])}, Priority: true}
+				enable.Wishes = &wishes.Wishes{Encryption: &wishes.Encryption{Algorithm: wishes.AES128GCM, Key: wishes.NewSecret((theSecret + theSecret + theSecret)[:16])}, Priority: true}
 			}
 			ev = enable
 		case 6:

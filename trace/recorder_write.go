@@ -10,8 +10,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/xmpp-push/push"
 	"mellium.im/xmpp/jid"
+
+	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // How a line is written. What would not be read back is not written at all: a host may hand any text to the Engine as a JID, and one bad line
@@ -44,7 +46,7 @@ type written struct {
 	Try       int              `json:"try,omitempty"`
 	Events    []uint64         `json:"events,omitempty"`
 	Number    uint64           `json:"number,omitempty"`
-	Wishes    *push.Wishes     `json:"wishes,omitempty"`
+	Wishes    *wishes.Wishes   `json:"wishes,omitempty"`
 	Decided   *[]verdict       `json:"decided,omitempty"`
 	Answers   *answers         `json:"answers,omitempty"`
 	IDs       []string         `json:"ids,omitempty"`

@@ -75,6 +75,9 @@ func (n *Node) listen(ctx context.Context) error {
 		if err == nil {
 			break
 		}
+		if errors.Is(err, ErrVersion) {
+			return err
+		}
 		if !sleep(ctx, 100*time.Millisecond) {
 			return fmt.Errorf("%w: %w", ErrUnreachable, err)
 		}
@@ -109,9 +112,9 @@ func (n *Node) lane(account string) *lane { return n.lanes[partition.Of(account,
 func (n *Node) beat() {
 	n.mu.Lock()
 	b := n.members.Beat(time.Now(), n.leaving)
-	b.Gone = n.gone
+	b.Gone, b.Writes = n.gone, n.version()
 	n.mu.Unlock()
-	if err := n.cfg.Conn.Publish(n.names.beat(), partition.Encode(*b)); err != nil && n.ctx.Err() == nil {
+	if err := n.cfg.Conn.Publish(n.names.beat(), partition.Encode(partition.First, *b)); err != nil && n.ctx.Err() == nil {
 		n.warn("not heard", -1, err)
 	}
 }
@@ -142,6 +145,7 @@ func (n *Node) choose() {
 	live := n.members.Live(now)
 	leaving, stale := n.leaving, n.stale
 	n.mu.Unlock()
+	n.compareVersions(now)
 	if n.ready(now) {
 		for p, l := range n.lanes {
 			want := !leaving && partition.Chosen(live, p) == n.cfg.Node
@@ -203,7 +207,7 @@ func (n *Node) answer(a answer) {
 		n.lanes[a.Partition].answer(place{a.Origin, a.Batch, a.Index}, a.Decision)
 		return
 	}
-	_ = n.cfg.Conn.Publish(n.names.node(a.Origin.Node, "answer"), partition.Encode(a))
+	_ = n.cfg.Conn.Publish(n.names.node(a.Origin.Node, "answer"), partition.Encode(n.version(), a))
 }
 
 // ---- which accounts have registrations
@@ -239,7 +243,9 @@ func (n *Node) catchUp(ctx context.Context) error {
 				}
 				quiet.Reset(readPatience)
 				if e != nil {
-					n.seen(e)
+					if err := n.seen(e); err != nil {
+						return err
+					}
 					to = max(to, e.Revision())
 				}
 			case <-quiet.C:
@@ -270,20 +276,25 @@ func (n *Node) since() time.Duration { return time.Since(n.gates.started) }
 // of NATS that have just met do not bring everything to each other yet, so there may be owners that have not heard of it.
 func (n *Node) behind() bool {
 	now, at := n.since(), time.Duration(n.caughtAt.Load())
-	return at < n.cfg.Lease*3/2 || now-at > n.cfg.Lease*3/4
+	return n.outdated.Load() || at < n.cfg.Lease*3/2 || now-at > n.cfg.Lease*3/4
 }
 
 func regKey(account string) string { return base64.RawURLEncoding.EncodeToString([]byte(account)) }
 
-// seen takes note of an entry of the bucket at the start.
-func (n *Node) seen(e jetstream.KeyValueEntry) {
+// seen takes note of an entry of the bucket. One that a later version has written must not be skipped.
+func (n *Node) seen(e jetstream.KeyValueEntry) error {
 	var r registered
 	if err := partition.Decode(e.Value(), &r); err != nil {
+		if errors.Is(err, partition.ErrUnknown) {
+			n.outdate(err.Error())
+			return fmt.Errorf("%w: %w", ErrVersion, err)
+		}
 		n.warn("unusable entry "+e.Key()+" in the bucket of registrations", -1, err)
-		return
+		return nil
 	}
 	r.Revision = e.Revision()
 	n.know(r)
+	return nil
 }
 
 // register takes note of what an owner says.
@@ -352,7 +363,7 @@ func (n *Node) tell(r *registered) {
 		sleep(n.ctx, 250*time.Millisecond)
 	}
 	n.know(*r)
-	data := partition.Encode(*r)
+	data := partition.Encode(n.version(), *r)
 	others := n.others()
 	done := make(chan struct{}, len(others))
 	for _, o := range others {
@@ -393,9 +404,9 @@ func (n *Node) putRegistered(ctx context.Context, r *registered) error {
 			if len(r.Registrations) == 0 {
 				return nil
 			}
-			r.Revision, err = n.regs.Create(ctx, key, partition.Encode(*r))
+			r.Revision, err = n.regs.Create(ctx, key, partition.Encode(n.version(), *r))
 		} else {
-			r.Revision, err = n.regs.Update(ctx, key, partition.Encode(*r), rev)
+			r.Revision, err = n.regs.Update(ctx, key, partition.Encode(n.version(), *r), rev)
 		}
 		if !wrongRevision(err) {
 			return err
@@ -429,7 +440,7 @@ func (n *Node) advise(a partition.Advice) {
 		defer cancel()
 		for {
 			try, stop := context.WithTimeout(ctx, time.Second)
-			_, err := n.cfg.Conn.RequestWithContext(try, n.names.node(a.Node, "advice"), partition.Encode(a.Advice))
+			_, err := n.cfg.Conn.RequestWithContext(try, n.names.node(a.Node, "advice"), partition.Encode(n.version(), a.Advice))
 			stop()
 			if err == nil || !sleep(ctx, 200*time.Millisecond) {
 				return
@@ -454,11 +465,11 @@ func (n *Node) follow(a push.Advice) {
 	l.local.Advised(a)
 	l.mu.Unlock()
 	if r := n.cfg.Push.Resumption; r != nil {
-		n.call(&n.hooks.resume, func() { r.ResumeTimeout(a.Session, a.Timeout, a.Reason) })
+		n.call(&n.hooks.resume, a.Session.Account, func() { r.ResumeTimeout(a.Session, a.Timeout, a.Reason) })
 	}
 }
 
 // moved tells a node that a session of its is another's now.
 func (n *Node) moved(m partition.Moved) {
-	_ = n.cfg.Conn.Publish(n.names.node(m.Node, "moved"), partition.Encode(m))
+	_ = n.cfg.Conn.Publish(n.names.node(m.Node, "moved"), partition.Encode(n.version(), m))
 }

@@ -52,7 +52,7 @@ type Config struct {
 	Node string
 	// Push is what an Engine would be given, the same on every node. Policy and Host must be; Publisher, Resumption, Unread, Veto, Observer
 	// and Logger are the node's own, and are called for the accounts that this node decides for. Liveness and Store must be nil: the cluster
-	// knows where sessions are, and keeps the registrations. A panic of any of them is recovered and counted (Status.Hooks); a call of Veto, Unread,
+	// knows where sessions are, and keeps the registrations. A panic of any of them is recovered and counted (Hooks); a call of Veto, Unread,
 	// Resumption or Observer that takes longer than HookTimeout is left to itself: the event is decided as if there were none, and that function is not called
 	// until it has returned. A host that comes from a Store of its own gives Handle a push.PushEnable without a session for
 	// each registration that it lists, once; or lets clients enable again when they connect next.
@@ -108,8 +108,12 @@ type Node struct {
 	subs   []*nats.Subscription
 	work   sync.WaitGroup
 	closed atomic.Bool
-	counts counts
-	turns  chan struct{} // of appends
+	// writes is the version that this node writes; outdated: it cannot read what the others write.
+	writes   atomic.Int64
+	raising  atomic.Bool
+	outdated atomic.Bool
+	counts   counts
+	turns    chan struct{} // of appends
 }
 
 type names struct{ stream, prefix, snaps, regs string }
@@ -214,13 +218,13 @@ func Join(ctx context.Context, cfg Config) (*Node, error) {
 		n.alone = newAlone(n)
 	}
 	common := &partition.Config{
-		Policy: n.policy, Alive: n.alive, Heard: n.silent, SnapshotEvery: cfg.SnapshotEvery, SnapshotAge: time.Minute, Patience: 2 * time.Minute,
+		Policy: n.policy, Writes: n.version, Alive: n.alive, Heard: n.silent, SnapshotEvery: cfg.SnapshotEvery, SnapshotAge: time.Minute, Patience: 2 * time.Minute,
 	}
 	if v := cfg.Push.Veto; v != nil {
 		common.Veto = func(r *push.Registration, st push.Stanza) string {
 			own := *r
 			var why string
-			if n.call(&n.hooks.vetoStanza, func() { why = v.VetoStanza(&own, st) }) {
+			if n.call(&n.hooks.vetoStanza, own.Account, func() { why = v.VetoStanza(&own, st) }) {
 				return why
 			}
 			return "" // a missed call is worse than one too many
@@ -230,7 +234,7 @@ func Join(ctx context.Context, cfg Config) (*Node, error) {
 		n.lanes = append(n.lanes, newLane(n, p, me, common))
 	}
 	if n.obs.Started != nil {
-		n.call(&n.hooks.observer, func() { n.obs.Started(time.Now(), cfg.Push.Host, cfg.Push.Policy) })
+		n.call(&n.hooks.observer, "", func() { n.obs.Started(time.Now(), cfg.Push.Host, cfg.Push.Policy) })
 	}
 	if err := n.listen(ctx); err != nil {
 		_ = n.Close(ctx)
@@ -242,7 +246,7 @@ func Join(ctx context.Context, cfg Config) (*Node, error) {
 // setUp creates what is not there yet.
 func (n *Node) setUp(ctx context.Context) error {
 	replicas := n.cfg.Replicas
-	fixed := fmt.Sprintf("partitions=%d version=%d", n.cfg.Partitions, partition.Version)
+	fixed := fmt.Sprintf("partitions=%d version=%d", n.cfg.Partitions, partition.First) // the version is that of the streams, not of what is in them
 	want := func(r int) jetstream.StreamConfig {
 		return jetstream.StreamConfig{
 			Name: n.names.stream, Description: "events of push, " + fixed, Subjects: []string{n.names.prefix + ".log.>"}, Replicas: r,
@@ -275,8 +279,10 @@ func (n *Node) setUp(ctx context.Context) error {
 	if n.snaps, err = n.bucket(ctx, jetstream.KeyValueConfig{Bucket: n.names.snaps, Description: "states of partitions", Replicas: replicas, History: 1}); err != nil {
 		return err
 	}
-	n.regs, err = n.bucket(ctx, jetstream.KeyValueConfig{Bucket: n.names.regs, Description: "accounts with registrations", Replicas: replicas, History: 1})
-	return err
+	if n.regs, err = n.bucket(ctx, jetstream.KeyValueConfig{Bucket: n.names.regs, Description: "accounts with registrations", Replicas: replicas, History: 1}); err != nil {
+		return err
+	}
+	return n.readVersion(ctx)
 }
 
 func (n *Node) bucket(ctx context.Context, cfg jetstream.KeyValueConfig) (kv jetstream.KeyValue, err error) {
@@ -296,8 +302,8 @@ func patient(ctx context.Context, f func(ctx context.Context) error) error {
 		try, cancel := context.WithTimeout(ctx, appendTimeout)
 		err := f(try)
 		cancel()
-		if err == nil {
-			return nil
+		if err == nil || errors.Is(err, ErrVersion) {
+			return err
 		}
 		if !sleep(ctx, 100*time.Millisecond) {
 			return fmt.Errorf("%w: %w", ErrUnreachable, err)
@@ -336,7 +342,7 @@ type call struct {
 // Handle takes note of an event. When it returns nil, the event is in the log and cannot be lost. The Decision is the owner's if it waits for it
 // (Config.Wait; always for push-enable and push-disable), else empty.
 //
-// The error is push.ErrClosed, push.ErrEvent, or wraps ErrUnreachable and the context's error; with Config.Alone it is ErrAlone.
+// The error is push.ErrClosed, push.ErrEvent, ErrVersion, or wraps ErrUnreachable and the context's error; with Config.Alone it is ErrAlone.
 func (n *Node) Handle(ctx context.Context, ev push.Event) (push.Decision, error) {
 	account := ev.Subject().Account
 	d := push.Decision{Account: account}
@@ -351,6 +357,9 @@ func (n *Node) Handle(ctx context.Context, ev push.Event) (push.Decision, error)
 	}
 	if n.closed.Load() {
 		return d, push.ErrClosed
+	}
+	if n.outdated.Load() {
+		return d, ErrVersion
 	}
 	if n.alone != nil {
 		l.note(account, n.alone.notes(account)) // before the same stanza comes again

@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/cluster"
 	"github.com/xmpp-push/push/cluster/jetstream/internal/partition"
 )
 
@@ -38,7 +40,7 @@ type lane struct {
 	timerAt   time.Time
 	phase     atomic.Int32
 	lag       atomic.Int64
-	stat      atomic.Pointer[PartitionStatus]
+	stat      atomic.Pointer[cluster.Partition]
 }
 
 // place is where an event is in a batch.
@@ -120,7 +122,7 @@ const appendsAtOnce = 8
 
 // begin takes the next batch. l.mu is held.
 func (l *lane) begin() []byte {
-	data := l.entry.Next()
+	data := l.entry.Next(l.n.version())
 	if data != nil {
 		for _, in := range l.entry.Flight() {
 			if c := in.Tag.(*call); in.Wanted && c != nil {
@@ -346,13 +348,16 @@ func (l *lane) settle() {
 	if was := partition.Phase(l.phase.Swap(int32(phase))); was != phase {
 		l.world.phase(was, phase)
 	}
-	st := &PartitionStatus{Partition: l.p, Phase: phase.String(), Takeovers: o.Takeovers, TakenIn: o.TakenIn, Published: o.Published, Resent: o.Resent, InFlight: o.InFlight()}
+	st := &cluster.Partition{Partition: l.p, Phase: phase.String(), Takeovers: o.Takeovers, TakenIn: o.TakenIn, Published: o.Published, Resent: o.Resent, InFlight: o.InFlight()}
 	if s := o.State(); s != nil {
 		st.Owned = true
 		st.Accounts, st.Active = s.Size()
 	}
 	if o.Err != nil {
 		st.Err = o.Err.Error()
+		if phase == partition.PhaseStuck && errors.Is(o.Err, partition.ErrUnknown) {
+			l.n.outdate(st.Err)
+		}
 	}
 	l.stat.Store(st)
 	next := o.Next(now)

@@ -42,6 +42,8 @@ type childConfig struct {
 	Lease              time.Duration
 	Partitions         int
 	Slow               time.Duration // how long a publish takes
+	Version            int           // that the program has; zero: its own
+	Program            string        // another build of this test; empty: this one
 }
 
 const childEnv = "PUSH_CLUSTER_CHILD"
@@ -58,9 +60,16 @@ func TestMain(m *testing.M) {
 func child(text string) {
 	var cfg childConfig
 	check(json.Unmarshal([]byte(text), &cfg))
-	srv, err := embedded.Start(embedded.Config{Dir: cfg.Dir, Node: cfg.Name, Cluster: cfg.Cluster, Routes: cfg.Routes, Secret: "s3cret"})
+	if cfg.Version > 0 {
+		partition.Version = cfg.Version
+	}
+	opts := &slog.HandlerOptions{}
+	if os.Getenv("PUSH_CLUSTER_LOG") != "" {
+		opts.Level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewJSONHandler(os.Stderr, opts))
+	srv, err := embedded.Start(embedded.Config{Dir: cfg.Dir, Node: cfg.Name, Cluster: cfg.Cluster, Routes: cfg.Routes, Secret: "s3cret", Logger: log})
 	check(err)
-	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
 	publish := push.PublisherFunc(func(ctx context.Context, n *push.Notification) error {
 		body, _ := json.Marshal(published{cfg.Name, n.Account, n.Key, n.Count, n.Class.String()})
 		req, _ := http.NewRequestWithContext(ctx, "POST", cfg.Parent, bytes.NewReader(body))
@@ -97,7 +106,7 @@ func child(text string) {
 		res := handled{Decision: d.Reason.String(), Changes: len(d.Changes)}
 		if err != nil {
 			res.Err = err.Error()
-			res.Unreachable, res.Alone = errors.Is(err, jetstream.ErrUnreachable), errors.Is(err, jetstream.ErrAlone)
+			res.Unreachable, res.Alone, res.Outdated = errors.Is(err, jetstream.ErrUnreachable), errors.Is(err, jetstream.ErrAlone), errors.Is(err, jetstream.ErrVersion)
 		}
 		_ = json.NewEncoder(w).Encode(res)
 	})
@@ -133,6 +142,7 @@ type handled struct {
 	Decision, Err      string
 	Changes            int
 	Unreachable, Alone bool
+	Outdated           bool
 }
 
 // fleet is some processes and the push service that they publish to.
@@ -234,28 +244,56 @@ func (f *fleet) start() {
 
 // start runs the process and waits until it has joined.
 func (p *proc) start() {
+	if err := p.tryStart(); err != nil {
+		p.f.t.Errorf("%s did not join: %v", p.cfg.Name, err)
+	}
+}
+
+// tryStart returns what the process says if it does not join.
+func (p *proc) tryStart() error {
 	text, err := json.Marshal(p.cfg)
 	require.NoError(p.f.t, err)
-	cmd := exec.Command(os.Args[0])
+	program := p.cfg.Program
+	if program == "" {
+		program = os.Args[0]
+	}
+	cmd := exec.Command(program)
 	cmd.Env = append(os.Environ(), childEnv+"="+string(text))
 	out, err := cmd.StdoutPipe()
 	require.NoError(p.f.t, err)
 	logs, err := cmd.StderrPipe()
 	require.NoError(p.f.t, err)
 	require.NoError(p.f.t, cmd.Start())
-	go p.read(logs)
+	said := make(chan string, 1)
+	go func() { said <- p.read(logs) }()
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
-		p.f.t.Errorf("%s did not join", p.cfg.Name)
-		return
+		text := <-said
+		_ = cmd.Wait()
+		return errors.New(text)
 	}
 	p.mu.Lock()
 	p.cmd, p.addr = cmd, strings.TrimSpace(line)
 	p.mu.Unlock()
+	return nil
 }
 
-// read takes from the log what the tests count.
-func (p *proc) read(r io.Reader) {
+// leave ends the process in peace.
+func (p *proc) leave() {
+	resp, err := http.Get("http://" + p.url() + "/close")
+	if err == nil {
+		_ = resp.Body.Close()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd != nil {
+		_ = p.cmd.Wait()
+	}
+	p.cmd, p.addr = nil, ""
+}
+
+// read takes from the log what the tests count, and returns the last line that is none of it.
+func (p *proc) read(r io.Reader) (last string) {
 	sc := bufio.NewScanner(r)
 	for sc.Scan() {
 		var l struct {
@@ -265,7 +303,8 @@ func (p *proc) read(r io.Reader) {
 			Err   string `json:"error"`
 		}
 		if json.Unmarshal(sc.Bytes(), &l) != nil {
-			fmt.Fprintln(os.Stderr, p.cfg.Name, sc.Text())
+			last = sc.Text()
+			fmt.Fprintln(os.Stderr, p.cfg.Name, last)
 			continue
 		}
 		if strings.HasSuffix(l.Msg, "taken over") {
@@ -278,6 +317,7 @@ func (p *proc) read(r io.Reader) {
 			fmt.Fprintln(os.Stderr, time.Now().Format("05.000"), p.cfg.Name, sc.Text())
 		}
 	}
+	return last
 }
 
 func (p *proc) signal(s syscall.Signal) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/examples/server/internal/element"
+	"github.com/xmpp-push/push/wishes"
 	"mellium.im/xmpp/jid"
 )
 
@@ -87,11 +88,11 @@ func (a *account) itemsChanged(node string, ids ...string) {
 }
 
 // settings reads when a bookmarked chat may notify. What cannot be understood sets nothing.
-func (a *account) settings(bookmark *element.Element) []push.ChatSetting {
-	if bookmark.Child(nsBookmarks, "extensions").Child(push.NSChatSettings, "notify") == nil {
+func (a *account) settings(bookmark *element.Element) []wishes.ChatSetting {
+	if bookmark.Child(nsBookmarks, "extensions").Child(wishes.NSChatSettings, "notify") == nil {
 		return nil
 	}
-	list, err := push.ParseChatSettings(bookmark.AppendAlone(nil))
+	list, err := wishes.ParseChatSettings(bookmark.AppendAlone(nil))
 	if err != nil {
 		a.srv.log.Debug("unusable chat settings", "account", a.jid, "err", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/examples/server/internal/element"
 	"github.com/xmpp-push/push/examples/server/internal/peer"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // demoConfig has the demo's short times.
@@ -309,7 +310,7 @@ func (d *story) tell() {
 	_, err := laptop.Request(ctx, "set", "", element.New(nsPubsub, "pubsub").Add(element.New(nsPubsub, "publish", "node", nsBookmarks).Add(
 		element.New(nsPubsub, "item", "id", d.room.JID).Add(element.New(nsBookmarks, "conference").Add(
 			element.New(nsBookmarks, "nick").Add("Juliet"),
-			element.New(nsBookmarks, "extensions").Add(element.New(push.NSChatSettings, "notify").Add(element.New(push.NSChatSettings, "on-mention"))))))))
+			element.New(nsBookmarks, "extensions").Add(element.New(wishes.NSChatSettings, "notify").Add(element.New(wishes.NSChatSettings, "on-mention"))))))))
 	d.must(err)
 	d.say("nurse", "Where is this girl?")
 	d.quiet(300 * time.Millisecond)

@@ -18,9 +18,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/examples/server/internal/element"
 	"github.com/xmpp-push/push/examples/server/internal/peer"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // Clients that mean no good, mistakes of the server's own, and a disk that is full.
@@ -46,9 +46,9 @@ func TestMistake(t *testing.T) {
 		var logged bytes.Buffer
 		w.srv.log = slog.New(loudLogger{slog.NewTextHandler(&logged, nil), "unusable chat settings"})
 		phone, laptop, romeo := w.connect("juliet", "phone"), w.connect("juliet", "laptop"), w.connect("romeo", "balcony")
-		notify := element.New(push.NSChatSettings, "notify")
-		for i := range push.MaxChatSettings + 1 {
-			notify.Add(element.New(push.NSChatSettings, "never", "identity-type", fmt.Sprint("t", i)))
+		notify := element.New(wishes.NSChatSettings, "notify")
+		for i := range wishes.MaxChatSettings + 1 {
+			notify.Add(element.New(wishes.NSChatSettings, "never", "identity-type", fmt.Sprint("t", i)))
 		}
 		bad := element.New(nsBookmarks, "conference").Add(element.New(nsBookmarks, "extensions").Add(notify))
 		_, err := laptop.Request(w.ctx(), "set", "", element.New(nsPubsub, "pubsub").Add(element.New(nsPubsub, "publish", "node", nsBookmarks).Add(

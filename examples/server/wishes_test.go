@@ -8,6 +8,7 @@ import (
 	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/examples/server/internal/element"
 	"github.com/xmpp-push/push/examples/server/internal/peer"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // TestWishes lets a phone ask for what Siskin asks for, and looks at what wakes it: filters, a room, who is away, a subscription request, what is read
@@ -82,7 +83,7 @@ func TestWishes(t *testing.T) {
 		_, err = laptop.Request(w.ctx(), "set", "", element.New(nsPubsub, "pubsub").Add(element.New(nsPubsub, "publish", "node", nsBookmarks).Add(
 			element.New(nsPubsub, "item", "id", room.JID).Add(element.New(nsBookmarks, "conference").Add(
 				element.New(nsBookmarks, "nick").Add("Juliet"),
-				element.New(nsBookmarks, "extensions").Add(element.New(push.NSChatSettings, "notify").Add(element.New(push.NSChatSettings, "never"))))))))
+				element.New(nsBookmarks, "extensions").Add(element.New(wishes.NSChatSettings, "notify").Add(element.New(wishes.NSChatSettings, "never"))))))))
 		w.ok(err)
 		_, err = room.Say("nurse", "Juliet!", "juliet@localhost")
 		w.ok(err)

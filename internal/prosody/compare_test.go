@@ -17,6 +17,10 @@ const (
 	// R11: Prosody marks the element that it pushed for, and a copy of the
 	// element has no mark. So it pushes again; this library does not.
 	duplicate = "R11 Prosody notifies once more"
+	// The mark of Prosody's stays on the element when the registration is
+	// removed. What is enabled after that is a new registration here, which was
+	// notified of nothing.
+	anew = "R11 removed and enabled again since"
 	// R5: a notification waits for its batch, and the session is resumed.
 	// Here it is dropped. Prosody stops the timer, but keeps the batch for the
 	// next time, and pushes at once what was in the hibernated queue.
@@ -395,9 +399,19 @@ type bound struct {
 	ours     address // R1
 	byClient address // R14
 	// claim is the one that it has, or would have if no newer session had it, since is when it last made it its own.
-	claim      address
-	since      int
-	hibernated bool
+	// claimByClient: the claim is by the client's ID, and no enable of the session.
+	claim         address
+	claimByClient bool
+	since         int
+	hibernated    bool
+}
+
+// have gives the session the registration that it claims.
+func (b *bound) have(a address) {
+	b.ours, b.byClient = a, address{}
+	if b.claimByClient {
+		b.ours, b.byClient = address{}, a
+	}
 }
 
 func (b *bound) has() address {
@@ -428,10 +442,8 @@ func (w *world) take(id string, a address, byClient bool) {
 		}
 	}
 	w.claims++
-	s.ours, s.byClient, s.claim, s.since = a, address{}, a, w.claims
-	if byClient {
-		s.ours, s.byClient = address{}, a
-	}
+	s.claim, s.claimByClient, s.since = a, byClient, w.claims
+	s.have(a)
 	if had != (address{}) && had != a {
 		w.pass(s.user, had)
 	}
@@ -446,7 +458,7 @@ func (w *world) pass(user string, a address) {
 		}
 	}
 	if heir != nil {
-		heir.ours = a
+		heir.have(a)
 	}
 }
 
@@ -524,7 +536,7 @@ func (w *world) step(l line) (removed []address) {
 	case "hibernation-end":
 		s.hibernated = false
 		if s.has() == (address{}) && s.claim != (address{}) {
-			w.take(l.Session, s.claim, false)
+			w.take(l.Session, s.claim, s.claimByClient)
 		}
 	case "push-enable":
 		if a := w.enable(l.Session, address{s.user, l.Service, l.Node}); a != (address{}) {
@@ -632,7 +644,7 @@ func (c *comparison) run() error {
 					dropped[k] = why
 				}
 			case sent:
-				why = c.whyOnlyOurs(w, n, k, dropped[k], pushed[k])
+				why = c.whyOnlyOurs(w, n, k, earlier[k], dropped[k], pushed[k])
 			case decided:
 				// Neither side published it; both gave it up.
 				dropped[k] = c.whyNotSent(n, k)
@@ -818,7 +830,7 @@ func (c *comparison) stillWaited(event int, k notice) bool {
 }
 
 // whyOnlyOurs explains that we notify for the event, and Prosody does not.
-func (c *comparison) whyOnlyOurs(w *world, event int, k notice, dropped string, pushed bool) string {
+func (c *comparison) whyOnlyOurs(w *world, event int, k notice, earlier int, dropped string, pushed bool) string {
 	l := c.events[event-1]
 	s := w.sessions[l.Session]
 	switch {
@@ -834,6 +846,8 @@ func (c *comparison) whyOnlyOurs(w *world, event int, k notice, dropped string, 
 		return carbonCall
 	case dropped != "" && pushed:
 		return dropped // Prosody notified when we did not
+	case pushed && earlier != 0 && k.stanza != "" && c.removedBetween(k.address, earlier, event):
+		return anew
 	case s != nil && s.byClient == k.address:
 		return client
 	case s == nil || !c.waits(event):

@@ -16,6 +16,7 @@ import (
 
 	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/store/sql"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // injector is a driver.Connector whose connections fail at one step of what is done with them: to connect, begin, prepare, run, read a row, commit.
@@ -216,7 +217,7 @@ var storeCalls = map[string]func(s *sqlstore.Store) (int, error){
 	},
 	"Enable another": func(s *sqlstore.Store) (int, error) {
 		r := registration(account(0), "n1", time.Hour)
-		r.Wishes = &push.Wishes{Name: "phone"}
+		r.Wishes = &wishes.Wishes{Name: "phone"}
 		_, err := s.Enable(ctx, r, 2)
 		return -1, err
 	},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/store/sql"
+	"github.com/xmpp-push/push/wishes"
 )
 
 func mustKeep(tb testing.TB, s push.Keeper, account, state string) {
@@ -137,7 +138,7 @@ func TestSealedColumnsCannotBeExchanged(t *testing.T) {
 		var told []error
 		s := d.open(t, &sqlstore.Options{CacheSize: -1, Keys: keyring("k1", "k1"), Corrupt: func(e *sqlstore.CorruptError) { told = append(told, e) }})
 		r := registration(account(0), "n1", 0)
-		r.Wishes = &push.Wishes{Name: "phone"}
+		r.Wishes = &wishes.Wishes{Name: "phone"}
 		mustEnable(t, s, r, 5)
 		db := d.handle(t)
 		for _, q := range []string{"SET wishes = options", "SET options = wishes"} {
@@ -159,7 +160,7 @@ func TestSealedColumnsCannotBeExchanged(t *testing.T) {
 func TestWishesAreResealed(t *testing.T) {
 	backends(t, func(t *testing.T, d database) {
 		r := registration(account(0), "n1", 0)
-		r.Options, r.Wishes = nil, &push.Wishes{Name: "Julia's phone", Encryption: &push.Encryption{Algorithm: push.AES128GCM, Key: push.NewSecret("0123456789abcdef")}}
+		r.Options, r.Wishes = nil, &wishes.Wishes{Name: "Julia's phone", Encryption: &wishes.Encryption{Algorithm: wishes.AES128GCM, Key: wishes.NewSecret("0123456789abcdef")}}
 		mustEnable(t, d.open(t, nil), r, 5)
 		readable := func() bool {
 			var data []byte

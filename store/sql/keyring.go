@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // ErrKey: a row is encrypted with a key that Options.Keys lacks. Add it, and remove a key only after Store.Reseal.
@@ -135,7 +136,7 @@ func (s *sealer) reveal(sec secrets, r *push.Registration) error {
 		if err != nil {
 			return fmt.Errorf("wishes: %w", err)
 		}
-		r.Wishes = new(push.Wishes)
+		r.Wishes = new(wishes.Wishes)
 		if err := r.Wishes.UnmarshalBinary(data); err != nil {
 			return errors.New("wishes are not as this release writes or reads them")
 		}

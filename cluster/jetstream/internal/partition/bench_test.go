@@ -45,7 +45,7 @@ func BenchmarkSnapshotMillion(b *testing.B) {
 		start := time.Now()
 		var data []byte
 		for range parts {
-			data = sealSnapshot(s.snapshot(), 1, 1)
+			data = sealSnapshot(First, s.snapshot(), 1, 1)
 		}
 		wrote := time.Since(start)
 		start = time.Now()

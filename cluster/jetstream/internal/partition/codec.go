@@ -360,16 +360,14 @@ func readValue(r *reader, v any) {
 }
 
 // Encode returns a struct of plain data as bytes with a version, for messages between nodes.
-func Encode(v any) []byte { return appendValue([]byte{Version}, v) }
+func Encode(version int, v any) []byte { return appendValue([]byte{byte(version)}, v) }
 
 // Decode reads what Encode wrote into v, a pointer.
 func Decode(data []byte, v any) error {
 	r := &reader{b: data}
 	if len(data) == 0 {
 		r.fail(errMalformed)
-	} else if data[0] != Version {
-		r.fail(ErrUnknown)
-	} else {
+	} else if r.version(data[0]); r.err == nil {
 		r.b = data[1:]
 		readValue(r, v)
 	}

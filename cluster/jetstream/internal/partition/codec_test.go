@@ -102,7 +102,7 @@ func TestRecordsRoundTrip(t *testing.T) {
 			rs = append(rs, v.Elem().Interface().(Record))
 		}
 	}
-	b := AppendRecords(nil, Origin{"node", 1 << 60}, rs)
+	b := AppendRecords(nil, First, Origin{"node", 1 << 60}, rs)
 	o, got, err := ReadRecords(b)
 	require.NoError(t, err)
 	assert.Equal(t, Origin{"node", 1 << 60}, o)
@@ -141,21 +141,21 @@ func TestVersions(t *testing.T) {
 	raw = append(raw, fields[:len(fields)-1]...)
 	raw = append(appendString(append(raw, 1), "LaterField"), 3, 'a', 'b', 'c')
 	raw = append(raw, 0)
-	b := AppendBatch(nil, Origin{"a", 1}, 1, nil, 1, raw)
+	b := AppendBatch(nil, First, Origin{"a", 1}, 1, nil, 1, raw)
 	m, err := ReadBatch(b)
 	require.NoError(t, err)
 	assert.Equal(t, []push.Event{ev}, m.Events)
 
-	b[0] = Version + 1
+	b[0] = byte(Version) + 1
 	_, err = ReadBatch(b)
 	assert.ErrorIs(t, err, ErrUnknown)
-	_, err = ReadBatch(AppendBatch(nil, Origin{"a", 1}, 1, nil, 1, append(appendTag(nil, "sung"), 0)))
+	_, err = ReadBatch(AppendBatch(nil, First, Origin{"a", 1}, 1, nil, 1, append(appendTag(nil, "sung"), 0)))
 	assert.ErrorIs(t, err, ErrUnknown)
-	o := AppendRecords(nil, Origin{"a", 1}, []Record{Claim{}})
-	o[0] = Version + 1
+	o := AppendRecords(nil, First, Origin{"a", 1}, []Record{Claim{}})
+	o[0] = byte(Version) + 1
 	_, _, err = ReadRecords(o)
 	assert.ErrorIs(t, err, ErrUnknown)
-	_, _, err = New(nil, nil).restore([]byte{Version + 1, kindSnapshot, 0, 0})
+	_, _, err = New(nil, nil).restore([]byte{byte(Version) + 1, kindSnapshot, 0, 0})
 	assert.ErrorIs(t, err, ErrUnknown)
 }
 
@@ -167,8 +167,8 @@ func FuzzRead(f *testing.F) {
 		require.NoError(f, err)
 		f.Add(b)
 	}
-	f.Add(AppendRecords(nil, Origin{"b", 1}, []Record{Claim{}, Begin{Account: "a@b"}, End{}, Release{}}))
-	f.Add(sealSnapshot(New(nil, nil).snapshot(), 1, 2))
+	f.Add(AppendRecords(nil, First, Origin{"b", 1}, []Record{Claim{}, Begin{Account: "a@b"}, End{}, Release{}}))
+	f.Add(sealSnapshot(First, New(nil, nil).snapshot(), 1, 2))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if m, err := ReadBatch(data); err == nil {
 			b, err := m.AppendBinary(nil)
@@ -178,14 +178,14 @@ func FuzzRead(f *testing.F) {
 			require.Equal(t, m, again)
 		}
 		if o, rs, err := ReadRecords(data); err == nil {
-			_, again, err := ReadRecords(AppendRecords(nil, o, rs))
+			_, again, err := ReadRecords(AppendRecords(nil, First, o, rs))
 			require.NoError(t, err)
 			require.Equal(t, rs, again)
 		}
 		s := New(nil, nil)
 		if seq, own, err := s.restore(data); err == nil {
 			again := New(nil, nil)
-			_, _, err := again.restore(sealSnapshot(s.snapshot(), seq, own))
+			_, _, err := again.restore(sealSnapshot(First, s.snapshot(), seq, own))
 			require.NoError(t, err)
 			require.Equal(t, s.snapshot(), again.snapshot())
 		}
@@ -218,7 +218,7 @@ func BenchmarkCodec(b *testing.B) {
 		}
 		b.ReportMetric(float64(len(buf)), "bytes/event")
 	})
-	data := AppendBatch(nil, Origin{"a", 1}, 1, nil, 1, AppendEvent(nil, ev))
+	data := AppendBatch(nil, First, Origin{"a", 1}, 1, nil, 1, AppendEvent(nil, ev))
 	b.Run("read", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {

@@ -59,8 +59,8 @@ func (e *Entry) Withdraw(in *Entered) bool {
 	return i >= 0
 }
 
-// Next returns the next batch to append, or nil if one is on its way or nothing waits.
-func (e *Entry) Next() []byte {
+// Next returns the next batch to append, in a version, or nil if one is on its way or nothing waits.
+func (e *Entry) Next(version int) []byte {
 	if e.flight != nil || len(e.waiting) == 0 {
 		return nil
 	}
@@ -81,7 +81,7 @@ func (e *Entry) Next() []byte {
 		}
 		raw = append(raw, in.raw...)
 	}
-	e.data = AppendBatch(make([]byte, 0, size+len(e.me.Node)+24), e.me, e.number, wanted, n, raw)
+	e.data = AppendBatch(make([]byte, 0, size+len(e.me.Node)+24), version, e.me, e.number, wanted, n, raw)
 	return e.data
 }
 

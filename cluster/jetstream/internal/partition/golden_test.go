@@ -37,10 +37,10 @@ func TestOlderVersions(t *testing.T) {
 		require.True(t, ok)
 		require.NoError(t, os.MkdirAll("testdata", 0o755))
 		require.NoError(t, os.WriteFile(at("batch-v1.bin"), batch, 0o644))
-		require.NoError(t, os.WriteFile(at("records-v1.bin"), AppendRecords(nil, Origin{"a", 1}, []Record{
+		require.NoError(t, os.WriteFile(at("records-v1.bin"), AppendRecords(nil, First, Origin{"a", 1}, []Record{
 			Claim{}, Begin{When{1, now}, juliet, k}, End{When{1, now}, juliet, k, push.Reply{Type: "cancel", Condition: "gone"}}, Down{When{1, now}, Origin{"b", 2}, now}, Tick{When{1, now}}, Release{},
 		}), 0o644))
-		require.NoError(t, os.WriteFile(at("snapshot-v1.bin"), sealSnapshot(s.snapshot(), 1, 2), 0o644))
+		require.NoError(t, os.WriteFile(at("snapshot-v1.bin"), sealSnapshot(First, s.snapshot(), 1, 2), 0o644))
 	}
 	data, err := os.ReadFile(at("batch-v1.bin"))
 	require.NoError(t, err)

@@ -23,6 +23,7 @@ type peer struct {
 	leaving     bool
 	gone        bool
 	version     int
+	writes      int
 	// back: it was not heard of for a lease, and then was, in the same life.
 	back bool
 }
@@ -30,8 +31,8 @@ type peer struct {
 // Beat is what a node says of itself, several times in each lease.
 type Beat struct {
 	Origin
-	// Version is the latest that it reads.
-	Version int
+	// Version is the latest that it reads, Writes what it writes.
+	Version, Writes int
 	// Leaving: it takes nothing any more, and hands over what it owns. Gone: it has done so.
 	Leaving, Gone bool
 	// Dead are those lives of nodes that it has not heard of for a lease, now or once. A node that finds itself among them begins another.
@@ -60,7 +61,7 @@ func (m *Members) Heard(now time.Time, b *Beat) bool {
 		return false // from before
 	}
 	back := b.Incarnation == p.incarnation && (p.back || now.Sub(p.at) >= m.lease)
-	*p = peer{b.Incarnation, now, b.Leaving, b.Gone, b.Version, back}
+	*p = peer{b.Incarnation, now, b.Leaving, b.Gone, b.Version, b.Writes, back}
 	return slices.Contains(b.Dead, m.me)
 }
 
@@ -71,7 +72,7 @@ func (m *Members) Begin(incarnation uint64) { m.me.Incarnation = max(incarnation
 func (m *Members) Beat(now time.Time, leaving bool) *Beat {
 	b := &Beat{Origin: m.me, Version: Version, Leaving: leaving}
 	for name, p := range m.peers {
-		if gone := now.Sub(p.at); p.back || gone >= m.lease && gone < 10*m.lease {
+		if gone := now.Sub(p.at); p.back || gone >= m.lease && gone < comeBack*m.lease {
 			b.Dead = append(b.Dead, Origin{name, p.incarnation})
 		}
 	}
@@ -108,7 +109,7 @@ func (m *Members) Few(now time.Time) bool {
 	all, heard := 1, 1
 	for _, p := range m.peers {
 		silent := now.Sub(p.at)
-		if p.leaving || p.gone || silent >= 10*m.lease {
+		if p.leaving || p.gone || silent >= comeBack*m.lease {
 			continue
 		}
 		all++
@@ -143,13 +144,41 @@ func (m *Members) Live(now time.Time) []string {
 	return names
 }
 
-// Version returns the latest version that every node reads.
-func (m *Members) Version(now time.Time) int {
+// Missing returns the names of the nodes that have neither been heard of for a lease nor left, and were there a short while ago.
+func (m *Members) Missing(now time.Time) []string {
+	var names []string
+	for name, p := range m.peers {
+		if silent := now.Sub(p.at); silent >= m.lease && silent < comeBack*m.lease && !p.leaving && !p.gone {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Reads returns the latest version that every node reads: also those that were not heard of for a while, since they may come back. It is the First until this node has
+// listened for as long.
+func (m *Members) Reads(now time.Time) int {
+	if now.Sub(m.started) < comeBack*m.lease {
+		return First
+	}
 	v := Version
 	for _, p := range m.peers {
-		if m.live(now, p) {
-			v = min(v, p.version)
+		if now.Sub(p.at) < comeBack*m.lease && !p.gone {
+			v = min(v, max(p.version, First))
 		}
+	}
+	return v
+}
+
+// comeBack is for how many leases a node that is silent is reckoned with.
+const comeBack = 10
+
+// Writes returns the latest version that another node says it writes.
+func (m *Members) Writes() int {
+	v := First
+	for _, p := range m.peers {
+		v = max(v, p.writes)
 	}
 	return v
 }

@@ -10,8 +10,12 @@ import (
 	"github.com/xmpp-push/push"
 )
 
-// Version is that of everything which is written here. It is raised for what older programs must not skip; fields that they may skip need none.
-const Version = 1
+// Version is the latest version of what is written here that this program reads; it reads all before it. It is raised for what older programs must not skip;
+// fields that they may skip need none. Nodes write the latest that all of them read. It is a variable for tests, which make themselves a later program.
+var Version = 1
+
+// First is the version that every program reads: what nodes must tell each other before they know what the others read is written in it.
+const First = 1
 
 // MaxEvents is how many events a Batch may have.
 const MaxEvents = 1024
@@ -157,8 +161,8 @@ func (r *reader) open(kind byte) {
 		r.fail(errMalformed)
 		return
 	}
-	if r.b[0] != Version {
-		r.fail(fmt.Errorf("%w: version %d", ErrUnknown, r.b[0]))
+	r.version(r.b[0])
+	if r.err != nil {
 		return
 	}
 	if r.b[1] != kind {
@@ -166,6 +170,15 @@ func (r *reader) open(kind byte) {
 		return
 	}
 	r.b = r.b[2:]
+}
+
+func (r *reader) version(v byte) {
+	switch {
+	case v < First:
+		r.fail(errMalformed)
+	case int(v) > Version:
+		r.fail(fmt.Errorf("%w: version %d, and this program reads up to %d", ErrUnknown, v, Version))
+	}
 }
 
 // done returns the error of reading a whole message.
@@ -203,8 +216,8 @@ func (r *reader) event() push.Event {
 }
 
 // AppendBatch appends a batch whose events were appended to raw before.
-func AppendBatch(b []byte, o Origin, number uint64, wanted []int, n int, raw []byte) []byte {
-	b = appendOrigin(append(b, Version, kindBatch), o)
+func AppendBatch(b []byte, version int, o Origin, number uint64, wanted []int, n int, raw []byte) []byte {
+	b = appendOrigin(append(b, byte(version), kindBatch), o)
 	b = binary.AppendUvarint(b, number)
 	b = binary.AppendUvarint(b, uint64(len(wanted)))
 	for _, i := range wanted {
@@ -220,7 +233,7 @@ func (m *Batch) AppendBinary(b []byte) ([]byte, error) {
 	for _, ev := range m.Events {
 		raw = AppendEvent(raw, ev)
 	}
-	return AppendBatch(b, m.Origin, m.Number, m.Wanted, len(m.Events), raw), nil
+	return AppendBatch(b, First, m.Origin, m.Number, m.Wanted, len(m.Events), raw), nil
 }
 
 // ReadBatch reads a batch. The error wraps ErrUnknown if a later version wrote it.
@@ -245,8 +258,8 @@ func ReadBatch(data []byte) (*Batch, error) {
 }
 
 // AppendRecords appends what an owner writes at once.
-func AppendRecords(b []byte, o Origin, rs []Record) []byte {
-	b = appendOrigin(append(b, Version, kindRecords), o)
+func AppendRecords(b []byte, version int, o Origin, rs []Record) []byte {
+	b = appendOrigin(append(b, byte(version), kindRecords), o)
 	b = binary.AppendUvarint(b, uint64(len(rs)))
 	for _, rec := range rs {
 		b = appendValue(appendTag(b, recordNames[reflect.TypeOf(rec)]), rec)

@@ -51,6 +51,8 @@ type Message struct {
 type Config struct {
 	Policy *push.Policy
 	Veto   func(r *push.Registration, st push.Stanza) string
+	// Writes returns the version to write; nil means the First.
+	Writes func() int
 	// Alive tells whether a life of a node goes on, as far as it is known.
 	Alive func(o Origin) bool
 	// Heard returns for how long nothing was heard of a node; less than zero if nothing ever was.
@@ -60,6 +62,13 @@ type Config struct {
 	SnapshotAge   time.Duration
 	// Patience is how long a new owner waits for one that is alive to release the partition.
 	Patience time.Duration
+}
+
+func (c *Config) writes() int {
+	if c.Writes == nil {
+		return First
+	}
+	return c.Writes()
 }
 
 // Phase is how far an Owner is.
@@ -225,7 +234,7 @@ func (o *Owner) Tailed(now time.Time, seq uint64, data []byte, err error) {
 }
 
 func (o *Owner) append(rs []Record, sends []send) {
-	o.appending, o.sends = AppendRecords(nil, o.me, rs), sends
+	o.appending, o.sends = AppendRecords(nil, o.cfg.writes(), o.me, rs), sends
 	o.world.Append(o.appending, o.last)
 }
 
@@ -595,7 +604,7 @@ func (o *Owner) maybeSave(now time.Time) {
 
 // save writes the snapshot: every record before it is in the log now, and none behind it.
 func (o *Owner) save() {
-	data := sealSnapshot(o.snapshot, o.snapSeq, o.last)
+	data := sealSnapshot(o.cfg.writes(), o.snapshot, o.snapSeq, o.last)
 	o.snapshot, o.saving = nil, true
 	o.world.Save(data, min(o.snapSeq, o.last))
 }

@@ -307,7 +307,7 @@ type entered struct {
 }
 
 func (n *simNode) kick(p int) {
-	if data := n.entries[p].Next(); data != nil {
+	if data := n.entries[p].Next(First); data != nil {
 		n.send(p, data, n.s.now.Add(5*time.Second))
 	}
 }
@@ -462,7 +462,7 @@ func (w *simWorld) Append(records []byte, prev uint64) {
 		if len(rs) == 0 {
 			rs = []Record{Tick{}}
 		}
-		records = AppendRecords(nil, o, rs)
+		records = AppendRecords(nil, First, o, rs)
 	}
 	w.n.request(func() bool {
 		last, _ := s.tail(w.p)

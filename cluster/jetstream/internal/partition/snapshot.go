@@ -119,9 +119,9 @@ func compareStrings(a, b string) int {
 }
 
 // sealSnapshot says which messages the snapshot has in it: the batches up to seq, and the records up to own.
-func sealSnapshot(state []byte, seq, own uint64) []byte {
+func sealSnapshot(version int, state []byte, seq, own uint64) []byte {
 	b := make([]byte, 0, len(state)+24)
-	b = binary.AppendUvarint(append(b, Version, kindSnapshot), seq)
+	b = binary.AppendUvarint(append(b, byte(version), kindSnapshot), seq)
 	b = binary.AppendUvarint(b, own)
 	return append(b, state...)
 }

@@ -1,4 +1,6 @@
-package push
+// Package wishes has what clients and users ask for beyond being notified: what came with a registration (filters, encryption, Push 2.0),
+// and what is set for a chat (XEP-0492). Package push decides by it; a host stores it, and need not know what is in it.
+package wishes
 
 import (
 	"bytes"
@@ -7,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/xmpp-push/push/internal/enum"
 	"github.com/xmpp-push/push/internal/webpush"
 )
 
@@ -26,8 +30,6 @@ const (
 	MaxNameBytes = 128
 	// MinPayloadBytes is the smallest limit on the size of a payload that a client can set: in less there is no room for a sender.
 	MinPayloadBytes = 256
-	// maxPayload is the largest limit that is kept: what a payload can say has no more.
-	maxPayload = 1 << 16
 	// MaxGrace bounds the grace period of a match; a longer one is cut to it.
 	MaxGrace = 24 * time.Hour
 )
@@ -44,7 +46,7 @@ type Wishes struct {
 	// Groupchat: the client chose its rooms, and one that is not among Rooms does not notify (tigase:push:filter:groupchat:0).
 	Groupchat bool `json:"groupchat,omitempty"`
 	// Rooms are in the order of their JIDs, each of which is there once.
-	Rooms []RoomWish `json:"rooms,omitempty"`
+	Rooms []Room `json:"rooms,omitempty"`
 	// Away: notify also while every connected session of the account is away (tigase:push:away:0).
 	Away bool `json:"away,omitempty"`
 	// Priority: say how urgent a notification is (tigase:push:priority:0).
@@ -62,8 +64,8 @@ type Wishes struct {
 	Push2 *Push2 `json:"push2,omitempty"`
 }
 
-// RoomWish is what a client asked for about one room.
-type RoomWish struct {
+// Room is what a client asked for about one room.
+type Room struct {
 	// Room is the room's bare JID in prepared form.
 	Room  string    `json:"room"`
 	Allow RoomAllow `json:"allow"`
@@ -83,14 +85,14 @@ const (
 
 var roomAllows = []string{"never", "always", "mentioned"}
 
-func (a RoomAllow) String() string { return token("room-allow", roomAllows, a) }
+func (a RoomAllow) String() string { return enum.Token("room-allow", roomAllows, a) }
 
 // MarshalText gives the value of the attribute allow.
 func (a RoomAllow) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
 // UnmarshalText reads a token. One that is not known is an error.
 func (a *RoomAllow) UnmarshalText(text []byte) error {
-	return fromToken("room-allow", roomAllows, a, text)
+	return enum.Read("room-allow", roomAllows, a, text)
 }
 
 // AES128GCM is the one algorithm of Encryption.
@@ -146,7 +148,7 @@ func (m *Match) UnmarshalJSON(data []byte) error {
 	}
 	*m = Match(j.plainMatch)
 	m.Grace = time.Duration(max(0, min(j.Grace, MaxGrace.Seconds())) * float64(time.Second))
-	m.Filters = lastOfEach(m.Filters, func(f ChatFilter) string { return f.JID })
+	m.sort()
 	return nil
 }
 
@@ -157,9 +159,36 @@ func (w *Wishes) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, (*plainWishes)(w)); err != nil {
 		return err
 	}
-	slices.Sort(w.Muted)
-	w.Rooms = lastOfEach(w.Rooms, func(r RoomWish) string { return r.Room })
+	w.Sort()
 	return nil
+}
+
+// Sort puts the lists in the order that lookups need. Of a room, a filter or a claim that is there twice, the last one holds.
+func (w *Wishes) Sort() {
+	slices.Sort(w.Muted)
+	w.Muted = slices.Compact(w.Muted)
+	w.Rooms = lastOfEach(w.Rooms, func(r Room) string { return r.Room })
+	if w.Push2 != nil {
+		for i := range w.Push2.Matches {
+			w.Push2.Matches[i].sort()
+		}
+	}
+}
+
+func (m *Match) sort() {
+	m.Filters = lastOfEach(m.Filters, func(f ChatFilter) string { return f.JID })
+	if m.Send != nil {
+		m.Send.Claims = lastOfEach(m.Send.Claims, func(c Claim) string { return c.Name })
+	}
+}
+
+// lastOfEach sorts a list by a name and keeps the last element of each.
+func lastOfEach[T any](list []T, name func(T) string) []T {
+	slices.SortStableFunc(list, func(a, b T) int { return cmp.Compare(name(a), name(b)) })
+	slices.Reverse(list)
+	list = slices.CompactFunc(list, func(a, b T) bool { return name(a) == name(b) })
+	slices.Reverse(list)
+	return list
 }
 
 // MatchProfile is which stanzas a Match is about.
@@ -178,14 +207,14 @@ const (
 
 var matchProfiles = []string{"all", "important", "archived", "archived-with-body"}
 
-func (p MatchProfile) String() string { return token("match", matchProfiles, p) }
+func (p MatchProfile) String() string { return enum.Token("match", matchProfiles, p) }
 
 // MarshalText gives the token: the end of the profile's URN.
 func (p MatchProfile) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
 // UnmarshalText reads a token. One that is not known is an error.
 func (p *MatchProfile) UnmarshalText(text []byte) error {
-	return fromToken("match", matchProfiles, p, text)
+	return enum.Read("match", matchProfiles, p, text)
 }
 
 // ChatFilter restricts which stanzas of a chat notify. With neither Mention nor Reply it is muted.
@@ -222,10 +251,10 @@ func (w *Wishes) Mutes(bare string) bool {
 }
 
 // Room returns what was asked for about the room with that bare JID. It returns false if it is not listed.
-func (w *Wishes) Room(bare string) (RoomWish, bool) {
-	i, ok := slices.BinarySearchFunc(w.Rooms, bare, func(r RoomWish, bare string) int { return cmp.Compare(r.Room, bare) })
+func (w *Wishes) Room(bare string) (Room, bool) {
+	i, ok := slices.BinarySearchFunc(w.Rooms, bare, func(r Room, bare string) int { return cmp.Compare(r.Room, bare) })
 	if !ok {
-		return RoomWish{}, false
+		return Room{}, false
 	}
 	return w.Rooms[i], true
 }
@@ -237,11 +266,13 @@ func (m *Match) Filter(from string) (ChatFilter, bool) {
 		if ok {
 			return m.Filters[i], true
 		}
-		switch b := bare(jid); {
-		case b != jid:
-			jid = b
-		case domain(jid) != jid:
-			jid = domain(jid)
+		bare, _, full := strings.Cut(jid, "/")
+		_, domain, account := strings.Cut(bare, "@")
+		switch {
+		case full:
+			jid = bare
+		case account:
+			jid = domain
 		default:
 			return ChatFilter{}, false
 		}
@@ -251,7 +282,7 @@ func (m *Match) Filter(from string) (ChatFilter, bool) {
 
 // Empty tells whether nothing is asked for.
 func (w *Wishes) Empty() bool {
-	return w == nil || len(w.appendBinary(nil)) == 1
+	return w == nil || len(w.append(nil)) == 1
 }
 
 // Equal tells whether both ask for the same, secrets included.
@@ -259,7 +290,7 @@ func (w *Wishes) Equal(o *Wishes) bool {
 	if w == o {
 		return true
 	}
-	return bytes.Equal(w.appendBinary(nil), o.appendBinary(nil))
+	return bytes.Equal(w.append(nil), o.append(nil))
 }
 
 // Validate reports everything that is wrong with w at once, or nil. The readers of requests make only what is valid, and an Engine takes nothing
@@ -270,7 +301,7 @@ func (w *Wishes) Validate() error {
 	}
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("push: "+format, args...)) }
-	if n := len(w.appendBinary(nil)); n > MaxWishesBytes {
+	if n := len(w.append(nil)); n > MaxWishesBytes {
 		bad("wishes of %d bytes, more than %d", n, MaxWishesBytes)
 	}
 	if len(w.Muted) > MaxListed || len(w.Rooms) > MaxListed {
@@ -279,8 +310,8 @@ func (w *Wishes) Validate() error {
 	if !slices.IsSorted(w.Muted) {
 		bad("Wishes.Muted is not in order")
 	}
-	inOrder := func(a, b RoomWish) int { return cmp.Compare(a.Room, b.Room) }
-	if !slices.IsSortedFunc(w.Rooms, inOrder) || len(slices.CompactFunc(slices.Clone(w.Rooms), func(a, b RoomWish) bool { return a.Room == b.Room })) != len(w.Rooms) {
+	inOrder := func(a, b Room) int { return cmp.Compare(a.Room, b.Room) }
+	if !slices.IsSortedFunc(w.Rooms, inOrder) || len(slices.CompactFunc(slices.Clone(w.Rooms), func(a, b Room) bool { return a.Room == b.Room })) != len(w.Rooms) {
 		bad("Wishes.Rooms is not in order, or has a room twice")
 	}
 	for _, r := range w.Rooms {
@@ -293,7 +324,7 @@ func (w *Wishes) Validate() error {
 	}
 	if e := w.Encryption; e != nil {
 		if e.Algorithm != AES128GCM {
-			bad("encryption by %q, which is not known", cut(e.Algorithm, 40))
+			bad("encryption by %.40q, which is not known", e.Algorithm)
 		} else if len(e.Key.Reveal()) != 16 && !e.Key.standsIn() {
 			bad("an encryption key that has not 16 bytes")
 		}
@@ -305,14 +336,6 @@ func (w *Wishes) Validate() error {
 		errs = append(errs, w.Push2.validate())
 	}
 	return errors.Join(errs...)
-}
-
-// fit tells whether the registration k can have such wishes.
-func (w *Wishes) fit(k Key) error {
-	if k.IsPush2() != (w != nil && w.Push2 != nil) {
-		return fmt.Errorf("push: a registration has Wishes.Push2 if and only if its node begins with %s", Push2Node)
-	}
-	return w.Validate()
 }
 
 func (p *Push2) validate() error {

@@ -1,4 +1,4 @@
-package push_test
+package wishes_test
 
 import (
 	"bytes"
@@ -15,36 +15,37 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // fullWishes asks for everything. Its secrets all contain "hunter2".
-func fullWishes() *push.Wishes {
-	return &push.Wishes{
+func fullWishes() *wishes.Wishes {
+	return &wishes.Wishes{
 		IgnoreUnknown: true,
 		Muted:         []string{"a@example.com", "b@example.com"},
 		Groupchat:     true,
-		Rooms: []push.RoomWish{
-			{Room: "garden@rooms.example.com", Allow: push.RoomMentioned, Nick: "juliet"},
-			{Room: "hall@rooms.example.com", Allow: push.RoomAlways},
-			{Room: "tomb@rooms.example.com", Allow: push.RoomNever},
+		Rooms: []wishes.Room{
+			{Room: "garden@rooms.example.com", Allow: wishes.RoomMentioned, Nick: "juliet"},
+			{Room: "hall@rooms.example.com", Allow: wishes.RoomAlways},
+			{Room: "tomb@rooms.example.com", Allow: wishes.RoomNever},
 		},
 		Away: true, Priority: true, Jingle: true,
 		Name:       "Juliet’s phone",
 		Identity:   "client/phone",
-		Encryption: &push.Encryption{Algorithm: push.AES128GCM, Key: push.NewSecret("hunter2-16bytes!"), MaxSize: 3000},
-		Push2: &push.Push2{
-			Client: push.NewSecret("https://push.example.net/hunter2"),
-			Matches: []push.Match{
+		Encryption: &wishes.Encryption{Algorithm: wishes.AES128GCM, Key: wishes.NewSecret("hunter2-16bytes!"), MaxSize: 3000},
+		Push2: &wishes.Push2{
+			Client: wishes.NewSecret("https://push.example.net/hunter2"),
+			Matches: []wishes.Match{
 				{
-					Profile: push.MatchImportant,
-					Filters: []push.ChatFilter{{JID: "rooms.example.com"}, {JID: "x@rooms.example.com", Mention: true, Reply: true}},
+					Profile: wishes.MatchImportant,
+					Filters: []wishes.ChatFilter{{JID: "rooms.example.com"}, {JID: "x@rooms.example.com", Mention: true, Reply: true}},
 					Grace:   144 * time.Second,
-					Send: &push.WebPush{
-						Public: []byte{4, 1, 2, 3, 0xff}, Auth: push.NewSecret("hunter2-16bytes!"), TokenKey: push.NewSecret("\x30\x81hunter2"),
-						Claims: []push.Claim{{Name: "aud", Value: "https://push.example.net"}},
+					Send: &wishes.WebPush{
+						Public: []byte{4, 1, 2, 3, 0xff}, Auth: wishes.NewSecret("hunter2-16bytes!"), TokenKey: wishes.NewSecret("\x30\x81hunter2"),
+						Claims: []wishes.Claim{{Name: "aud", Value: "https://push.example.net"}},
 					},
 				},
-				{Profile: push.MatchArchivedWithBody},
+				{Profile: wishes.MatchArchivedWithBody},
 			},
 		},
 	}
@@ -56,15 +57,15 @@ func TestWishesSurviveEncoding(t *testing.T) {
 	requireNoZero(t, "Wishes", reflect.ValueOf(*w))
 	data, err := w.MarshalBinary()
 	require.NoError(t, err)
-	var back push.Wishes
+	var back wishes.Wishes
 	require.NoError(t, back.UnmarshalBinary(data))
 	assert.Equal(t, w, &back)
 	assert.True(t, w.Equal(&back))
 
 	for i := range data { // damage never panics, and never gives half of it
-		var n push.Wishes
+		var n wishes.Wishes
 		if err := n.UnmarshalBinary(data[:i]); err != nil {
-			assert.Equal(t, push.Wishes{}, n)
+			assert.Equal(t, wishes.Wishes{}, n)
 			assert.NotContains(t, err.Error(), "hunter2")
 		}
 	}
@@ -95,26 +96,26 @@ func requireNoZero(t *testing.T, path string, v reflect.Value) {
 }
 
 func TestWishesDifferInEachField(t *testing.T) {
-	change := map[string]func(w *push.Wishes){
-		"ignore-unknown": func(w *push.Wishes) { w.IgnoreUnknown = false },
-		"muted":          func(w *push.Wishes) { w.Muted = w.Muted[1:] },
-		"groupchat":      func(w *push.Wishes) { w.Groupchat = false },
-		"room":           func(w *push.Wishes) { w.Rooms[1].Allow = push.RoomNever },
-		"nick":           func(w *push.Wishes) { w.Rooms[0].Nick = "Juliet" },
-		"away":           func(w *push.Wishes) { w.Away = false },
-		"priority":       func(w *push.Wishes) { w.Priority = false },
-		"jingle":         func(w *push.Wishes) { w.Jingle = false },
-		"name":           func(w *push.Wishes) { w.Name = "" },
-		"identity":       func(w *push.Wishes) { w.Identity = "client/pc" },
-		"key":            func(w *push.Wishes) { w.Encryption.Key = push.NewSecret("another-16bytes!") },
-		"max-size":       func(w *push.Wishes) { w.Encryption.MaxSize = 0 },
-		"client":         func(w *push.Wishes) { w.Push2.Client = push.NewSecret("x") },
-		"profile":        func(w *push.Wishes) { w.Push2.Matches[1].Profile = push.MatchAll },
-		"filter":         func(w *push.Wishes) { w.Push2.Matches[0].Filters[1].Reply = false },
-		"grace":          func(w *push.Wishes) { w.Push2.Matches[0].Grace++ },
-		"send":           func(w *push.Wishes) { w.Push2.Matches[0].Send = nil },
-		"auth":           func(w *push.Wishes) { w.Push2.Matches[0].Send.Auth = push.NewSecret("another-16bytes!") },
-		"claim":          func(w *push.Wishes) { w.Push2.Matches[0].Send.Claims[0].Value = "x" },
+	change := map[string]func(w *wishes.Wishes){
+		"ignore-unknown": func(w *wishes.Wishes) { w.IgnoreUnknown = false },
+		"muted":          func(w *wishes.Wishes) { w.Muted = w.Muted[1:] },
+		"groupchat":      func(w *wishes.Wishes) { w.Groupchat = false },
+		"room":           func(w *wishes.Wishes) { w.Rooms[1].Allow = wishes.RoomNever },
+		"nick":           func(w *wishes.Wishes) { w.Rooms[0].Nick = "Juliet" },
+		"away":           func(w *wishes.Wishes) { w.Away = false },
+		"priority":       func(w *wishes.Wishes) { w.Priority = false },
+		"jingle":         func(w *wishes.Wishes) { w.Jingle = false },
+		"name":           func(w *wishes.Wishes) { w.Name = "" },
+		"identity":       func(w *wishes.Wishes) { w.Identity = "client/pc" },
+		"key":            func(w *wishes.Wishes) { w.Encryption.Key = wishes.NewSecret("another-16bytes!") },
+		"max-size":       func(w *wishes.Wishes) { w.Encryption.MaxSize = 0 },
+		"client":         func(w *wishes.Wishes) { w.Push2.Client = wishes.NewSecret("x") },
+		"profile":        func(w *wishes.Wishes) { w.Push2.Matches[1].Profile = wishes.MatchAll },
+		"filter":         func(w *wishes.Wishes) { w.Push2.Matches[0].Filters[1].Reply = false },
+		"grace":          func(w *wishes.Wishes) { w.Push2.Matches[0].Grace++ },
+		"send":           func(w *wishes.Wishes) { w.Push2.Matches[0].Send = nil },
+		"auth":           func(w *wishes.Wishes) { w.Push2.Matches[0].Send.Auth = wishes.NewSecret("another-16bytes!") },
+		"claim":          func(w *wishes.Wishes) { w.Push2.Matches[0].Send.Claims[0].Value = "x" },
 	}
 	for name, f := range change {
 		w := fullWishes()
@@ -122,9 +123,9 @@ func TestWishesDifferInEachField(t *testing.T) {
 		assert.False(t, w.Equal(fullWishes()), name)
 	}
 	assert.True(t, fullWishes().Equal(fullWishes()))
-	var none *push.Wishes
+	var none *wishes.Wishes
 	assert.True(t, none.Equal(nil))
-	assert.True(t, none.Equal(new(push.Wishes)), "nothing asked for")
+	assert.True(t, none.Equal(new(wishes.Wishes)), "nothing asked for")
 	assert.True(t, none.Empty())
 	assert.False(t, fullWishes().Empty())
 	assert.False(t, none.Equal(fullWishes()))
@@ -132,9 +133,9 @@ func TestWishesDifferInEachField(t *testing.T) {
 
 // holder keeps wishes where fmt cannot call their methods.
 type holder struct {
-	wishes *push.Wishes
+	wishes *wishes.Wishes
 	reg    push.Registration
-	key    push.Secret
+	key    wishes.Secret
 }
 
 func TestSecretsNeverPrint(t *testing.T) {
@@ -163,7 +164,7 @@ func TestWishesAsJSON(t *testing.T) {
 	text, err := json.Marshal(w)
 	require.NoError(t, err)
 	assert.Contains(t, string(text), `"grace":144`)
-	var back push.Wishes
+	var back wishes.Wishes
 	require.NoError(t, json.Unmarshal(text, &back))
 	assert.Equal(t, "secret", back.Encryption.Key.Reveal())
 	back.Encryption.Key = w.Encryption.Key
@@ -178,11 +179,11 @@ func TestLookups(t *testing.T) {
 	assert.False(t, w.Mutes("c@example.com"))
 	r, ok := w.Room("hall@rooms.example.com")
 	assert.True(t, ok)
-	assert.Equal(t, push.RoomAlways, r.Allow)
+	assert.Equal(t, wishes.RoomAlways, r.Allow)
 	_, ok = w.Room("attic@rooms.example.com")
 	assert.False(t, ok)
 
-	m := push.Match{Filters: []push.ChatFilter{{JID: "rooms.example.com", Reply: true}, {JID: "x@rooms.example.com", Mention: true}, {JID: "x@rooms.example.com/nurse"}}}
+	m := wishes.Match{Filters: []wishes.ChatFilter{{JID: "rooms.example.com", Reply: true}, {JID: "x@rooms.example.com", Mention: true}, {JID: "x@rooms.example.com/nurse"}}}
 	for from, want := range map[string]string{
 		"x@rooms.example.com/nurse":  "x@rooms.example.com/nurse",
 		"x@rooms.example.com/romeo":  "x@rooms.example.com",
@@ -207,14 +208,14 @@ func FuzzWishes(f *testing.F) {
 	f.Add([]byte{1})
 	f.Add([]byte{1, 7, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		var w push.Wishes
+		var w wishes.Wishes
 		if w.UnmarshalBinary(data) != nil {
 			return
 		}
 		_ = w.Validate()
 		again, err := w.MarshalBinary()
 		require.NoError(t, err)
-		var back push.Wishes
+		var back wishes.Wishes
 		require.NoError(t, back.UnmarshalBinary(again))
 		require.True(t, w.Equal(&back))
 	})

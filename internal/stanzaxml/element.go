@@ -1,4 +1,6 @@
-package push
+// Package stanzaxml reads the XML of stanzas within limits, as RFC 6120 §11 lets them be: Scanner the many that pass by, Element the few that
+// are answered.
+package stanzaxml
 
 import (
 	"bytes"
@@ -8,32 +10,39 @@ import (
 	"io"
 )
 
-// ErrNotPush is returned for a stanza that is not one of those that the function is for. The host goes on as if it had not asked.
-var ErrNotPush = errors.New("push: not a stanza of XEP-0357")
+// ErrStanza is wrapped by every error of this package: push.ErrStanza.
+var ErrStanza = errors.New("push: unusable stanza")
 
-const nsForm = "jabber:x:data"
+// Limits on a stanza's XML: push.MaxStanzaBytes, push.MaxStanzaDepth.
+const (
+	MaxBytes = 1 << 20
+	MaxDepth = 64
+)
 
-// element reads the one element of a stanza from tokens that a stranger wrote, within limits. Unlike scanner it is for the few stanzas
+// Element reads the one element of a stanza from tokens that a stranger wrote, within limits. Unlike Scanner it is for the few stanzas
 // that are answered, not for all that pass by.
-type element struct {
+type Element struct {
+	// Limit bounds its size in bytes.
+	Limit int
+
 	r           xml.TokenReader
 	depth, size int
-	limit       int
 	end         error // came with the last token
 }
 
-// parseElement reads from the bytes of one whole stanza.
-func parseElement(data []byte) (*element, error) {
-	if len(data) > MaxStanzaBytes {
-		return nil, fmt.Errorf("%w: %d bytes, more than %d", ErrStanza, len(data), MaxStanzaBytes)
+// Parse reads from the bytes of one whole stanza.
+func Parse(data []byte) (*Element, error) {
+	if len(data) > MaxBytes {
+		return nil, fmt.Errorf("%w: %d bytes, more than %d", ErrStanza, len(data), MaxBytes)
 	}
-	return newElement(xml.NewDecoder(bytes.NewReader(data))), nil
+	return New(xml.NewDecoder(bytes.NewReader(data))), nil
 }
 
-func newElement(r xml.TokenReader) *element { return &element{r: r, limit: MaxStanzaBytes} }
+// New reads from a reader that is positioned before the element.
+func New(r xml.TokenReader) *Element { return &Element{r: r, Limit: MaxBytes} }
 
-// token returns the next token. It is an error if the tokens end, and if there is one that XMPP forbids.
-func (e *element) token() (xml.Token, error) {
+// Token returns the next token. It is an error if the tokens end, and if there is one that XMPP forbids.
+func (e *Element) Token() (xml.Token, error) {
 	for {
 		if e.end != nil {
 			return nil, e.broken(e.end)
@@ -60,12 +69,12 @@ func (e *element) token() (xml.Token, error) {
 			return nil, fmt.Errorf("%w: comments, processing instructions and document types are forbidden in XMPP", ErrStanza)
 		}
 		switch {
-		case e.depth > MaxStanzaDepth:
-			return nil, fmt.Errorf("%w: elements nest deeper than %d", ErrStanza, MaxStanzaDepth)
+		case e.depth > MaxDepth:
+			return nil, fmt.Errorf("%w: elements nest deeper than %d", ErrStanza, MaxDepth)
 		case e.depth < 0:
 			return nil, fmt.Errorf("%w: an end without a start", ErrStanza)
-		case e.size > e.limit:
-			return nil, fmt.Errorf("%w: more than %d bytes", ErrStanza, e.limit)
+		case e.size > e.Limit:
+			return nil, fmt.Errorf("%w: more than %d bytes", ErrStanza, e.Limit)
 		case tok != nil:
 			return tok, nil
 		}
@@ -87,17 +96,17 @@ func distinct(attrs []xml.Attr) error {
 	return nil
 }
 
-func (e *element) broken(err error) error {
+func (e *Element) broken(err error) error {
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return fmt.Errorf("%w: %w", ErrStanza, err)
 }
 
-// open reads the element's start.
-func (e *element) open() (xml.StartElement, error) {
+// Open reads the element's start.
+func (e *Element) Open() (xml.StartElement, error) {
 	for {
-		tok, err := e.token()
+		tok, err := e.Token()
 		if err != nil {
 			return xml.StartElement{}, err
 		}
@@ -113,12 +122,12 @@ func (e *element) open() (xml.StartElement, error) {
 	}
 }
 
-// children reads to the end of the open element. It calls child after the start of each child element; what child leaves of it is
+// Children reads to the end of the open element. It calls child after the start of each child element; what child leaves of it is
 // skipped. It hands text between the children to text, which may be nil.
-func (e *element) children(child func(xml.StartElement) error, text func(xml.CharData)) error {
+func (e *Element) Children(child func(xml.StartElement) error, text func(xml.CharData)) error {
 	level := e.depth
 	for {
-		tok, err := e.token()
+		tok, err := e.Token()
 		if err != nil {
 			return err
 		}
@@ -128,7 +137,7 @@ func (e *element) children(child func(xml.StartElement) error, text func(xml.Cha
 				return err
 			}
 			for e.depth > level {
-				if _, err := e.token(); err != nil {
+				if _, err := e.Token(); err != nil {
 					return err
 				}
 			}
@@ -144,11 +153,11 @@ func (e *element) children(child func(xml.StartElement) error, text func(xml.Cha
 	}
 }
 
-// text reads the open element's text, and calls other if there are elements in it. Of text of more than limit bytes it returns only enough to
+// Text reads the open element's text, and calls other if there are elements in it. Of text of more than limit bytes it returns only enough to
 // be more.
-func (e *element) text(limit int, other func()) (string, error) {
+func (e *Element) Text(limit int, other func()) (string, error) {
 	var text []byte
-	err := e.children(func(xml.StartElement) error {
+	err := e.Children(func(xml.StartElement) error {
 		other()
 		return nil
 	}, func(t xml.CharData) {
@@ -159,8 +168,8 @@ func (e *element) text(limit int, other func()) (string, error) {
 	return string(text), err
 }
 
-// close makes sure that nothing comes after the element.
-func (e *element) close() error {
+// Close makes sure that nothing comes after the element.
+func (e *Element) Close() error {
 	for e.end == nil {
 		tok, err := e.r.Token()
 		e.end = err
@@ -174,8 +183,8 @@ func (e *element) close() error {
 	return nil
 }
 
-// attribute returns an attribute that has no prefix.
-func attribute(start xml.StartElement, name string) string {
+// Attribute returns an attribute that has no prefix.
+func Attribute(start xml.StartElement, name string) string {
 	for _, a := range start.Attr {
 		if a.Name.Space == "" && a.Name.Local == name {
 			return a.Value

@@ -1,0 +1,82 @@
+package push
+
+import (
+	"slices"
+	"time"
+)
+
+// chats is what an account knows of its chats.
+type chats struct {
+	// heard are the stanzas that somebody was notified of, in that order, as many as are remembered.
+	heard []heard
+	// known is what the host answered, by the chat's bare JID.
+	known map[string]knownChat
+}
+
+// knownChat is what the host answered about a chat, and when.
+type knownChat struct {
+	info ChatInfo
+	at   instant
+}
+
+// maxKnownChats bounds the answers that are kept for one account.
+const maxKnownChats = 64
+
+// learn keeps what the host answered.
+func (a *Account) learn(f *Facts) {
+	for i := range f.Chats {
+		c := &f.Chats[i]
+		if c.Failed || a.policy.AskAgain <= 0 || c.asked != 0 && c.asked != uint32(a.changed)+1 {
+			continue
+		}
+		if a.chats == nil {
+			a.chats = new(chats)
+		}
+		if a.chats.known == nil || len(a.chats.known) >= maxKnownChats {
+			a.chats.known = make(map[string]knownChat)
+		}
+		info := c.ChatInfo
+		info.Mentioned = FactUnknown
+		a.chats.known[c.Chat] = knownChat{info, toInstant(f.Now)}
+		a.touched = toInstant(f.Now) // worth to be kept
+	}
+}
+
+// knows returns what the host answered about a chat, if that is still good.
+func (a *Account) knows(chat string, now time.Time) *ChatInfo {
+	if a.chats == nil {
+		return nil
+	}
+	k, ok := a.chats.known[chat]
+	if !ok || toInstant(now)-k.at >= instant(a.policy.AskAgain) {
+		return nil
+	}
+	return &k.info
+}
+
+func (a *Account) forgetChat(chat string) {
+	switch {
+	case a.chats == nil:
+	case chat == "":
+		a.chats.known = nil
+	default:
+		delete(a.chats.known, chat)
+	}
+}
+
+// pruneChats forgets what is older than age.
+func (a *Account) pruneChats(now time.Time, age time.Duration) {
+	if a.chats == nil {
+		return
+	}
+	oldest := now.Add(-age).Unix()
+	a.chats.heard = slices.DeleteFunc(a.chats.heard, func(n heard) bool { return int64(n.at) < oldest })
+	for chat, k := range a.chats.known {
+		if toInstant(now)-k.at >= instant(a.policy.AskAgain) {
+			delete(a.chats.known, chat)
+		}
+	}
+	if len(a.chats.heard) == 0 && len(a.chats.known) == 0 {
+		a.chats = nil
+	}
+}
