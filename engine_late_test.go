@@ -41,7 +41,11 @@ func TestPublisherReturnsLate(t *testing.T) {
 				var publishes []time.Duration
 				var told []string
 				var mu sync.Mutex
-				note := func(what string) { mu.Lock(); defer mu.Unlock(); told = append(told, time.Since(began).Truncate(5*time.Second).String()+" "+what) }
+				note := func(what string) {
+					mu.Lock()
+					defer mu.Unlock()
+					told = append(told, time.Since(began).Truncate(5*time.Second).String()+" "+what)
+				}
 				e := newEngine(t, Config{
 					Publisher: PublisherFunc(func(context.Context, *Notification) error {
 						mu.Lock()
@@ -74,7 +78,9 @@ func TestPublisherReturnsLate(t *testing.T) {
 				d := handle(t, e, Offline{juliet, message("m2")})
 				require.True(t, d.Notifies())
 				pass(5 * time.Second)
+				mu.Lock()
 				require.Len(t, publishes, 1, "nothing is sent while it is not known")
+				mu.Unlock()
 				pass(24 * time.Hour)
 				close(free)
 				synctest.Wait()
@@ -85,6 +91,8 @@ func TestPublisherReturnsLate(t *testing.T) {
 				mu.Unlock()
 				if d := handle(t, e, Offline{juliet, message("m3")}); d.Notifies() {
 					pass(time.Minute)
+					mu.Lock()
+					defer mu.Unlock()
 					assert.Len(t, publishes, n+1, "it goes on")
 				}
 				require.NoError(t, e.Close(t.Context()))

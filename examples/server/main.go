@@ -237,9 +237,11 @@ func record(o *options) (*trace.Recorder, error) {
 
 // inspect serves the pages of package pushhttp, to this machine only: they show who talks to whom.
 func inspect(s *Server, o *options) (*http.Server, error) {
-	pages, err := pushhttp.New(pushhttp.Config{
-		Engine: s.push.engine, History: o.history, LoopbackDevelopment: true, Logger: o.Logger,
-	})
+	cfg := pushhttp.Config{Engine: s.push.engine, History: o.history, LoopbackDevelopment: true, Logger: o.Logger}
+	if s.cluster != nil {
+		cfg.Cluster = s.cluster.node
+	}
+	pages, err := pushhttp.New(cfg)
 	if err != nil {
 		return nil, err
 	}
