@@ -257,6 +257,16 @@ func (a *Account) asked(r *registration, st *Stanza, f *Facts) bool {
 	return st.isMessage() || st.Content == ContentSubscription
 }
 
+// call adds a nickname that a client knows the user by. What the host says comes first; of several clients' two count.
+func (s *Self) call(nick string) {
+	for i := range s.Nicks {
+		if s.Nicks[i] == nick || s.Nicks[i] == "" {
+			s.Nicks[i] = nick
+			return
+		}
+	}
+}
+
 // saying makes what be about the stanza at place i of its event, once for all registrations.
 func (a *Account) saying(what *said, st *Stanza, i int, f *Facts, d *Decision) {
 	if what.made && what.place == i {
@@ -274,9 +284,8 @@ func (a *Account) saying(what *said, st *Stanza, i int, f *Facts, d *Decision) {
 			if r.Wishes == nil {
 				continue
 			}
-			if room, ok := r.Wishes.Room(what.chat); ok && room.Nick != what.self.Nicks[0] && room.Nick != "" {
-				what.self.Nicks[1] = room.Nick
-				break
+			if room, ok := r.Wishes.Room(what.chat); ok {
+				what.self.call(room.Nick)
 			}
 		}
 	}

@@ -260,17 +260,24 @@ func (a *Account) retracted(st *Stanza, e *Effects) {
 
 // corrected puts a corrected text where the one before it waits (XEP-0308).
 func (a *Account) corrected(st *Stanza) {
-	if a.chats == nil || st.Details == nil || st.Details.Target == "" || !a.policy.IncludeBody {
+	if a.chats == nil || st.Details == nil || st.Details.Target == "" {
 		return
 	}
 	i := a.target(st)
 	if i < 0 {
 		return
 	}
+	h := a.chats.heard[i].hash
 	for _, r := range a.regs {
 		for j := range r.pace.waiting {
-			if t := r.pace.waiting[j].text; t != nil && t.hash == a.chats.heard[i].hash {
-				t.body = st.Body
+			w := &r.pace.waiting[j]
+			if w.text != nil && w.text.hash == h {
+				w.text.body = st.Body
+			}
+			for k := range w.carried {
+				if c := &w.carried[k]; c.hash == h && c.Stanza.XML == "" { // else the stanza goes along as it was, and the corrected one after it
+					c.Stanza.Body = st.Body
+				}
 			}
 		}
 	}
