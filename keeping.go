@@ -18,12 +18,13 @@ import (
 type KeepMode uint8
 
 const (
-	// KeepLate: what waits, or is unanswered, for a second longer than the policy wants it to (Policy.MinInterval, Policy.Delay), which is nothing while
-	// push services are well. What came within the last two seconds or so is lost.
+	// KeepLate: what waits, or is unanswered, for a second longer than the policy wants it to (Policy.MinInterval, Policy.Delay). While push services
+	// are well that is nothing. What came within the last two seconds or so is lost.
 	KeepLate KeepMode = iota
 	// KeepNone: nothing. All that waits is lost.
 	KeepNone
-	// KeepAll: everything at once, in the background. What came within the time of a write is lost.
+	// KeepAll: everything, in the background: what is the first to wait of an account at once, more of it once a second. What came within the last second
+	// or so is lost.
 	KeepAll
 )
 
