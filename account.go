@@ -357,7 +357,7 @@ func (a *Account) Prune(now time.Time) bool {
 			r.mem.prune(now, age)
 		}
 	}
-	a.pruneChats(now, age)
+	a.pruneChats(now)
 	return a.Idle(now)
 }
 

@@ -118,7 +118,8 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 			a.since(st, f.Now, &d.Effects)
 			w = nil // it may be gone
 		}
-		if st.Content == ContentCallEnd {
+		q.over = a.over(st)
+		if st.Content == ContentCallEnd && !st.Held { // what is held back is told when it is not
 			if n := a.call(st); n != nil && !r.mem.has(a.hash(st.ID)) {
 				q.ends, q.rung = true, a.rings(st, n, r, &d.Effects)
 				w = nil
@@ -187,7 +188,7 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 				d.ids = append(d.ids, st.ID)
 			}
 			r.mem.add(mark, f.Now, a.policy.Remember)
-			a.hear(st, h, f.Now)
+			a.hear(st, h)
 		} else if q.class >= ClassImportant {
 			w.nameless++
 		}
@@ -225,7 +226,7 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 func (q *question) ask(st *Stanza) {
 	q.match = 0
 	q.class, q.held, q.history, q.noStore = min(st.Class, ClassUrgent), st.Held, st.History, st.NoStore
-	q.seen, q.ends, q.rung, q.detail = false, false, false, ""
+	q.seen, q.ends, q.rung, q.over, q.detail = false, false, false, false, ""
 	q.grace = q.policy.Grace
 	if st.Content == ContentReaction && q.policy.AlertReactions {
 		q.class = ClassImportant
@@ -305,7 +306,7 @@ func (a *Account) online() bool {
 // hangUp notes that the calls are over that the stanzas end.
 func (a *Account) hangUp(stanzas []Stanza) {
 	for i := range stanzas {
-		if stanzas[i].Content == ContentCallEnd {
+		if stanzas[i].Content == ContentCallEnd && !stanzas[i].Held {
 			if n := a.call(&stanzas[i]); n != nil {
 				n.sender = callOver
 			}

@@ -64,13 +64,22 @@ func (a *Account) forgetChat(chat string) {
 	}
 }
 
-// pruneChats forgets what is older than age.
-func (a *Account) pruneChats(now time.Time, age time.Duration) {
+// appended appends to a list that most accounts have few in: doubling it would leave half of it empty.
+func appended[T any](list []T, x T) []T {
+	if n := len(list); n == cap(list) && n < fewRemembered {
+		list = append(make([]T, 0, n+4), list...)
+	}
+	return append(list, x)
+}
+
+// pruneChats forgets the stanzas that no registration remembers, and answers that are too old.
+func (a *Account) pruneChats(now time.Time) {
 	if a.chats == nil {
 		return
 	}
-	oldest := now.Add(-age).Unix()
-	a.chats.heard = slices.DeleteFunc(a.chats.heard, func(n heard) bool { return int64(n.at) < oldest })
+	a.chats.heard = slices.DeleteFunc(a.chats.heard, func(n heard) bool {
+		return !slices.ContainsFunc(a.regs, func(r *registration) bool { return r.mem.has(n.hash) })
+	})
 	for chat, k := range a.chats.known {
 		if toInstant(now)-k.at >= instant(a.policy.AskAgain) {
 			delete(a.chats.known, chat)

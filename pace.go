@@ -298,6 +298,9 @@ func (p *pacer) again(now time.Time, wait time.Duration, policy *Policy) {
 		}
 	}
 	p.due, p.retryAt = toInstant(now), toInstant(now.Add(wait))
+	if slices.ContainsFunc(later, func(l part) bool { return l.at[ClassUrgent] != 0 }) {
+		p.retryAt = 0 // a call that has not been tried
+	}
 	p.settle()
 }
 

@@ -12,12 +12,10 @@ import (
 // heard is one stanza that somebody was notified of. Everything is hashed: nothing of what was said is kept.
 type heard struct {
 	hash uint64 // of its ID
-	chat uint64
-	// message is the hash of its message id with its sender, or of a call's; room that of its ID in the room.
-	message, room uint32
+	// chat is its chat's. message is that of its message id with its sender, or of a call's; room that of its ID in the room.
+	chat, message, room uint32
 	// sender is the hash of who sent it, or says that it is a call.
 	sender uint32
-	at     uint32 // seconds
 }
 
 // What a sender can be instead of a hash, which has the lowest bits set.
@@ -34,16 +32,18 @@ func (a *Account) short(s string) uint32 {
 	if s == "" {
 		return 0
 	}
-	h := a.hash(s)
-	return uint32(h>>32) | 1
+	return half(a.hash(s))
 }
+
+// half is the part of a hash that is kept of chats and senders.
+func half(h uint64) uint32 { return uint32(h>>32) | 1 }
 
 // pair hashes two texts that belong together.
 func (a *Account) pair(x uint64, id string) uint32 {
 	if id == "" {
 		return 0
 	}
-	return uint32((bits.RotateLeft64(x, 23)^a.hash(id))>>32) | 1
+	return half(bits.RotateLeft64(x, 23) ^ a.hash(id))
 }
 
 // from is who sent a stanza: an occupant, or somebody with all devices.
@@ -58,16 +58,17 @@ func (a *Account) from(st *Stanza) uint64 {
 }
 
 // hear notes a message that somebody is notified of.
-func (a *Account) hear(st *Stanza, h uint64, now time.Time) {
-	if h == 0 || !st.isMessage() {
+func (a *Account) hear(st *Stanza, h uint64) {
+	if h == 0 || !st.isMessage() || st.passing() {
 		return
 	}
 	if a.chats == nil {
 		a.chats = new(chats)
-	} else if n := len(a.chats.heard); n > 0 && a.chats.heard[n-1].hash == h {
+	} else if n := len(a.chats.heard); n > 0 && a.chats.heard[n-1].hash == h || st.Class == ClassUrgent && a.heard(h) != nil {
 		return
 	}
-	n := heard{hash: h, chat: a.hash(st.Chat(a.name)), at: uint32(now.Unix())}
+	chat := a.hash(st.Chat(a.name))
+	n := heard{hash: h, chat: half(chat)}
 	d := st.Details
 	if st.Class == ClassUrgent {
 		n.sender = callRings
@@ -75,16 +76,16 @@ func (a *Account) hear(st *Stanza, h uint64, now time.Time) {
 			n.message = a.short(d.Call.ID)
 		}
 	} else if st.MessageID != "" || d != nil {
-		who := n.chat
+		who := chat
 		if st.Type == MessageGroupchat {
 			who = a.from(st)
 		}
-		n.message, n.sender = a.pair(who, st.MessageID), uint32(who>>32)|1
+		n.message, n.sender = a.pair(who, st.MessageID), half(who)
 		if d != nil {
 			n.room = a.short(d.RoomID)
 		}
 	}
-	a.chats.heard = append(a.chats.heard, n)
+	a.chats.heard = appended(a.chats.heard, n)
 	if limit := a.policy.Remember; len(a.chats.heard) > 2*limit {
 		a.chats.heard = newest(a.chats.heard, limit)
 	}
@@ -93,6 +94,33 @@ func (a *Account) hear(st *Stanza, h uint64, now time.Time) {
 // isMessage tells whether a stanza is a message. Of what has a class and no content, as a host's own values may, that is so.
 func (st *Stanza) isMessage() bool {
 	return st.Kind == KindMessage || st.Content == ContentNone && st.Class > ClassPlain
+}
+
+// heard returns what is known of a stanza that somebody was notified of, or nil.
+func (a *Account) heard(h uint64) *heard {
+	if a.chats == nil || h == 0 {
+		return nil
+	}
+	for i := range a.chats.heard {
+		if n := &a.chats.heard[i]; n.hash == h {
+			return n
+		}
+	}
+	return nil
+}
+
+// over tells whether a stanza announces a call that is over.
+func (a *Account) over(st *Stanza) bool {
+	if st.Content != ContentCall {
+		return false
+	}
+	n := a.heard(a.hash(st.ID))
+	return n != nil && n.sender == callOver
+}
+
+// passing tells whether nothing will ever refer to a stanza: a chat state, a receipt, a marker.
+func (st *Stanza) passing() bool {
+	return st.Class == ClassPlain && (st.Content == ContentNone || st.Content == ContentReceipt || st.Content == ContentDisplayed)
 }
 
 func (n *heard) isCall() bool { return n.sender == callRings || n.sender == callOver }
@@ -148,10 +176,11 @@ func (a *Account) read(chat, upTo string, by *session, now time.Time, e *Effects
 	if a.chats == nil || len(a.chats.heard) == 0 {
 		return ReasonUnknownStanza
 	}
-	c := a.hash(chat)
+	whole := a.hash(chat)
+	c := half(whole)
 	last := len(a.chats.heard) - 1
 	if upTo != "" {
-		id, message, room := a.hash(upTo), a.pair(c, upTo), a.short(upTo)
+		id, message, room := a.hash(upTo), a.pair(whole, upTo), a.short(upTo)
 		last = slices.IndexFunc(a.chats.heard, func(n heard) bool {
 			return n.chat == c && !n.isCall() && (n.hash == id || n.message == message || n.room == room)
 		})
@@ -248,14 +277,14 @@ func (a *Account) corrected(st *Stanza) {
 
 // target returns the place of what a stanza refers to, if its sender may do that to it, or -1.
 func (a *Account) target(st *Stanza) int {
-	chat, who := a.hash(st.Chat(a.name)), a.from(st)
+	chat, who := a.short(st.Chat(a.name)), a.from(st)
 	id, message, room := a.hash(st.Details.Target), a.pair(who, st.Details.Target), a.short(st.Details.Target)
 	roomItself := st.Content == ContentModeration && st.Type == MessageGroupchat && resource(st.From) == ""
 	return slices.IndexFunc(a.chats.heard, func(n heard) bool {
 		if n.chat != chat || n.isCall() {
 			return false
 		}
-		return n.message == message || (n.room == room || n.hash == id) && (roomItself || n.sender == uint32(who>>32)|1)
+		return n.message == message || (n.room == room || n.hash == id) && (roomItself || n.sender == half(who))
 	})
 }
 
@@ -270,7 +299,7 @@ func (a *Account) call(st *Stanza) *heard {
 	if !own && (action == CallAccept || action == CallProceed) {
 		return nil // the answer to a call of the user's
 	}
-	chat, id := a.hash(bare(st.From)), a.short(st.Details.Call.ID)
+	chat, id := a.short(bare(st.From)), a.short(st.Details.Call.ID)
 	for i := len(a.chats.heard) - 1; i >= 0; i-- {
 		if n := &a.chats.heard[i]; n.isCall() && n.message == id && (own || n.chat == chat) {
 			return n

@@ -34,8 +34,8 @@ type question struct {
 	held  bool
 	// history and noStore are the stanza's too: it was said before; it is stored nowhere.
 	history, noStore bool
-	// ends: it ends a call that the account was called by; rung: the registration was notified of that call.
-	ends, rung bool
+	// ends: it ends a call that the account was called by; rung: the registration was notified of that call. over: it is a call that is over.
+	ends, rung, over bool
 	// wishes is what the client asked for, or nil.
 	wishes *wishes.Wishes
 
@@ -87,13 +87,16 @@ func decide(q *question, st *Stanza, s *said) (Rule, Reason) {
 	if q.held {
 		return RuleCSI, ReasonHeld
 	}
-	// R15. A call is over, or was taken on another device: those devices that were rung are told, so that they stop (XEP-0353 §3).
+	// R15. A call is over, or was taken on another device: those devices that were rung are told, so that they stop (XEP-0353 §3). It rings nowhere any more.
 	if q.ends {
 		if !q.rung {
 			return RuleCallEnd, ReasonNotRung
 		}
 		q.match = anyMatch(q.wishes)
 		return RuleCallEnd, ReasonCallEnded
+	}
+	if q.over { // it comes late, from a session that has lost it or from offline storage
+		return RuleCallEnd, ReasonCallOver
 	}
 	// R16. What was said before is no news: a room's history, an archive's answer. The client asked for it.
 	if q.history {

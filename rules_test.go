@@ -7,6 +7,7 @@ import (
 	"encoding/xml"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -128,6 +129,7 @@ type story struct {
 	away    []Key
 	wishes  *wishes.Wishes
 	chats   map[string]ChatAnswer
+	told    map[string]ChatAnswer // what the host was asked and said
 	replies bool
 	unread  bool // juliet's registrations
 }
@@ -137,7 +139,7 @@ func play(t *testing.T, text string) string {
 	s := &story{
 		t: t, start: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 		stored: map[string][]Registration{}, users: map[string]string{}, stanzas: map[string]string{},
-		answers: map[string]string{"": "ok"}, vetoes: map[string]string{}, chats: map[string]ChatAnswer{},
+		answers: map[string]string{"": "ok"}, vetoes: map[string]string{}, chats: map[string]ChatAnswer{}, told: map[string]ChatAnswer{},
 	}
 	s.lineAt = s.start
 	var before string // comments and the like, which follow what comes of the line above them
@@ -209,6 +211,7 @@ func (s *story) line(line, shown string) error {
 		s.sim.facts = s.facts
 		s.sim.chats = s.known
 		s.sim.answer = s.answer
+		s.sim.before = s.again
 		s.sim.decided = s.decided
 		s.sim.effects = s.effects
 		s.sim.sent = s.sent
@@ -272,6 +275,7 @@ func (s *story) happen(verb string, args []string) error {
 	case "displayed":
 		s.sim.event(Displayed{Account: user, Chat: args[0], UpTo: strings.Join(args[1:], " "), Session: opts["session"]})
 	case "changed":
+		maps.DeleteFunc(s.told, func(chat string, _ ChatAnswer) bool { return len(args) == 0 || chat == args[0] })
 		s.sim.event(ChatChanged{user, strings.Join(args, " ")})
 	case "hibernate":
 		id := session()
@@ -499,6 +503,7 @@ func (s *story) known(asked []ChatQuestion) (answers []ChatAnswer) {
 		}
 		s.print("juliet@example.com", "asked about %s: %s", q.Chat, about)
 		answers = append(answers, c)
+		s.told[q.Chat] = c
 	}
 	return answers
 }
@@ -656,6 +661,17 @@ func (s *story) sent(f *flight) {
 	}
 	if n.Body != "" {
 		line += fmt.Sprintf(", %q", n.Body)
+	}
+	wire := string(n.AppendStanza(nil, "example.com", "id"))
+	if m := regexp.MustCompile(`<priority xmlns="tigase:push:priority:0">(.*?)</priority>`).FindStringSubmatch(wire); m != nil {
+		line += ", priority " + m[1]
+	}
+	if strings.Contains(wire, "<encrypted ") {
+		assert.NotContains(s.t, wire, "urn:xmpp:push:summary", "beside an encrypted payload")
+		line += ", encrypted"
+	}
+	if strings.Contains(wire, `type="voip"`) {
+		line += ", voip"
 	}
 	for _, f := range n.Options {
 		line += fmt.Sprintf(", %s=%s", f.Var, strings.Join(f.Values, ","))

@@ -37,8 +37,9 @@ var sections = []section{
 	{8, writeSessions, readSessions},
 	{10, writeStates, readStates},
 	{12, writeGone, readGone},
-	{13, writeHeard, readHeard},
+	{13, func(*snapshotWriter, *Account) {}, readWideHeard},
 	{15, writeUses, readUses},
+	{17, writeHeard, readHeard},
 }
 
 // AppendBinary appends a snapshot of the account to b. The same account gives the same bytes. The error is always nil. If the policy lets notifications say who

@@ -32,6 +32,8 @@ type Config struct {
 	Engine Engine
 	// History is what the pages tell of. Nil: they only show the present state.
 	History *History
+	// Cluster is the node that the server is, for a page about it. Nil: the server is one alone.
+	Cluster Cluster
 	// Authorize says who makes a request and whether they may. It is asked for every request, style sheet included; those with method POST
 	// act on devices. The operator's name goes into the audit record.
 	Authorize func(r *http.Request) (operator string, ok bool)
@@ -160,6 +162,8 @@ func (p *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.service(w, r, operator)
 	case "services", "accounts", "devices":
 		p.list(w, r, operator, name)
+	case "cluster":
+		p.clusterPage(w, r, operator)
 	case "trace":
 		p.trace(w, r)
 	case "style.css", "script.js", "icon.svg":
@@ -211,12 +215,13 @@ type page struct {
 	Live      bool      `json:"-"`    // it follows what happens
 	NoHistory bool      `json:"no_history,omitempty"`
 	CanAct    bool      `json:"-"`
+	InCluster bool      `json:"-"` // there is a page about it
 	Asked     string    `json:"-"` // what was looked up
 	Now       time.Time `json:"at"`
 }
 
 func (p *Handler) page(title, name, operator string) page {
-	return page{Title: title, Page: name, Operator: operator, NoHistory: p.cfg.History == nil, CanAct: !p.cfg.ReadOnly, Now: p.cfg.Now().UTC()}
+	return page{Title: title, Page: name, Operator: operator, NoHistory: p.cfg.History == nil, CanAct: !p.cfg.ReadOnly, InCluster: p.cfg.Cluster != nil, Now: p.cfg.Now().UTC()}
 }
 
 // wantsJSON tells whether the page is asked for as data.

@@ -151,6 +151,18 @@ func (p *Handler) standing(v *overviewPage) {
 			v.Mood = "bad"
 		}
 	}
+	var cluster sentence
+	if c := p.cfg.Cluster; c != nil {
+		st := c.Status()
+		var mood string
+		if cluster, mood = clusterTrouble(&st); mood == "bad" {
+			if len(v.First) > 0 {
+				v.First.say(" ")
+			}
+			v.First = append(v.First, cluster...)
+			v.Mood = mood
+		}
+	}
 	if bad == 0 {
 		wait := slices.ContainsFunc(v.Services, func(s serviceView) bool { return s.Mood == "wait" })
 		switch {

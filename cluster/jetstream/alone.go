@@ -108,6 +108,13 @@ func (a *alone) decide(ev push.Event) (push.Decision, bool) {
 	return d, true
 }
 
+// unreported is how many events the log has not been told of yet.
+func (a *alone) unreported() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.later)
+}
+
 // notes returns who of an account was notified, for the log to be told now, before the events.
 func (a *alone) notes(account string) (list []told) {
 	a.mu.Lock()

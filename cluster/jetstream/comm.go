@@ -465,7 +465,7 @@ func (n *Node) follow(a push.Advice) {
 	l.local.Advised(a)
 	l.mu.Unlock()
 	if r := n.cfg.Push.Resumption; r != nil {
-		n.call(&n.hooks.resume, func() { r.ResumeTimeout(a.Session, a.Timeout, a.Reason) })
+		n.call(&n.hooks.resume, a.Session.Account, func() { r.ResumeTimeout(a.Session, a.Timeout, a.Reason) })
 	}
 }
 

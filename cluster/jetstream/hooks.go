@@ -4,11 +4,14 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/xmpp-push/push"
 )
 
-// hooks are the host's functions that a Node calls, in the order of their names in Status.
+// hooks are the host's functions that a Node calls, in the order of hookNames.
 type hooks struct {
 	vetoStanza, vetoPublish, unread, publish, resume, observer hook
 }
@@ -21,25 +24,21 @@ var hookNames = [...]string{"Vetoer.VetoStanza", "Vetoer.VetoPublish", "UnreadCo
 
 // hook counts what goes wrong with one of them.
 type hook struct {
-	panics, overruns, skipped atomic.Int64
-	hanging                   atomic.Int32
+	panics, overruns, skipped atomic.Uint64
 	logged                    atomic.Bool
+
+	mu      sync.Mutex
+	hanging map[string]int // by account
+	hangs   int
 }
 
-// HookStatus counts what went wrong with one function of the host's.
-type HookStatus struct {
-	// Hook is its name, such as "Vetoer.VetoStanza".
-	Hook string
-	// Panics were recovered, Overruns took longer than Push.HookTimeout and were left to themselves, Skipped were not made because of those that have not
-	// returned, whose number is Hanging.
-	Panics, Overruns, Skipped int64
-	Hanging                   int
-}
-
-func (hs *hooks) status() (list []HookStatus) {
+func (hs *hooks) status() (list []push.HookStatus) {
 	for i, h := range hs.all() {
-		st := HookStatus{hookNames[i], h.panics.Load(), h.overruns.Load(), h.skipped.Load(), int(h.hanging.Load())}
-		if st != (HookStatus{Hook: hookNames[i]}) {
+		h.mu.Lock()
+		hanging := h.hangs
+		h.mu.Unlock()
+		st := push.HookStatus{Hook: hookNames[i], Panics: h.panics.Load(), Overruns: h.overruns.Load(), Skipped: h.skipped.Load(), Hanging: hanging}
+		if st != (push.HookStatus{Hook: hookNames[i]}) {
 			list = append(list, st)
 		}
 	}
@@ -70,11 +69,37 @@ func (n *Node) guard(h *hook, f func()) (ok bool) {
 	return true
 }
 
-// call is guard with an end: what takes longer than Push.HookTimeout is left to itself, false is returned, and the hook is not called again until it has returned.
-// f must not touch what is used after that.
-func (n *Node) call(h *hook, f func()) bool {
-	if h.hanging.Load() > 0 {
-		h.skipped.Add(1)
+// maxHanging is how many calls of one hook may have overrun their time before it is called for nobody: each holds up its partition for Push.HookTimeout.
+const maxHanging = 4
+
+// barred tells whether the hook is not to be called for an account now, and counts that.
+func (h *hook) barred(account string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.hanging[account] == 0 && h.hangs < maxHanging {
+		return false
+	}
+	h.skipped.Add(1)
+	return true
+}
+
+// hang adds to the calls for an account that have not returned in time.
+func (h *hook) hang(account string, n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.hanging == nil {
+		h.hanging = make(map[string]int)
+	}
+	h.hangs += n
+	if h.hanging[account] += n; h.hanging[account] == 0 {
+		delete(h.hanging, account)
+	}
+}
+
+// call is guard with an end: what takes longer than Push.HookTimeout is left to itself, false is returned, and the hook is not called again for the account until it has
+// returned, nor for anybody while there are maxHanging. What is not about one account has "". f must not touch what is used after that.
+func (n *Node) call(h *hook, account string, f func()) bool {
+	if h.barred(account) {
 		return false
 	}
 	var ended atomic.Bool // by whoever comes first, the host or the clock
@@ -83,7 +108,7 @@ func (n *Node) call(h *hook, f func()) bool {
 		ok := false
 		defer func() {
 			if !ended.CompareAndSwap(false, true) {
-				h.hanging.Add(-1)
+				h.hang(account, -1)
 			}
 			done <- ok
 		}()
@@ -95,9 +120,9 @@ func (n *Node) call(h *hook, f func()) bool {
 	case ok := <-done:
 		return ok
 	case <-t.C:
-		h.hanging.Add(1)
+		h.hang(account, 1)
 		if !ended.CompareAndSwap(false, true) { // it has just returned
-			h.hanging.Add(-1)
+			h.hang(account, -1)
 			return <-done
 		}
 		h.overruns.Add(1)

@@ -19,6 +19,8 @@ func (v badVeto) VetoStanza(_ *push.Registration, st push.Stanza) string {
 	switch st.ID {
 	case "panics":
 		panic("the host's mistake")
+	case "muted":
+		return "muted"
 	case "hangs":
 		<-v.hang
 	}
@@ -32,7 +34,7 @@ func TestBadHooks(t *testing.T) {
 	svc := newService()
 	hang := make(chan struct{})
 	n := join(t, start(t, embedded.Config{}), "a", svc, func(c *jetstream.Config) {
-		c.Lease = 4 * time.Second
+		c.Lease, c.Wait = 4*time.Second, true
 		c.Push.Policy.MinInterval = -1
 		c.Push.HookTimeout = 200 * time.Millisecond
 		c.Push.Veto = badVeto{hang}
@@ -43,17 +45,23 @@ func TestBadHooks(t *testing.T) {
 		handle(t, n, message(id))
 		assert.Equal(t, 1, svc.next(t, 20*time.Second).Count, id)
 	}
-	of := func(name string) jetstream.HookStatus {
-		for _, h := range n.Status().Hooks {
+	of := func(name string) push.HookStatus {
+		for _, h := range n.Hooks() {
 			if h.Hook == name {
 				return h
 			}
 		}
-		return jetstream.HookStatus{}
+		return push.HookStatus{}
 	}
-	assert.Equal(t, jetstream.HookStatus{Hook: "Vetoer.VetoStanza", Panics: 1, Overruns: 1, Skipped: 1, Hanging: 1}, of("Vetoer.VetoStanza"))
+	assert.Equal(t, push.HookStatus{Hook: "Vetoer.VetoStanza", Panics: 1, Overruns: 1, Skipped: 1, Hanging: 1}, of("Vetoer.VetoStanza"))
 	assert.EqualValues(t, 3, of("Vetoer.VetoPublish").Panics)
-	assert.GreaterOrEqual(t, of("Observer").Panics, int64(3))
+	assert.GreaterOrEqual(t, of("Observer").Panics, uint64(3))
+	// Another account's veto is asked meanwhile, and heard.
+	handle(t, n, push.PushEnable{Session: push.SessionID{Account: "romeo@example.com"}, Key: phone})
+	d := handle(t, n, push.ArchiveAdded{Account: "romeo@example.com", Stanza: push.Stanza{ID: "muted", To: "romeo@example.com", Class: push.ClassImportant}})
+	require.Len(t, d.Verdicts, 1)
+	assert.Equal(t, push.ReasonVeto, d.Verdicts[0].Reason)
+	assert.EqualValues(t, 1, of("Vetoer.VetoStanza").Skipped)
 	close(hang)
 	require.Eventually(t, func() bool { return of("Vetoer.VetoStanza").Hanging == 0 }, 10*time.Second, 10*time.Millisecond)
 	handle(t, n, message("m4"))

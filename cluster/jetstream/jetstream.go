@@ -52,7 +52,7 @@ type Config struct {
 	Node string
 	// Push is what an Engine would be given, the same on every node. Policy and Host must be; Publisher, Resumption, Unread, Veto, Observer
 	// and Logger are the node's own, and are called for the accounts that this node decides for. Liveness and Store must be nil: the cluster
-	// knows where sessions are, and keeps the registrations. A panic of any of them is recovered and counted (Status.Hooks); a call of Veto, Unread,
+	// knows where sessions are, and keeps the registrations. A panic of any of them is recovered and counted (Hooks); a call of Veto, Unread,
 	// Resumption or Observer that takes longer than HookTimeout is left to itself: the event is decided as if there were none, and that function is not called
 	// until it has returned. A host that comes from a Store of its own gives Handle a push.PushEnable without a session for
 	// each registration that it lists, once; or lets clients enable again when they connect next.
@@ -224,7 +224,7 @@ func Join(ctx context.Context, cfg Config) (*Node, error) {
 		common.Veto = func(r *push.Registration, st push.Stanza) string {
 			own := *r
 			var why string
-			if n.call(&n.hooks.vetoStanza, func() { why = v.VetoStanza(&own, st) }) {
+			if n.call(&n.hooks.vetoStanza, own.Account, func() { why = v.VetoStanza(&own, st) }) {
 				return why
 			}
 			return "" // a missed call is worse than one too many
@@ -234,7 +234,7 @@ func Join(ctx context.Context, cfg Config) (*Node, error) {
 		n.lanes = append(n.lanes, newLane(n, p, me, common))
 	}
 	if n.obs.Started != nil {
-		n.call(&n.hooks.observer, func() { n.obs.Started(time.Now(), cfg.Push.Host, cfg.Push.Policy) })
+		n.call(&n.hooks.observer, "", func() { n.obs.Started(time.Now(), cfg.Push.Host, cfg.Push.Policy) })
 	}
 	if err := n.listen(ctx); err != nil {
 		_ = n.Close(ctx)

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/cluster"
 	"github.com/xmpp-push/push/cluster/jetstream/internal/partition"
 )
 
@@ -39,7 +40,7 @@ type lane struct {
 	timerAt   time.Time
 	phase     atomic.Int32
 	lag       atomic.Int64
-	stat      atomic.Pointer[PartitionStatus]
+	stat      atomic.Pointer[cluster.Partition]
 }
 
 // place is where an event is in a batch.
@@ -347,7 +348,7 @@ func (l *lane) settle() {
 	if was := partition.Phase(l.phase.Swap(int32(phase))); was != phase {
 		l.world.phase(was, phase)
 	}
-	st := &PartitionStatus{Partition: l.p, Phase: phase.String(), Takeovers: o.Takeovers, TakenIn: o.TakenIn, Published: o.Published, Resent: o.Resent, InFlight: o.InFlight()}
+	st := &cluster.Partition{Partition: l.p, Phase: phase.String(), Takeovers: o.Takeovers, TakenIn: o.TakenIn, Published: o.Published, Resent: o.Resent, InFlight: o.InFlight()}
 	if s := o.State(); s != nil {
 		st.Owned = true
 		st.Accounts, st.Active = s.Size()

@@ -13,6 +13,13 @@ import (
 	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/cluster/jetstream"
 	"github.com/xmpp-push/push/cluster/jetstream/embedded"
+	"github.com/xmpp-push/push/pushhttp"
+)
+
+// A Node is what the pages need of an Engine and of a cluster.
+var (
+	_ pushhttp.Engine  = (*jetstream.Node)(nil)
+	_ pushhttp.Cluster = (*jetstream.Node)(nil)
 )
 
 // service is a push service that counts.

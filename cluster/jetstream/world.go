@@ -494,14 +494,14 @@ func (w *world) Show(out *partition.Out, replayed bool) {
 		n.counts.decided.Add(1)
 		if n.obs.Decided != nil {
 			number, at, ev, decision := d.Number, d.At, d.Event, d.Decision
-			n.call(&n.hooks.observer, func() { n.obs.Decided(number, at, ev, &decision, 0) })
+			n.call(&n.hooks.observer, "", func() { n.obs.Decided(number, at, ev, &decision, 0) })
 		}
 		n.logDecision(d)
 	}
 	if !replayed && n.obs.Affected != nil {
 		for i := range out.Affected {
 			a := out.Affected[i]
-			n.call(&n.hooks.observer, func() { n.obs.Affected(a.Account, a.At, &a.Effects) })
+			n.call(&n.hooks.observer, "", func() { n.obs.Affected(a.Account, a.At, &a.Effects) })
 		}
 	}
 	if replayed {
@@ -528,7 +528,7 @@ func (w *world) Publish(ref partition.Ref, note push.Notification) {
 	sent := time.Now()
 	if n.obs.Sent != nil {
 		own := note
-		n.call(&n.hooks.observer, func() { n.obs.Sent(sent, &own) })
+		n.call(&n.hooks.observer, "", func() { n.obs.Sent(sent, &own) })
 	}
 	g := n.gates.sent(l, ref)
 	n.work.Add(1)
@@ -540,7 +540,7 @@ func (w *world) Publish(ref partition.Ref, note push.Notification) {
 			res := l.owner.Replied(time.Now(), ref, reply)
 			if n.obs.Replied != nil {
 				own := note
-				n.call(&n.hooks.observer, func() { n.obs.Replied(time.Now(), &own, reply, res, took) })
+				n.call(&n.hooks.observer, "", func() { n.obs.Replied(time.Now(), &own, reply, res, took) })
 			}
 			n.logReply(&note, reply, res, took)
 		})
@@ -556,13 +556,13 @@ func (n *Node) send(note *push.Notification) push.Reply {
 		var unread int
 		var err error
 		account := note.Account
-		if n.call(&n.hooks.unread, func() { unread, err = u.Unread(ctx, account) }) && err == nil {
+		if n.call(&n.hooks.unread, account, func() { unread, err = u.Unread(ctx, account) }) && err == nil {
 			note.Unread = max(unread, 0)
 		}
 	}
 	if v := n.cfg.Push.Veto; v != nil {
 		own, why := *note, ""
-		if n.call(&n.hooks.vetoPublish, func() { why = v.VetoPublish(ctx, &own) }) {
+		if n.call(&n.hooks.vetoPublish, own.Account, func() { why = v.VetoPublish(ctx, &own) }) {
 			if why != "" {
 				return push.Reply{Vetoed: why}
 			}

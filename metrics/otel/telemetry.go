@@ -5,7 +5,7 @@
 //	t.Watch(engine)
 //	t.Handle(ctx, engine, ev) // instead of engine.Handle, where ctx has the span of what the server is doing
 //
-// Optional: WatchRegistrations, WatchRecorder and WatchHistory. They need a Meter.
+// Optional: WatchRegistrations, WatchRecorder, WatchHistory, and WatchCluster for a node of a cluster. They need a Meter.
 //
 // Each event that notifies somebody is a span (process archive-added), a child of the caller's if it came through Handle; each publish is one
 // (send push.example.net), from its sending to its reply. It is a child of the event's span if it came from one event only, and links to those that

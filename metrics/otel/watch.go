@@ -20,6 +20,7 @@ type watched struct {
 	counts   metrics.Counts
 	recorder atomic.Pointer[Recorder]
 	history  atomic.Pointer[History]
+	cluster  atomic.Pointer[Cluster]
 }
 
 // Registrations counts the registrations of a store by state; push.MemoryStore and store/sql do.
@@ -115,5 +116,5 @@ func (t *Telemetry) observe() error {
 		}
 		return nil
 	}, append(all, reach)...)
-	return err
+	return errors.Join(err, t.observeCluster())
 }

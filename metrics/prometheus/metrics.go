@@ -5,8 +5,8 @@
 //	m.Watch(engine)
 //	prometheus.MustRegister(m)
 //
-// Labels are tokens, such as reason="already-notified"; push_reason_info has the sentence of each. Optional: WatchRegistrations, WatchRecorder and
-// WatchHistory.
+// Labels are tokens, such as reason="already-notified"; push_reason_info has the sentence of each. Optional: WatchRegistrations, WatchRecorder,
+// WatchHistory, and WatchCluster for a node of a cluster.
 //
 // No label holds an account, a node or anything else whose number strangers decide about; see [Config.Services] for push services. The folder
 // has alerting rules (alerts.yml) and a dashboard for Grafana (dashboard.json) that go with it.
@@ -44,6 +44,9 @@ type Metrics struct {
 	counts   metrics.Counts
 	recorder atomic.Pointer[Recorder]
 	history  atomic.Pointer[History]
+	cluster  atomic.Pointer[Cluster]
+
+	ofCluster clusterDescs
 
 	events    *prometheus.CounterVec
 	decisions *prometheus.CounterVec
@@ -130,6 +133,7 @@ func New(cfg Config) *Metrics {
 	m.historyLines = gauge("history_lines", "Lines in the inspector's history.")
 	m.hookFaults = gauge("hook_faults_total", "What went wrong with the host's own code: panics, calls that took too long, calls not made because others hang.", "hook", "kind")
 	m.hookHanging = gauge("hook_hanging", "Calls of the host's own code that have not returned.", "hook")
+	m.ofCluster = newClusterDescs(cfg.Namespace)
 	m.reason = gauge("reason_info", "The sentence of each reason, by its token.", "reason", "text")
 	for _, name := range metrics.Events {
 		m.byEvent[name] = m.events.WithLabelValues(name)
@@ -238,6 +242,9 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	} {
 		ch <- d
 	}
+	for _, d := range m.ofCluster.all() {
+		ch <- d
+	}
 }
 
 // Collect implements [prometheus.Collector].
@@ -272,6 +279,10 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 			gauge(m.registrations, float64(n), state)
 		}
 		gauge(m.counted, float64(at.Unix()))
+	}
+	if c := m.cluster.Load(); c != nil {
+		st := (*c).Status()
+		m.ofCluster.collect(&st, ch)
 	}
 	e := m.engine.Load()
 	if e == nil {

@@ -144,6 +144,18 @@ func (m *Members) Live(now time.Time) []string {
 	return names
 }
 
+// Missing returns the names of the nodes that have neither been heard of for a lease nor left, and were there a short while ago.
+func (m *Members) Missing(now time.Time) []string {
+	var names []string
+	for name, p := range m.peers {
+		if silent := now.Sub(p.at); silent >= m.lease && silent < comeBack*m.lease && !p.leaving && !p.gone {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // Reads returns the latest version that every node reads: also those that were not heard of for a while, since they may come back. It is the First until this node has
 // listened for as long.
 func (m *Members) Reads(now time.Time) int {
