@@ -119,11 +119,9 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 			w = nil // it may be gone
 		}
 		q.over = a.over(st)
-		if st.Content == ContentCallEnd && !st.Held { // what is held back is told when it is not
-			if n := a.call(st); n != nil && !r.mem.has(a.hash(st.ID)) {
-				q.ends, q.rung = true, a.rings(st, n, r, &d.Effects)
-				w = nil
-			}
+		if a.ends(st) && !r.mem.has(a.hash(st.ID)) {
+			q.ends, q.rung = true, a.rings(st, r, &d.Effects)
+			w = nil
 		}
 		var s *said
 		rule, reason := decide(q, st, nil)
@@ -306,10 +304,8 @@ func (a *Account) online() bool {
 // hangUp notes that the calls are over that the stanzas end.
 func (a *Account) hangUp(stanzas []Stanza) {
 	for i := range stanzas {
-		if stanzas[i].Content == ContentCallEnd && !stanzas[i].Held {
-			if n := a.call(&stanzas[i]); n != nil {
-				n.sender = callOver
-			}
+		for n := range a.ended(&stanzas[i]) {
+			n.sender = callOver
 		}
 	}
 }
