@@ -365,6 +365,8 @@ func TestRequestNotOurs(t *testing.T) {
 		`<?xml version='1.0'?><iq type='set' id='x'><enable xmlns='urn:xmpp:push:0' jid='p'/></iq>`,
 		`<!DOCTYPE iq [<!ENTITY a "a">]><iq type='set' id='x'><enable xmlns='urn:xmpp:push:0' jid='p'/></iq>`,
 		`<iq type='set' id='x'><enable xmlns='urn:xmpp:push:0' jid='&a;'/></iq>`,
+		`<iq type='set' id='x'><enable xmlns='urn:xmpp:push:0' jid='p' node='&#xD800;'/></iq>`,
+		set(enableNS + `jid='p'><x xmlns='jabber:x:data'><field var='secret'><value>&#57343;</value></field></x></enable>`),
 		set(enableNS + `jid='p'>` + strings.Repeat(`<a>`, 100) + strings.Repeat(`</a>`, 100) + `</enable>`),
 		set(enableNS + `jid='p'>` + strings.Repeat(` `, push.MaxStanzaBytes) + `</enable>`),
 	} {
