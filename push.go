@@ -192,7 +192,7 @@ func (c *Config) Validate() error {
 	say := func(format string, args ...any) { errs = append(errs, fmt.Errorf("push: "+format, args...)) }
 	if c.Host == "" {
 		say("Config.Host is empty; give the server's domain, which publishes come from")
-	} else if j, err := prepared(c.Host); err != nil || j != c.Host || bare(j) != j {
+	} else if j, err := prepared(c.Host); err != nil || j != c.Host || bare(j) != j || strings.Contains(j, "@") {
 		say("Config.Host %q is not a domain in prepared form", cut(c.Host, 100))
 	}
 	if c.Publisher == nil {
