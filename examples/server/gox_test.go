@@ -60,6 +60,16 @@ func goxConnect(t *testing.T, port, user string) *goxClient {
 	return g
 }
 
+// leave ends the stream. Client.Close is a data race with Recv.
+func (g *goxClient) leave(t *testing.T) {
+	t.Helper()
+	if _, err := g.SendOrg("</stream:stream>"); err != nil {
+		t.Error(err)
+	}
+	for range g.got {
+	}
+}
+
 // expect waits for these, in their order.
 func (g *goxClient) expect(t *testing.T, want ...string) {
 	t.Helper()
@@ -104,7 +114,7 @@ func TestGoXMPP(t *testing.T) {
 		phone.expect(t, "result "+id)
 	}
 	enable("e1")
-	phone.Close()
+	phone.leave(t)
 	for len(srv.sessions("juliet")) > 0 {
 		time.Sleep(time.Millisecond)
 	}
@@ -131,7 +141,7 @@ func TestGoXMPP(t *testing.T) {
 		t.Fatal(err)
 	}
 	phone.expect(t, "archive: are you there?", "archive: here you are", "result a1")
-	phone.Close()
-	romeo.Close()
+	phone.leave(t)
+	romeo.leave(t)
 	service.Close()
 }
