@@ -144,6 +144,8 @@ var decisions = sync.Pool{New: func() any { return new(Decision) }}
 // or when the Store has failed, or ctx ends, Handle returns nil with ReasonDeferred, and the event is decided when the Store has answered. So nothing is lost while
 // a Store is away, and no call is worth repeating.
 //
+// What else the host is asked (Vetoer, Liveness, Contacts, Chats) has Config.HookTimeout for each call, also when ctx ends earlier: who is muted stays muted.
+//
 // The error is ErrClosed, ErrEvent, ctx's, or wraps ErrStore; then the event had no effect, and the Decision notifies nobody. Two exceptions, with ErrStore: of an event
 // that removes registrations the Decision's Changes say which ones are gone all the same, and an enable or disable for which the Store did not
 // answer in time may take effect later. To repeat it is safe.
@@ -230,6 +232,7 @@ func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
 
 // handleSlow handles an event that the host or its Store has a word in, or of an account that is not kept.
 func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event, d *Decision) error {
+	_ = ctx.Done() // none at all panics here, where nothing is begun
 	if e.closing.Load() {
 		return ErrClosed
 	}
@@ -283,7 +286,7 @@ func (e *Engine) handleInTurn(ctx context.Context, s *shard, name string, ev Eve
 		}
 		if !asked {
 			s.mu.Unlock()
-			e.facts(ctx, name, ev, &f)
+			e.facts(name, ev, &f)
 			asked = true
 			continue
 		}
