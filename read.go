@@ -65,7 +65,7 @@ func (a *Account) hear(st *Stanza, h uint64) {
 	}
 	if a.chats == nil {
 		a.chats = new(chats)
-	} else if n := len(a.chats.heard); n > 0 && a.chats.heard[n-1].hash == h || st.Class == ClassUrgent && a.heard(h) != nil {
+	} else if n := len(a.chats.heard); n > 0 && a.chats.heard[n-1].hash == h {
 		return
 	}
 	chat := a.hash(st.Chat(a.name))
@@ -95,19 +95,6 @@ func (a *Account) hear(st *Stanza, h uint64) {
 // isMessage tells whether a stanza is a message. Of what has a class and no content, as a host's own values may, that is so.
 func (st *Stanza) isMessage() bool {
 	return st.Kind == KindMessage || st.Content == ContentNone && st.Class > ClassPlain
-}
-
-// heard returns what is known of a stanza that somebody was notified of, or nil.
-func (a *Account) heard(h uint64) *heard {
-	if a.chats == nil || h == 0 {
-		return nil
-	}
-	for i := range a.chats.heard {
-		if n := &a.chats.heard[i]; n.hash == h {
-			return n
-		}
-	}
-	return nil
 }
 
 // over tells whether a stanza announces a call that is over.
