@@ -244,6 +244,16 @@ func (p *pacer) settle() {
 	}
 }
 
+// holds tells whether a stanza waits.
+func (p *pacer) holds(hash uint64) bool {
+	for i := range p.waiting {
+		if slices.ContainsFunc(p.waiting[i].stanzas, func(n noted) bool { return n.hash&^hashFlags == hash }) {
+			return true
+		}
+	}
+	return false
+}
+
 // orphan makes what came from a session that is over the account's own.
 func (p *pacer) orphan(s *session, policy *Policy) {
 	p.waiting, p.flight = adopt(p.waiting, s, policy), adopt(p.flight, s, policy)
