@@ -21,8 +21,9 @@ type Account struct {
 	sessions []*session
 	// touched is when something was remembered last, or a session ended since. left is when a session ended last.
 	touched, left instant
-	// gone are the keys of registrations that were removed while a publish for them was not answered. nil: there are none, as a rule.
-	gone *[]Key
+	// gone are registrations that were removed while a publish for them was not answered: what is to be dropped, because of that, if it is not accepted.
+	// nil: there are none, as a rule.
+	gone *[]Drop
 	// chats is what is known of chats: which stanzas of them somebody was notified of, what the host answered. nil: nothing.
 	chats *chats
 	// key is that of the hashes of stanza IDs.
@@ -125,7 +126,7 @@ func (a *Account) Load(rs []Registration, now time.Time, e *Effects) {
 		}
 		if disabled && !wasDisabled && !fresh { // what waits for one that was disabled before is its retry
 			a.unbind(r, ReasonErrors, e)
-			r.drop(r.pace.takeAll(), ReasonDisabled, "", e)
+			r.drop(r.pace.takeWaiting(ReasonDisabled), ReasonDisabled, "", e)
 		}
 	}
 	if first {
@@ -343,6 +344,7 @@ func (a *Account) Abandon(reason Reason, e *Effects) {
 	for _, r := range a.regs {
 		r.drop(r.pace.takeAll(), reason, "", e)
 	}
+	a.dropGone(e)
 }
 
 // Prune forgets what was notified too long ago to be met again, and returns whether the account is Idle. Stanzas of a hibernated session

@@ -252,6 +252,12 @@ func (e *Engine) leftovers() error {
 				l.deferred = nil
 			}
 			if !en.busy && !en.keep.whole { // else somebody is at it
+				if en.gone != nil {
+					for _, d := range *en.gone {
+						left.Unsent = append(left.Unsent, Unsent{Account: name, Drop: d, Asked: true})
+					}
+					en.gone = nil
+				}
 				for _, r := range en.regs {
 					if r.pace.inFlight && len(r.pace.flight) > 0 {
 						left.Unsent = append(left.Unsent, Unsent{Account: name, Drop: r.flightDrop(ReasonClosed, ""), Asked: true})

@@ -13,9 +13,8 @@ import (
 // one ahead of all others; it is asked whether the registration still holds when it gets it (rule R12). So the host's code never has a
 // slot, and the time of a push service begins when it is asked.
 //
-// Each publish has a goroutine while it lasts. A Publisher that does not return soon after Policy.ReplyTimeout is left to itself: its slot is free again, and its
-// reply is that there was none. Until it has returned, its registration is not published to, and while there are hangLimit of them at one
-// service, nobody is.
+// Each publish has a goroutine while it lasts. A Publisher that does not return soon after Policy.ReplyTimeout loses its slot, so that others go on; while there are hangLimit of them at one service,
+// nobody does. Its registration waits for what it says when it returns, however late, for only it knows whether the publish was sent: else the device is notified twice.
 type gate struct {
 	name    string
 	mu      sync.Mutex
@@ -29,7 +28,7 @@ type gate struct {
 	asking   int
 	// flights are the publishes that wait for their reply, in the order of their deadlines.
 	flights flight
-	hung    map[ref]struct{}
+	hung    map[ref]*flight
 	// probe is for the time at which the service may be asked again, watch for the first deadline.
 	probe, watch *time.Timer
 	watching     bool

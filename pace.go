@@ -212,6 +212,24 @@ func take(parts *[]part, is func(part) bool) (gone []part) {
 	return gone
 }
 
+// takeWaiting removes everything that waits and returns it. What is in flight cannot be called back, but if its publish fails it is not tried again, because of reason.
+func (p *pacer) takeWaiting(reason Reason) []part {
+	gone := p.waiting
+	p.waiting = nil
+	p.spend(reason)
+	p.settle()
+	return gone
+}
+
+// spend says that what is in flight is not tried again, because of reason, if its publish fails.
+func (p *pacer) spend(reason Reason) {
+	for i := range p.flight {
+		if f := &p.flight[i]; p.inFlight && !f.over {
+			f.over, f.spent = true, reason
+		}
+	}
+}
+
 // takeAll removes everything that waits or is in flight and returns it.
 func (p *pacer) takeAll() []part {
 	gone := p.waiting

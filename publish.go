@@ -129,12 +129,15 @@ func (a *Account) End(k Key, reply Reply, now time.Time, e *Effects) Result {
 	res := Result{Outcome: reply.Classify()}
 	r := a.find(k)
 	if a.isGone(k) { // it was for a registration that was removed; there may be another with its key
-		*a.gone = slices.DeleteFunc(*a.gone, func(o Key) bool { return o == k })
-		if len(*a.gone) == 0 {
-			a.gone = nil
-		}
+		d := a.takeGone(k)
 		if r != nil {
 			r.pace.inFlight = false
+		}
+		if res.Outcome == OutcomeDropped {
+			d.Reason, d.Detail = ReasonVeto, reply.Vetoed
+		}
+		if res.Outcome != OutcomeAccepted {
+			e.dropped(d)
 		}
 		return res
 	}
@@ -212,7 +215,7 @@ func (a *Account) again(r *registration, wait time.Duration, now time.Time, e *E
 // Interrupted says that no reply will come to what is in flight, because the process that has sent it is gone: it goes out again, at once. Perhaps it was
 // accepted, and is then published twice; to leave it would be to lose what was not.
 func (a *Account) Interrupted(now time.Time, e *Effects) {
-	a.gone = nil
+	a.dropGone(e)
 	for _, r := range a.regs {
 		if r.pace.inFlight {
 			a.again(r, 0, now, e)

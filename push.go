@@ -64,7 +64,8 @@ var (
 
 // Publisher sends a notification to its push service and waits for the reply. It is called from several goroutines at once, for one
 // registration never twice at a time, and never while the Engine holds a lock. It should return when ctx is done, which is after
-// Policy.ReplyTimeout at the latest.
+// Policy.ReplyTimeout at the latest: a publish that has not been answered by then is tried again. One that does not return then holds up its registration, and no other, until it does: its late
+// answer counts, so that what was sent is not sent twice. When the notification is of no use any more (Policy.Expire, Policy.ExpireUrgent) it is dropped, its outcome unknown.
 //
 // It returns nil if the service accepted the publish. An error reply is returned as a *ReplyError or a stanza.Error of mellium.im/xmpp,
 // wrapped or not; any other error means that there was no answer. n is the Publisher's until it returns.

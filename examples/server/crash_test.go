@@ -49,6 +49,7 @@ func start(t testing.TB, dir string, args ...string) *process {
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { p.cmd.Process.Kill() })
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if f := strings.Fields(lines.Text()); len(f) > 1 {
@@ -140,7 +141,7 @@ func archive(t testing.TB, c *peer.Client) (texts []string) {
 	}
 }
 
-// TestKilled kills the server again and again, at random moments, while somebody writes to a client that resumes and to an account that is offline. Every
+// TestKilled kills the server again and again, or now and then stops it, at random moments, while somebody writes to a client that resumes and to an account that is offline. Every
 // message arrives, once, and is in the archives once.
 func TestKilled(t *testing.T) {
 	rounds := 12
@@ -195,9 +196,13 @@ func TestKilled(t *testing.T) {
 		// All that is sent before the kill is either handled, or sent again by the client because it was not acknowledged.
 		stop := time.Now().Add(time.Duration(r.IntN(400)) * time.Millisecond)
 		kill := stop.Add(time.Duration(r.IntN(3000)) * time.Microsecond)
+		how := syscall.SIGKILL
+		if round%3 == 2 {
+			how = syscall.SIGTERM
+		}
 		go func() {
 			time.Sleep(time.Until(kill))
-			p.cmd.Process.Signal(syscall.SIGKILL)
+			p.cmd.Process.Signal(how)
 		}()
 		for time.Now().Before(stop) {
 			romeo.Chat("juliet@localhost", fmt.Sprint("live ", sent))
@@ -206,7 +211,7 @@ func TestKilled(t *testing.T) {
 			sent++
 			time.Sleep(time.Duration(r.IntN(2000)) * time.Microsecond)
 		}
-		p.end(syscall.SIGKILL)
+		p.end(how)
 		service.Close()
 	}
 	p := start(t, dir, args...)

@@ -28,7 +28,9 @@ func (s *Server) ServeClient(conn net.Conn) {
 	defer s.dismiss(t)
 	defer close(t.served)
 	conn.SetDeadline(time.Now().Add(negotiateIn))
-	in, err := s.login(t)
+	t.in.Limit(maxStranger)
+	var in *login
+	err := s.survive("login", func() (err error) { in, err = s.login(t); return err })
 	if err != nil {
 		s.log.Debug("login failed", "remote", conn.RemoteAddr(), "err", err)
 		t.closeFor(err)
@@ -36,8 +38,10 @@ func (s *Server) ServeClient(conn net.Conn) {
 		t.conn.Close()
 		return
 	}
+	t.in.Limit(maxStanza)
 	go t.pump()
-	x, err := s.enter(t, in)
+	var x *session
+	err = s.survive("binding", func() (err error) { x, err = s.enter(t, in); return err })
 	if err != nil {
 		s.log.Debug("no session", "account", in.acct.jid, "err", err)
 		t.closeFor(err)
@@ -45,11 +49,11 @@ func (s *Server) ServeClient(conn net.Conn) {
 		return
 	}
 	t.conn.SetReadDeadline(time.Time{})
-	err = x.read(t)
-	if errors.Is(err, element.ErrXML) {
-		t.close("not-well-formed")
+	err = s.survive("a client's stream", func() error { return x.read(t) })
+	if errors.Is(err, element.ErrXML) || errors.Is(err, errBroken) {
+		t.closeFor(err)
 	}
-	s.route(x.disconnected(t, errors.Is(err, element.ErrClosed))...)
+	s.surviving("the end of a client's stream", func() { s.route(x.disconnected(t, errors.Is(err, element.ErrClosed))...) })
 	t.closeFor(err)
 	<-t.pumped
 }

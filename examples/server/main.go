@@ -82,6 +82,7 @@ type options struct {
 	load              bool
 	clients, messages int
 	rate, seconds     int
+	only              string
 	nodes             int
 	routes            string
 	quiet             bool
@@ -112,6 +113,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.IntVar(&o.messages, "load-messages", 5000, "with -load: the number of messages to offline clients")
 	f.IntVar(&o.rate, "load-rate", 100, "with -load: messages a second of the phase with a fixed rate")
 	f.IntVar(&o.seconds, "load-seconds", 20, "with -load: how long that phase is")
+	f.StringVar(&o.only, "load-only", "", "with -load: only the servers whose name contains this, such as ours, Prosody or SQLite")
 	f.IntVar(&o.nodes, "nodes", 1, "with -demo: how many servers there are, each a process; from 2 on the story is that of a cluster, and ends")
 	f.StringVar(&o.Cluster.Node, "node", "", "this server's `NAME` in a cluster of several")
 	f.StringVar(&o.Cluster.Listen, "cluster", "", "with -node: where the other servers connect")

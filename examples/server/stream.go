@@ -15,8 +15,10 @@ const (
 	negotiateIn = 30 * time.Second
 	// writeIn is how long the operating system may refuse to take what is written before the connection counts as lost.
 	writeIn = 30 * time.Second
-	// maxOut is how many bytes may wait for a slow reader.
-	maxOut = 8 << 20
+	// maxStranger and maxStanza are how many bytes an element may have, before the other side has logged in and after.
+	maxStranger, maxStanza = 16 << 10, 256 << 10
+	// maxOut is how many bytes may wait for a slow reader. A session's queue (maxQueueBytes) and a page of an archive fit.
+	maxOut = 16 << 20
 )
 
 // stream is the XML stream on one connection. One goroutine reads; anybody may send, which never blocks.
@@ -71,6 +73,7 @@ func (t *stream) startTLS(cfg *tls.Config) error {
 		return err
 	}
 	t.conn, t.in = c, element.NewReader(c)
+	t.in.Limit(maxStranger)
 	return nil
 }
 
@@ -160,6 +163,8 @@ func (t *stream) closeFor(err error) {
 	switch {
 	case errors.Is(err, element.ErrXML):
 		t.close("not-well-formed")
+	case errors.Is(err, errBroken):
+		t.close("internal-server-error")
 	default:
 		t.close("")
 	}

@@ -52,6 +52,23 @@ func (e *Element) Add(nodes ...any) *Element {
 	return e
 }
 
+// Size is about how much memory the element takes, and no less than its XML.
+func (e *Element) Size() int {
+	n := 100 + len(e.Name.Space) + 2*len(e.Name.Local)
+	for _, a := range e.Attr {
+		n += 50 + len(a.Name.Space) + len(a.Name.Local) + len(a.Value)
+	}
+	for _, c := range e.Nodes {
+		switch c := c.(type) {
+		case *Element:
+			n += c.Size()
+		case string:
+			n += 16 + len(c)
+		}
+	}
+	return n
+}
+
 // Is tells whether the element has this name.
 func (e *Element) Is(space, local string) bool {
 	return e.Name.Local == local && e.Name.Space == space
