@@ -149,7 +149,10 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 			}
 		}
 		if !reason.Notifies() {
-			if reason == ReasonSeen && q.class >= ClassImportant && from != nil && from.bound == r && !r.pace.holds(h) {
+			if rule == RuleFilter || rule == RuleSettings || rule == RuleVeto || reason == ReasonPlain || reason == ReasonReflection {
+				a.overhear(st)
+			}
+			if reason == ReasonSeen && q.class >= ClassImportant && from != nil && from.bound == r {
 				d.alerted = true
 			}
 			if !v.Notify {

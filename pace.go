@@ -262,14 +262,14 @@ func (p *pacer) settle() {
 	}
 }
 
-// holds tells whether a stanza waits.
-func (p *pacer) holds(hash uint64) bool {
+// waitingClass returns the highest class of what waits, plain if nothing does.
+func (p *pacer) waitingClass() (class Class) {
 	for i := range p.waiting {
-		if slices.ContainsFunc(p.waiting[i].stanzas, func(n noted) bool { return n.hash&^hashFlags == hash }) {
-			return true
+		if c, ok := p.waiting[i].class(); ok {
+			class = max(class, c)
 		}
 	}
-	return false
+	return class
 }
 
 // orphan makes what came from a session that is over the account's own.

@@ -315,7 +315,11 @@ func (a *Account) extend(s *session, now time.Time, e *Effects) {
 // alerted takes the advice back at once if what the session's user should see was sent before the connection was lost, because it was not
 // acknowledged: no later notification would end the longer time. What waits ends it when it is sent.
 func (a *Account) alerted(id string, d *Decision) {
-	if s := a.session(id); s != nil && s.bound != nil && d.alerted {
+	s := a.session(id)
+	if s == nil || s.bound == nil || !d.alerted {
+		return
+	}
+	if s.bound.pace.waitingClass() < ClassImportant {
 		a.shorten(s.bound, ReasonWoken, &d.Effects)
 	}
 }
