@@ -210,9 +210,9 @@ func (e *Engine) warn(text, account string, err error, more ...slog.Attr) {
 }
 
 // facts asks the host what it knows about an event before it is decided. It holds nothing, and each hook has a bound of its own.
-func (e *Engine) facts(ctx context.Context, account string, ev Event, f *Facts) {
+func (e *Engine) facts(account string, ev Event, f *Facts) {
 	if _, ok := ev.(ArchiveAdded); ok && e.cfg.Liveness != nil {
-		keys, err := ask(ctx, e, &e.hooks.liveness, account, func(ctx context.Context) ([]Key, error) { return e.cfg.Liveness.Elsewhere(ctx, account) })
+		keys, err := ask(e.ctx, e, &e.hooks.liveness, account, func(ctx context.Context) ([]Key, error) { return e.cfg.Liveness.Elsewhere(ctx, account) })
 		if err != nil {
 			e.warn("push: sessions elsewhere not known", account, err)
 		}
@@ -221,7 +221,7 @@ func (e *Engine) facts(ctx context.Context, account string, ev Event, f *Facts) 
 	if v := e.cfg.Veto; v != nil {
 		f.Veto = func(r *Registration, st Stanza) string {
 			mine := *r // what is left to itself must not hold what the account goes on with
-			why, err := ask(ctx, e, &e.hooks.vetoStanza, account, func(context.Context) (string, error) { return v.VetoStanza(&mine, st), nil })
+			why, err := ask(e.ctx, e, &e.hooks.vetoStanza, account, func(context.Context) (string, error) { return v.VetoStanza(&mine, st), nil })
 			if err != nil {
 				return ""
 			}

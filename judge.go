@@ -119,11 +119,9 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 			w = nil // it may be gone
 		}
 		q.over = a.over(st)
-		if st.Content == ContentCallEnd && !st.Held { // what is held back is told when it is not
-			if n := a.call(st); n != nil && !r.mem.has(a.hash(st.ID)) {
-				q.ends, q.rung = true, a.rings(st, n, r, &d.Effects)
-				w = nil
-			}
+		if a.ends(st) && !r.mem.has(a.hash(st.ID)) {
+			q.ends, q.rung = true, a.rings(st, r, &d.Effects)
+			w = nil
 		}
 		var s *said
 		rule, reason := decide(q, st, nil)
@@ -268,6 +266,16 @@ func (a *Account) asked(r *registration, st *Stanza, f *Facts) bool {
 	return st.isMessage() || st.Content == ContentSubscription
 }
 
+// call adds a nickname that a client knows the user by. What the host says comes first; of several clients' two count.
+func (s *Self) call(nick string) {
+	for i := range s.Nicks {
+		if s.Nicks[i] == nick || s.Nicks[i] == "" {
+			s.Nicks[i] = nick
+			return
+		}
+	}
+}
+
 // saying makes what be about the stanza at place i of its event, once for all registrations.
 func (a *Account) saying(what *said, st *Stanza, i int, f *Facts, d *Decision) {
 	if what.made && what.place == i {
@@ -285,9 +293,8 @@ func (a *Account) saying(what *said, st *Stanza, i int, f *Facts, d *Decision) {
 			if r.Wishes == nil {
 				continue
 			}
-			if room, ok := r.Wishes.Room(what.chat); ok && room.Nick != what.self.Nicks[0] && room.Nick != "" {
-				what.self.Nicks[1] = room.Nick
-				break
+			if room, ok := r.Wishes.Room(what.chat); ok {
+				what.self.call(room.Nick)
 			}
 		}
 	}
@@ -315,10 +322,8 @@ func (a *Account) online() bool {
 // hangUp notes that the calls are over that the stanzas end.
 func (a *Account) hangUp(stanzas []Stanza) {
 	for i := range stanzas {
-		if stanzas[i].Content == ContentCallEnd && !stanzas[i].Held {
-			if n := a.call(&stanzas[i]); n != nil {
-				n.sender = callOver
-			}
+		for n := range a.ended(&stanzas[i]) {
+			n.sender = callOver
 		}
 	}
 }

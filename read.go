@@ -1,6 +1,7 @@
 package push
 
 import (
+	"iter"
 	"math/bits"
 	"slices"
 	"time"
@@ -68,7 +69,7 @@ func (a *Account) hear(st *Stanza, h uint64) {
 	}
 	if a.chats == nil {
 		a.chats = new(chats)
-	} else if n := len(a.chats.heard); n > 0 && a.chats.heard[n-1].hash == h && a.chats.heard[n-1].sender != overheard || st.Class == ClassUrgent && a.heard(h) != nil {
+	} else if n := len(a.chats.heard); n > 0 && a.chats.heard[n-1].hash == h && a.chats.heard[n-1].sender != overheard {
 		return
 	}
 	a.note(a.named(st, h))
@@ -137,26 +138,13 @@ func (st *Stanza) isMessage() bool {
 	return st.Kind == KindMessage || st.Content == ContentNone && st.Class > ClassPlain
 }
 
-// heard returns what is known of a stanza that somebody was notified of, or nil.
-func (a *Account) heard(h uint64) *heard {
-	if a.chats == nil || h == 0 {
-		return nil
-	}
-	for i := range a.chats.heard {
-		if n := &a.chats.heard[i]; n.hash == h {
-			return n
-		}
-	}
-	return nil
-}
-
 // over tells whether a stanza announces a call that is over.
 func (a *Account) over(st *Stanza) bool {
-	if st.Content != ContentCall {
+	if st.Content != ContentCall || a.chats == nil || st.Details == nil || st.Details.Call == nil {
 		return false
 	}
-	n := a.heard(a.hash(st.ID))
-	return n != nil && n.sender == callOver
+	chat, id := a.short(bare(st.From)), a.short(st.Details.Call.ID)
+	return slices.ContainsFunc(a.chats.heard, func(n heard) bool { return n.sender == callOver && n.message == id && n.chat == chat })
 }
 
 // passing tells whether nothing will ever refer to a stanza: a chat state, a receipt, a marker.
@@ -301,17 +289,24 @@ func (a *Account) retracted(st *Stanza, e *Effects) {
 
 // corrected puts a corrected text where the one before it waits (XEP-0308).
 func (a *Account) corrected(st *Stanza) {
-	if a.chats == nil || st.Details == nil || st.Details.Target == "" || !a.policy.IncludeBody {
+	if a.chats == nil || st.Details == nil || st.Details.Target == "" {
 		return
 	}
 	i := a.target(st)
 	if i < 0 {
 		return
 	}
+	h := a.chats.heard[i].hash
 	for _, r := range a.regs {
 		for j := range r.pace.waiting {
-			if t := r.pace.waiting[j].text; t != nil && t.hash == a.chats.heard[i].hash {
-				t.body = st.Body
+			w := &r.pace.waiting[j]
+			if w.text != nil && w.text.hash == h {
+				w.text.body = st.Body
+			}
+			for k := range w.carried {
+				if c := &w.carried[k]; c.hash == h && c.Stanza.XML == "" { // else the stanza goes along as it was, and the corrected one after it
+					c.Stanza.Body = st.Body
+				}
 			}
 		}
 	}
@@ -330,43 +325,52 @@ func (a *Account) target(st *Stanza) int {
 	})
 }
 
-// call returns the call that a stanza ends: that of the caller, if the caller takes it back, or of anybody, if the user answers on some device; nil
-// if there is none that is known.
-func (a *Account) call(st *Stanza) *heard {
-	if st.Content != ContentCallEnd || st.Details == nil || st.Details.Call == nil || a.chats == nil {
-		return nil
-	}
-	action := st.Details.Call.Action
-	own := bare(st.From) == a.name
-	if !own && (action == CallAccept || action == CallProceed) {
-		return nil // the answer to a call of the user's
-	}
-	chat, id := a.short(bare(st.From)), a.short(st.Details.Call.ID)
-	for i := len(a.chats.heard) - 1; i >= 0; i-- {
-		if n := &a.chats.heard[i]; n.isCall() && n.message == id && (own || n.chat == chat) {
-			return n
+// ended returns what is known of the call that a stanza ends: that of the caller, if the caller takes it back, or of anybody, if the user answers on some
+// device. It is one entry for each stanza that announced the call, since copies of it have IDs of their own.
+func (a *Account) ended(st *Stanza) iter.Seq[*heard] {
+	return func(yield func(*heard) bool) {
+		if st.Content != ContentCallEnd || st.Held || st.Details == nil || st.Details.Call == nil || a.chats == nil { // what is held back is told when it is not
+			return
+		}
+		action := st.Details.Call.Action
+		own := bare(st.From) == a.name
+		if !own && (action == CallAccept || action == CallProceed) {
+			return // the answer to a call of the user's
+		}
+		chat, id := a.short(bare(st.From)), a.short(st.Details.Call.ID)
+		for i := range a.chats.heard {
+			if n := &a.chats.heard[i]; n.isCall() && n.message == id && (own || n.chat == chat) && !yield(n) {
+				return
+			}
 		}
 	}
-	return nil
 }
 
-// rings tells whether a registration was notified of a call and not told since that it is over, which it is now. What waits of it is dropped.
-func (a *Account) rings(st *Stanza, n *heard, r *registration, e *Effects) bool {
-	if n.sender == callOver || r.mem.entry(n.hash) == nil {
-		return false
+// ends tells whether a stanza ends a call that somebody was notified of.
+func (a *Account) ends(st *Stanza) bool {
+	for range a.ended(st) {
+		return true
 	}
-	waited := len(r.pace.waiting) > 0
-	dropped := len(e.Drops)
-	if waited {
+	return false
+}
+
+// rings tells whether a registration was notified of the call that a stanza ends, and not told since that it is over. What waits of it is dropped.
+func (a *Account) rings(st *Stanza, r *registration, e *Effects) bool {
+	rung, dropped := false, len(e.Drops)
+	for n := range a.ended(st) {
+		if n.sender == callOver || !r.mem.has(n.hash) {
+			continue
+		}
+		rung = true
 		r.drop(r.pace.withdraw(func(*part) bool { return true }, func(o noted) bool { return o.hash&^hashFlags == n.hash }, ReasonCallEnded), ReasonCallEnded, "", e)
-	}
-	if bare(st.From) == a.name {
-		r.uncount(n.hash) // the user knows of it
-		if by := a.sessionOf(resource(st.From)); by != nil && by.bound == r {
-			return false // it is the device that answered
+		if bare(st.From) == a.name {
+			r.uncount(n.hash) // the user knows of it
 		}
 	}
-	return len(e.Drops) == dropped
+	if by := a.sessionOf(resource(st.From)); by != nil && by.bound == r && bare(st.From) == a.name {
+		return false // it is the device that answered
+	}
+	return rung && len(e.Drops) == dropped
 }
 
 // grace returns until when notifications of a registration that are not urgent wait because the user is active in another session.

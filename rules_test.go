@@ -3,6 +3,9 @@ package push_test
 import (
 	"bytes"
 	"cmp"
+	"crypto/aes"
+	"crypto/cipher"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/xml"
 	"flag"
@@ -34,7 +37,8 @@ var update = flag.Bool("update", false, "write what the scenarios of testdata/ru
 //	policy Delay=2s                 Fields of Policy.
 //	stanza omemo1 <message …        A stanza of one's own. Ready made are, with any number: msg1, a chat message; state1, a chat state;
 //	                                call1, an incoming call; room1, a message of a room; sent1, from the account itself; pres1; iq1; sm1.
-//	                                anon is a chat message without an ID. msg1/held is held back by client state indication.
+//	                                anon is a chat message without an ID. msg1/held is held back by client state indication; msg1/told
+//	                                comes with what the host knows about its chat.
 //	stored n1 errors=2              A registration that the account starts with: client, errors, refusals, succeeded=AGO, disabled=AGO.
 //	show replies                    Successful replies too, and what the store is told.
 //	0s   open s1 client=c           Events, by time. A registration is NODE or NODE@SERVICE; user=romeo is another account than juliet.
@@ -465,7 +469,8 @@ var readyMade = map[string]string{
 
 func (s *story) parse(user string, names []string) (sts []Stanza) {
 	for _, name := range names {
-		id, held := strings.CutSuffix(name, "/held")
+		id, told := strings.CutSuffix(name, "/told")
+		id, held := strings.CutSuffix(id, "/held")
 		text := cmp.Or(s.stanzas[id], readyMade[strings.TrimRight(id, "0123456789")])
 		require.NotEmpty(s.t, text, "unknown stanza %s", name)
 		if strings.HasPrefix(id, "anon") {
@@ -478,6 +483,10 @@ func (s *story) parse(user string, names []string) (sts []Stanza) {
 		require.NoError(s.t, err, name)
 		require.Equal(s.t, other, st, name)
 		st.Held = held
+		if told {
+			info := s.chats[st.Chat(user)].ChatInfo
+			st.Info = &info
+		}
 		sts = append(sts, st)
 	}
 	return sts
@@ -668,7 +677,7 @@ func (s *story) sent(f *flight) {
 	}
 	if strings.Contains(wire, "<encrypted ") {
 		assert.NotContains(s.t, wire, "urn:xmpp:push:summary", "beside an encrypted payload")
-		line += ", encrypted"
+		line += fmt.Sprintf(", encrypted %s", decrypted(s.t, n.Wishes, wire))
 	}
 	if strings.Contains(wire, `type="voip"`) {
 		line += ", voip"
@@ -677,6 +686,23 @@ func (s *story) sent(f *flight) {
 		line += fmt.Sprintf(", %s=%s", f.Var, strings.Join(f.Values, ","))
 	}
 	s.print(n.Account, "%s", line)
+}
+
+// decrypted is what the client reads of an encrypted payload.
+func decrypted(t *testing.T, w *wishes.Wishes, wire string) []byte {
+	m := regexp.MustCompile(`<encrypted [^>]*iv="([^"]*)"[^>]*>([^<]*)<`).FindStringSubmatch(wire)
+	require.Len(t, m, 3, wire)
+	iv, err := base64.StdEncoding.DecodeString(m[1])
+	require.NoError(t, err)
+	text, err := base64.StdEncoding.DecodeString(m[2])
+	require.NoError(t, err)
+	block, err := aes.NewCipher([]byte(w.Encryption.Key.Reveal()))
+	require.NoError(t, err)
+	aead, err := cipher.NewGCM(block)
+	require.NoError(t, err)
+	plain, err := aead.Open(nil, iv, text, nil)
+	require.NoError(t, err)
+	return plain
 }
 
 func (s *story) replied(f *flight, res Result) {

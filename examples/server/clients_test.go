@@ -403,6 +403,7 @@ func TestClients(t *testing.T) {
 
 // TestSlixmpp is a longer story, with a component of slixmpp's too.
 func TestSlixmpp(t *testing.T) {
+	t.Parallel()
 	command := python("slixmpp", "python3-slixmpp", "slixmpp_life.py")(t)
 	_, c2s, component := listening(t)
 	script(t, command[0], append(command[1:], c2s, component, "component secret", "pässword")...)

@@ -14,6 +14,7 @@ require (
 	github.com/xmpp-push/push v0.0.0
 	github.com/xmpp-push/push/cluster/jetstream v0.0.0
 	github.com/xmpp-push/push/store/sql v0.0.0
+	github.com/xmppo/go-xmpp v0.4.1
 	mellium.im/sasl v0.3.2
 	mellium.im/xmlstream v0.15.4
 	mellium.im/xmpp v0.22.0

@@ -18,6 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/examples/server/internal/element"
 	"github.com/xmpp-push/push/examples/server/internal/peer"
 	"github.com/xmpp-push/push/wishes"
@@ -42,9 +43,10 @@ func (l loudLogger) Handle(ctx context.Context, r slog.Record) error {
 
 // TestMistake makes the server panic while it handles a stanza, in the account's lock. That ends one stream; its session can be resumed, and nobody else notices.
 func TestMistake(t *testing.T) {
-	bubble(t, func(w *world) {
+	synctest.Test(t, func(t *testing.T) {
 		var logged bytes.Buffer
-		w.srv.log = slog.New(loudLogger{slog.NewTextHandler(&logged, nil), "unusable chat settings"})
+		w := newWorldLogged(t, 3, push.Policy{}, slog.New(loudLogger{slog.NewTextHandler(&logged, nil), "unusable chat settings"}))
+		defer w.close()
 		phone, laptop, romeo := w.connect("juliet", "phone"), w.connect("juliet", "laptop"), w.connect("romeo", "balcony")
 		notify := element.New(wishes.NSChatSettings, "notify")
 		for i := range wishes.MaxChatSettings + 1 {
@@ -224,7 +226,7 @@ func TestResumesAtOnce(t *testing.T) {
 func TestEnablesWithoutEnd(t *testing.T) {
 	bubble(t, func(w *world) {
 		phone := w.connect("juliet", "phone")
-		for i := range 5000 {
+		for i := range 2000 {
 			w.ok(phone.EnablePush(w.ctx(), fmt.Sprintf("p%d.localhost", i%1000), fmt.Sprint("node", i), strings.Repeat("s", 1000)))
 		}
 		st, err := w.srv.push.engine.Inspect(w.ctx(), "juliet@localhost")
@@ -244,6 +246,7 @@ func TestEnablesWithoutEnd(t *testing.T) {
 
 // TestBounds is what an account may have of everything: sessions, contacts, items, messages that wait.
 func TestBounds(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(w *world) {
 		for i := range 3 * maxSessions {
 			w.connect("nurse", fmt.Sprint("r", i)).Drop()
@@ -282,7 +285,8 @@ func TestBounds(t *testing.T) {
 		// A sleeping phone's queue is full: its session ends, and what waited is offline. That is full too: the archive has the rest, and without one the sender
 		// is told.
 		w.drop(juliet)
-		for i := range 100 {
+		const messages = 60
+		for i := range messages {
 			_, err := romeo.Chat("juliet@localhost", fmt.Sprint(i, large))
 			w.ok(err)
 		}
@@ -299,7 +303,7 @@ func TestBounds(t *testing.T) {
 		_, err = romeo.Receive(w.ctx(), isError("resource-constraint"))
 		w.ok(err)
 		juliet = w.connect("juliet", "laptop")
-		if texts := archive(w.t, juliet); len(texts) != 100 {
+		if texts := archive(w.t, juliet); len(texts) != messages {
 			t.Errorf("the archive has %d messages", len(texts))
 		}
 		juliet.Close()
@@ -376,6 +380,7 @@ func TestDiskFull(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes some seconds")
 	}
+	t.Parallel()
 	dir := t.TempDir()
 	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", dir).CombinedOutput(); err != nil {
 		t.Skipf("no small disk to be had, which takes root on Linux: %s", out)

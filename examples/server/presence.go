@@ -21,7 +21,7 @@ type contact struct {
 }
 
 // maxContacts is how many entries a roster may have.
-const maxContacts = 5000
+const maxContacts = 1000
 
 // roomFor tells whether there may be an entry for somebody.
 func (a *account) roomFor(bare string) bool {
