@@ -332,7 +332,7 @@ func (a *Account) Notified(k Key, now time.Time, ids ...string) bool {
 	}
 	for _, id := range ids {
 		if h := a.hash(id); h != 0 && !r.mem.has(h) {
-			r.mem.add(h, now, a.policy.Remember)
+			r.remember(h, now, a.policy)
 			a.touched = toInstant(now)
 		}
 	}
@@ -356,11 +356,19 @@ func (a *Account) Prune(now time.Time) bool {
 	}
 	for _, r := range a.regs {
 		if !r.pace.inFlight && len(r.pace.waiting) == 0 { // what is not sent yet must not come to wait twice
-			r.mem.prune(now, age)
+			r.unread -= r.mem.prune(now, age)
 		}
 	}
 	a.pruneChats(now)
 	return a.Idle(now)
+}
+
+// pruneAt returns when Prune will forget all that is remembered, if nothing is notified until then; zero: nothing is.
+func (a *Account) pruneAt() time.Time {
+	if a.touched == 0 {
+		return time.Time{}
+	}
+	return a.touched.time().Add(a.policy.RememberFor + a.policy.MaxResume + time.Second) // it is remembered in seconds
 }
 
 func sortUnique(list *[]uint64) {

@@ -88,7 +88,7 @@ func TestStanzaEdges(t *testing.T) {
 		{"chat", "romeo@example.net/y", "juliet@example.com", "romeo@example.net"},
 		{"chat", "juliet@example.com/x", "", "juliet@example.com"},
 		{"groupchat", "room@rooms.example.net/x", "juliet@example.com", "room@rooms.example.net"},
-		{"groupchat", "juliet@example.com/x", "room@rooms.example.net", "juliet@example.com"}, // what was sent comes back from the room
+		{"groupchat", "juliet@example.com/x", "room@rooms.example.net", "room@rooms.example.net"}, // as the archive of who sent it may have it
 	} {
 		st := Stanza{Type: MessageChat, From: c.from, To: c.to}
 		if c.typ == "groupchat" {
