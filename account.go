@@ -332,7 +332,7 @@ func (a *Account) Notified(k Key, now time.Time, ids ...string) bool {
 	}
 	for _, id := range ids {
 		if h := a.hash(id); h != 0 && !r.mem.has(h) {
-			r.mem.add(h, now, a.policy.Remember)
+			r.remember(h, now, a.policy)
 			a.touched = toInstant(now)
 		}
 	}
@@ -356,7 +356,7 @@ func (a *Account) Prune(now time.Time) bool {
 	}
 	for _, r := range a.regs {
 		if !r.pace.inFlight && len(r.pace.waiting) == 0 { // what is not sent yet must not come to wait twice
-			r.mem.prune(now, age)
+			r.unread -= r.mem.prune(now, age)
 		}
 	}
 	a.pruneChats(now)

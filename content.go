@@ -261,7 +261,7 @@ func callActionOf(name string) CallAction {
 // request and a call belong to the chat with who sent them.
 func (st *Stanza) Chat(account string) string {
 	from := bare(st.From)
-	if st.Type != MessageGroupchat && (from == account || from == "") && st.To != "" {
+	if (from == account || from == "" && st.Type != MessageGroupchat) && st.To != "" {
 		return bare(st.To)
 	}
 	return from

@@ -16,7 +16,8 @@ type Decision struct {
 	// Answers is what the host's hooks said about the event.
 	Answers Answers
 
-	ids []string // what the verdicts' Stanzas are slices of
+	ids     []string // what the verdicts' Stanzas are slices of
+	alerted bool     // the session's device was sent before what its user should see of the event
 }
 
 // Verdict is the answer for one registration.
@@ -100,7 +101,7 @@ type Drop struct {
 func (d *Decision) reset(account string) {
 	clear(d.Verdicts)
 	clear(d.ids)
-	d.Account, d.Reason = account, ReasonNone
+	d.Account, d.Reason, d.alerted = account, ReasonNone, false
 	d.Verdicts, d.ids = d.Verdicts[:0], d.ids[:0]
 	d.Effects.Reset()
 	d.Answers.reset()

@@ -147,6 +147,12 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 			}
 		}
 		if !reason.Notifies() {
+			if rule == RuleFilter || rule == RuleSettings || rule == RuleVeto || reason == ReasonPlain || reason == ReasonReflection {
+				a.overhear(st)
+			}
+			if reason == ReasonSeen && q.class >= ClassImportant && from != nil && from.bound == r {
+				d.alerted = true
+			}
 			if !v.Notify {
 				v.Class = max(v.Class, q.class)
 				if i == 0 {
@@ -185,13 +191,16 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 			if st.ID != "" {
 				d.ids = append(d.ids, st.ID)
 			}
-			r.mem.add(mark, f.Now, a.policy.Remember)
+			r.remember(mark, f.Now, a.policy)
 			a.hear(st, h)
 		} else if q.class >= ClassImportant {
 			w.nameless++
 		}
 		if (a.policy.IncludeSender || a.policy.IncludeBody) && (q.class >= ClassImportant || w.text == nil) {
-			w.text = &text{toInstant(f.Now), h, st.From, st.Body}
+			w.text = &text{toInstant(f.Now), h, st.From, ""}
+			if q.class >= ClassImportant && st.Content != ContentEncrypted { // what only wakes shows nothing, and what a sealed message says besides is that it is one
+				w.text.body = st.Body
+			}
 		}
 		if r.Wishes != nil {
 			w.carry(r, q, st, h, f.Now)

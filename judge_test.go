@@ -2,6 +2,7 @@ package push_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -20,13 +21,14 @@ func TestStanzasWithHolesAreJudged(t *testing.T) {
 		IgnoreUnknown: true, Muted: []string{"a@example.net"}, Groupchat: true, Rooms: []wishes.Room{{Room: "room@rooms.example.net", Allow: wishes.RoomMentioned}},
 		Encryption: &wishes.Encryption{Algorithm: wishes.AES128GCM, Key: wishes.NewSecret("0123456789abcdef")},
 	}
-	policy := &Policy{IncludeBody: true, TellRead: true, Grace: time.Second, AskedCallsOnly: true}
+	policies := []*Policy{{}, {IncludeBody: true, TellRead: true, Grace: time.Second, AskedCallsOnly: true}}
 	rs := registered("n1", "n2")
 	rs[0].Wishes = w
 	events := 0
 	for content := ContentNone; content <= ContentError; content++ {
 		for _, d := range details {
-			for _, from := range froms {
+			for i, from := range slices.Concat(froms, froms) {
+				policy := policies[i%len(policies)]
 				a := NewAccount(juliet, policy, rs) // nothing is known of any chat
 				s := SessionID{Account: juliet, ID: "s1"}
 				var dec Decision

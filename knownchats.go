@@ -72,14 +72,22 @@ func appended[T any](list []T, x T) []T {
 	return append(list, x)
 }
 
-// pruneChats forgets the stanzas that no registration remembers, and answers that are too old.
+// pruneChats forgets the stanzas that no registration remembers, with those after them in their chat, and answers that are too old.
 func (a *Account) pruneChats(now time.Time) {
 	if a.chats == nil {
 		return
 	}
-	a.chats.heard = slices.DeleteFunc(a.chats.heard, func(n heard) bool {
-		return !slices.ContainsFunc(a.regs, func(r *registration) bool { return r.mem.has(n.hash) })
-	})
+	kept := a.chats.heard[:0]
+	for _, n := range a.chats.heard {
+		keep := slices.ContainsFunc(a.regs, func(r *registration) bool { return r.mem.has(n.hash) })
+		if n.sender == overheard { // as long as one before it in its chat is known
+			keep = slices.ContainsFunc(kept, func(o heard) bool { return o.chat == n.chat })
+		}
+		if keep {
+			kept = append(kept, n)
+		}
+	}
+	a.chats.heard = kept
 	for chat, k := range a.chats.known {
 		if toInstant(now)-k.at >= instant(a.policy.AskAgain) {
 			delete(a.chats.known, chat)

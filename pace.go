@@ -262,6 +262,16 @@ func (p *pacer) settle() {
 	}
 }
 
+// waitingClass returns the highest class of what waits, plain if nothing does.
+func (p *pacer) waitingClass() (class Class) {
+	for i := range p.waiting {
+		if c, ok := p.waiting[i].class(); ok {
+			class = max(class, c)
+		}
+	}
+	return class
+}
+
 // orphan makes what came from a session that is over the account's own.
 func (p *pacer) orphan(s *session, policy *Policy) {
 	p.waiting, p.flight = adopt(p.waiting, s, policy), adopt(p.flight, s, policy)

@@ -22,7 +22,8 @@ type Notification struct {
 	TellZero bool
 	// Pending is the pending-subscription-count of the summary form, as the host counts it. Zero leaves the field out.
 	Pending int
-	// Sender and Body are those of the newest stanza, if the policy includes them. Body may be the policy's StandIn.
+	// Sender and Body are those of the newest stanza that the user should see, if the policy includes them; of what only wakes, there is a Sender alone.
+	// Body may be the policy's StandIn.
 	Sender, Body string
 	// Options are the registration's publish options, which must not be changed.
 	Options []Field
@@ -69,7 +70,7 @@ func (a *Account) Begin(k Key, now time.Time, e *Effects) (Notification, bool) {
 	if !p.stripped {
 		n.Carried = p.carried()
 	}
-	var at instant
+	var told *part
 	for i := range p.flight {
 		f := &p.flight[i]
 		if c, ok := f.class(); ok {
@@ -78,9 +79,12 @@ func (a *Account) Begin(k Key, now time.Time, e *Effects) (Notification, bool) {
 		n.Count += f.total()
 		n.TellZero = n.TellZero || f.counts
 		n.Events = f.causes(n.Events)
-		if f.text != nil && f.text.at >= at {
-			at, n.Sender, n.Body = f.text.at, f.text.sender, f.text.body
+		if f.saysMore(told) {
+			told = f
 		}
+	}
+	if told != nil {
+		n.Sender, n.Body = told.text.sender, told.text.body
 	}
 	if n.TellZero {
 		p.told = uint32(max(now.Unix(), 1))

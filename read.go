@@ -10,7 +10,7 @@ import (
 // What the user has seen since, what was taken back, and which calls are over: an account knows which stanzas somebody was notified of, chat by
 // chat, so that what waits for them can be dropped and what counts as unread is right.
 
-// heard is one stanza that somebody was notified of. Everything is hashed: nothing of what was said is kept.
+// heard is one stanza that somebody was notified of, or one that came after it in its chat. Everything is hashed: nothing of what was said is kept.
 type heard struct {
 	hash uint64 // of its ID
 	// chat is its chat's. message is that of its message id with its sender, or of a call's; room that of its ID in the room.
@@ -23,7 +23,11 @@ type heard struct {
 const (
 	callRings = 2 // devices were notified of it
 	callOver  = 4 // and told that it is over
+	overheard = 6 // nobody was notified of it, by choice
 )
+
+// maxOverheard is how many of a chat are known that nobody was notified of since somebody was.
+const maxOverheard = 32
 
 // tellReadEvery is how often the number of unread messages goes out alone because of what was read.
 const tellReadEvery = 10 * time.Second
@@ -65,9 +69,42 @@ func (a *Account) hear(st *Stanza, h uint64) {
 	}
 	if a.chats == nil {
 		a.chats = new(chats)
-	} else if n := len(a.chats.heard); n > 0 && a.chats.heard[n-1].hash == h || st.Class == ClassUrgent && a.heard(h) != nil {
+	} else if n := len(a.chats.heard); n > 0 && a.chats.heard[n-1].hash == h && a.chats.heard[n-1].sender != overheard {
 		return
 	}
+	a.note(a.named(st, h))
+}
+
+// overhear notes a message that a device is not notified of by choice, if somebody was notified of one before it in its chat: the user may be said
+// to have read up to it. A room that notifies of mentions only is read to its end, not to the last mention.
+func (a *Account) overhear(st *Stanza) {
+	if a.chats == nil || len(a.chats.heard) == 0 || st.ID == "" || !st.isMessage() || st.passing() {
+		return
+	}
+	n := a.named(st, a.hash(st.ID))
+	n.sender = overheard
+	list := a.chats.heard
+	some, oldest := 0, 0
+	for i := len(list) - 1; ; i-- {
+		if i < 0 || list[i].hash == n.hash {
+			return
+		}
+		if list[i].chat != n.chat {
+			continue
+		}
+		if list[i].sender != overheard {
+			break
+		}
+		some, oldest = some+1, i
+	}
+	if some >= maxOverheard {
+		a.chats.heard = slices.Delete(list, oldest, oldest+1)
+	}
+	a.note(n)
+}
+
+// named returns what is kept of a message.
+func (a *Account) named(st *Stanza, h uint64) heard {
 	chat := a.hash(st.Chat(a.name))
 	n := heard{hash: h, chat: half(chat)}
 	d := st.Details
@@ -86,6 +123,10 @@ func (a *Account) hear(st *Stanza, h uint64) {
 			n.room = a.short(d.RoomID)
 		}
 	}
+	return n
+}
+
+func (a *Account) note(n heard) {
 	a.chats.heard = appended(a.chats.heard, n)
 	if limit := a.policy.Remember; len(a.chats.heard) > 2*limit {
 		a.chats.heard = newest(a.chats.heard, limit)
@@ -95,19 +136,6 @@ func (a *Account) hear(st *Stanza, h uint64) {
 // isMessage tells whether a stanza is a message. Of what has a class and no content, as a host's own values may, that is so.
 func (st *Stanza) isMessage() bool {
 	return st.Kind == KindMessage || st.Content == ContentNone && st.Class > ClassPlain
-}
-
-// heard returns what is known of a stanza that somebody was notified of, or nil.
-func (a *Account) heard(h uint64) *heard {
-	if a.chats == nil || h == 0 {
-		return nil
-	}
-	for i := range a.chats.heard {
-		if n := &a.chats.heard[i]; n.hash == h {
-			return n
-		}
-	}
-	return nil
 }
 
 // over tells whether a stanza announces a call that is over.
@@ -180,16 +208,17 @@ func (a *Account) read(chat, upTo string, by *session, now time.Time, e *Effects
 	whole := a.hash(chat)
 	c := half(whole)
 	last := len(a.chats.heard) - 1
+	isRead := func(n heard) bool { return n.chat == c && n.sender != callRings } // who reads a chat does not answer the phone, but sees who has called
 	if upTo != "" {
 		id, message, room := a.hash(upTo), a.pair(whole, upTo), a.short(upTo)
 		last = slices.IndexFunc(a.chats.heard, func(n heard) bool {
-			return n.chat == c && !n.isCall() && (n.hash == id || n.message == message || n.room == room)
+			return isRead(n) && (n.hash == id || n.message == message || n.room == room)
 		})
 	}
 	var buf [16]uint64
 	seen := buf[:0]
 	for _, n := range a.chats.heard[:last+1] {
-		if n.chat == c && !n.isCall() {
+		if isRead(n) {
 			seen = append(seen, n.hash)
 		}
 	}

@@ -313,16 +313,14 @@ func (a *Account) extend(s *session, now time.Time, e *Effects) {
 }
 
 // alerted takes the advice back at once if what the session's user should see was sent before the connection was lost, because it was not
-// acknowledged: no later notification would end the longer time.
+// acknowledged: no later notification would end the longer time. What waits ends it when it is sent.
 func (a *Account) alerted(id string, d *Decision) {
 	s := a.session(id)
-	if s == nil || s.bound == nil || len(s.bound.pace.waiting) > 0 {
+	if s == nil || s.bound == nil || !d.alerted {
 		return
 	}
-	for _, v := range d.Verdicts {
-		if v.Key == s.bound.Key && v.Reason == ReasonSeen && v.Class >= ClassImportant {
-			a.shorten(s.bound, ReasonWoken, &d.Effects)
-		}
+	if s.bound.pace.waitingClass() < ClassImportant {
+		a.shorten(s.bound, ReasonWoken, &d.Effects)
 	}
 }
 

@@ -444,6 +444,9 @@ func (d *snapshotReader) parts(a *Account) []part {
 		p.nameless = int32(d.limited(math.MaxInt32))
 		if flags&4 != 0 {
 			p.text = &text{at: d.instant(), hash: d.fixed(), sender: d.string(), body: d.string()}
+			if p.at[ClassImportant] == 0 && p.at[ClassUrgent] == 0 { // earlier versions kept that of what only wakes, too
+				p.text.body = ""
+			}
 		}
 		p.stanzas = make([]noted, d.count(2))
 		last := uint64(0)

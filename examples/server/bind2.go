@@ -62,7 +62,7 @@ func (s *Server) enterInline(t *stream, in *login) (x *session, done bool, err e
 		s.keep.After(func(err error) { // that the session can be resumed is a promise
 			if err == nil {
 				in.success(t, x.jid.String(), append(rest, bound)...)
-				t.sendBytes(streamElement(element.New(element.NSStream, "features").Add(element.New(nsCSI, "csi"))))
+				t.sendOwn("features", element.New(nsCSI, "csi"))
 			}
 		})
 	})

@@ -224,7 +224,9 @@ func TestResumesAtOnce(t *testing.T) {
 
 // TestEnablesWithoutEnd is a client that enables push at ever new places.
 func TestEnablesWithoutEnd(t *testing.T) {
-	bubble(t, func(w *world) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorldLogged(t, 1, push.Policy{}, nil)
+		defer w.close()
 		phone := w.connect("juliet", "phone")
 		for i := range 2000 {
 			w.ok(phone.EnablePush(w.ctx(), fmt.Sprintf("p%d.localhost", i%1000), fmt.Sprint("node", i), strings.Repeat("s", 1000)))
@@ -238,7 +240,11 @@ func TestEnablesWithoutEnd(t *testing.T) {
 			t.Errorf("%d services are remembered", n)
 		}
 		phone.Close()
-		if n := len(w.srv.push.bindings) + len(w.srv.push.sessions); n != 0 {
+		synctest.Wait()
+		p := w.srv.push
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if n := len(p.bindings) + len(p.sessions); n != 0 {
 			t.Errorf("%d sessions and bindings are remembered", n)
 		}
 	})

@@ -15,6 +15,7 @@ import (
 const (
 	NSClient    = "jabber:client"
 	NSComponent = "jabber:component:accept"
+	NSFraming   = "urn:ietf:params:xml:ns:xmpp-framing"
 	NSStream    = "http://etherx.jabber.org/streams"
 	NSStanzas   = "urn:ietf:params:xml:ns:xmpp-stanzas"
 	NSStreams   = "urn:ietf:params:xml:ns:xmpp-streams"

@@ -68,6 +68,10 @@ func (r *Reader) Header() (*Element, error) {
 			}
 		case xml.CharData:
 		case xml.StartElement:
+			if t.Name.Local == "open" && t.Name.Space == NSFraming { // RFC 7395
+				r.space = NSClient
+				return r.start(t), r.dec.Skip()
+			}
 			if t.Name.Local != "stream" || t.Name.Space != NSStream {
 				return nil, fmt.Errorf("%w: it starts with <%s/>", ErrXML, t.Name.Local)
 			}
@@ -127,6 +131,9 @@ func (r *Reader) Next() (*Element, error) {
 				return nil, ErrClosed
 			}
 			if len(open) == 1 {
+				if open[0].Is(NSFraming, "close") {
+					return nil, ErrClosed
+				}
 				return open[0], nil
 			}
 			open = open[:len(open)-1]
