@@ -363,6 +363,14 @@ func (a *Account) Prune(now time.Time) bool {
 	return a.Idle(now)
 }
 
+// pruneAt returns when Prune will forget all that is remembered, if nothing is notified until then; zero: nothing is.
+func (a *Account) pruneAt() time.Time {
+	if a.touched == 0 {
+		return time.Time{}
+	}
+	return a.touched.time().Add(a.policy.RememberFor + a.policy.MaxResume + time.Second) // it is remembered in seconds
+}
+
 func sortUnique(list *[]uint64) {
 	slices.Sort(*list)
 	*list = slices.Compact(*list)

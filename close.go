@@ -280,8 +280,7 @@ func (e *Engine) leftovers() error {
 				}
 				en.mail.waiting = nil
 			}
-			delete(s.accounts, name)
-			s.kept.remove(hashID(name))
+			s.forget(name)
 		}
 		s.mu.Unlock()
 	}

@@ -46,6 +46,7 @@ type ref struct {
 type gates struct {
 	mu       sync.RWMutex
 	services map[string]*gate
+	most     int // since it was made
 	sweeper  *time.Timer
 	sweeping bool
 }
@@ -76,6 +77,7 @@ func (e *Engine) gate(name string) *gate {
 	g = &gate{name: name, service: NewService(e.policy), compactAt: 1024, quietSince: e.now()}
 	g.flights.next, g.flights.prev = &g.flights, &g.flights
 	gs.services[name] = g
+	gs.most = max(gs.most, len(gs.services))
 	if !gs.sweeping && !e.closed.Load() {
 		gs.sweeping = true
 		gs.sweeper = time.AfterFunc(gateQuiet, e.sweep)
@@ -97,6 +99,7 @@ func (e *Engine) sweep() {
 		if g.idle() && now.Sub(g.quietSince) >= gateQuiet {
 			g.swept = true
 			delete(gs.services, name)
+			gs.services = fitted(gs.services, &gs.most)
 			g.stop()
 		}
 		g.mu.Unlock()

@@ -37,6 +37,7 @@ type hook struct {
 	hangs   atomic.Int32
 	mu      sync.Mutex
 	hanging map[string]int
+	most    int
 }
 
 // hooks are all that a host has.
@@ -106,6 +107,7 @@ func (h *hook) overrun(account string) {
 		h.hanging = make(map[string]int)
 	}
 	h.hanging[account]++
+	h.most = max(h.most, len(h.hanging))
 }
 
 func (h *hook) returned(account string) {
@@ -113,6 +115,7 @@ func (h *hook) returned(account string) {
 	defer h.mu.Unlock()
 	if h.hanging[account]--; h.hanging[account] == 0 {
 		delete(h.hanging, account)
+		h.hanging = fitted(h.hanging, &h.most)
 	}
 	h.hangs.Add(-1)
 }
