@@ -120,8 +120,8 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 			a.since(st, f.Now, &d.Effects)
 			w = nil // it may be gone
 		}
-		q.over = a.over(st)
-		if a.ends(st) && !r.mem.has(a.hash(st.ID)) {
+		q.over = st.Content == ContentCall && a.over(st)
+		if st.Content == ContentCallEnd && a.ends(st) && !r.mem.has(a.hash(st.ID)) {
 			q.ends, q.rung = true, a.rings(st, r, &d.Effects)
 			w = nil
 		}
@@ -324,8 +324,10 @@ func (a *Account) online() bool {
 // hangUp notes that the calls are over that the stanzas end.
 func (a *Account) hangUp(stanzas []Stanza) {
 	for i := range stanzas {
-		for n := range a.ended(&stanzas[i]) {
-			n.sender = callOver
+		if stanzas[i].Content == ContentCallEnd {
+			for n := range a.ended(&stanzas[i]) {
+				n.sender = callOver
+			}
 		}
 	}
 }

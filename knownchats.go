@@ -64,12 +64,13 @@ func (a *Account) forgetChat(chat string) {
 	}
 }
 
-// appended appends to a list that most accounts have few in: doubling it would leave half of it empty.
-func appended[T any](list []T, x T) []T {
-	if n := len(list); n == cap(list) && n < fewRemembered {
-		list = append(make([]T, 0, n+4), list...)
+// grown makes room in a list that is full, and in which most accounts have few: doubling it would leave half of it empty.
+func grown[T any](list []T) []T {
+	n := len(list)
+	if n == 0 || n >= fewRemembered {
+		return list
 	}
-	return append(list, x)
+	return append(make([]T, 0, n/4*4+4), list...)
 }
 
 // pruneChats forgets the stanzas that no registration remembers, with those after them in their chat, and answers that are too old.

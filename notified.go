@@ -101,7 +101,10 @@ func (m *notified) add(h uint64, now time.Time, limit int) (counted bool) {
 	if x := m.index; x != nil && x.head > 16 && x.head > len(m.ring)/2 {
 		m.slide()
 	}
-	m.ring = appended(m.ring, remembered{h, now.Unix()})
+	if len(m.ring) == cap(m.ring) {
+		m.ring = grown(m.ring)
+	}
+	m.ring = append(m.ring, remembered{h, now.Unix()})
 	switch {
 	case m.index == nil && len(m.ring) > fewRemembered, m.index != nil && 2*m.len() > len(m.index.table):
 		m.grow()

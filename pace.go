@@ -358,6 +358,23 @@ func (p *Policy) backoff(account string, k Key, n int) time.Duration {
 	return wait.Truncate(time.Millisecond)
 }
 
+// rewind takes back what is later than it can be at now, because the clock was set back since.
+func (p *pacer) rewind(now time.Time, policy *Policy) {
+	t := toInstant(now)
+	for i := range p.waiting {
+		w := &p.waiting[i]
+		for c, at := range w.at {
+			if at > t {
+				w.at[c], p.due, p.retryAt = t, min(p.due, t), min(p.retryAt, t)
+			}
+		}
+		if w.text != nil {
+			w.text.at = min(w.text.at, t)
+		}
+	}
+	p.spaced, p.retryAt = min(p.spaced, toInstant(now.Add(policy.MinInterval))), min(p.retryAt, toInstant(now.Add(policy.RetryMax)))
+}
+
 // partOf returns the part of a session, or of the account's other events if it is nil; not one that came to an end.
 func partOf(parts []part, from *session) *part {
 	for i := range parts {

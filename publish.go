@@ -217,13 +217,15 @@ func (a *Account) again(r *registration, wait time.Duration, now time.Time, e *E
 }
 
 // Interrupted says that no reply will come to what is in flight, because the process that has sent it is gone: it goes out again, at once. Perhaps it was
-// accepted, and is then published twice; to leave it would be to lose what was not.
+// accepted, and is then published twice; to leave it would be to lose what was not. If that process's clock was ahead of now, what waits does not wait for that time to come.
 func (a *Account) Interrupted(now time.Time, e *Effects) {
 	a.dropGone(e)
+	a.touched, a.left = min(a.touched, toInstant(now)), min(a.left, toInstant(now))
 	for _, r := range a.regs {
 		if r.pace.inFlight {
 			a.again(r, 0, now, e)
 		}
+		r.pace.rewind(now, a.policy)
 	}
 }
 

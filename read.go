@@ -127,7 +127,10 @@ func (a *Account) named(st *Stanza, h uint64) heard {
 }
 
 func (a *Account) note(n heard) {
-	a.chats.heard = appended(a.chats.heard, n)
+	if len(a.chats.heard) == cap(a.chats.heard) {
+		a.chats.heard = grown(a.chats.heard)
+	}
+	a.chats.heard = append(a.chats.heard, n)
 	if limit := a.policy.Remember; len(a.chats.heard) > 2*limit {
 		a.chats.heard = newest(a.chats.heard, limit)
 	}
@@ -138,9 +141,9 @@ func (st *Stanza) isMessage() bool {
 	return st.Kind == KindMessage || st.Content == ContentNone && st.Class > ClassPlain
 }
 
-// over tells whether a stanza announces a call that is over.
+// over tells whether a call is over that a stanza announces.
 func (a *Account) over(st *Stanza) bool {
-	if st.Content != ContentCall || a.chats == nil || st.Details == nil || st.Details.Call == nil {
+	if a.chats == nil || st.Details == nil || st.Details.Call == nil {
 		return false
 	}
 	chat, id := a.short(bare(st.From)), a.short(st.Details.Call.ID)
@@ -329,7 +332,7 @@ func (a *Account) target(st *Stanza) int {
 // device. It is one entry for each stanza that announced the call, since copies of it have IDs of their own.
 func (a *Account) ended(st *Stanza) iter.Seq[*heard] {
 	return func(yield func(*heard) bool) {
-		if st.Content != ContentCallEnd || st.Held || st.Details == nil || st.Details.Call == nil || a.chats == nil { // what is held back is told when it is not
+		if st.Held || st.Details == nil || st.Details.Call == nil || a.chats == nil { // what is held back is told when it is not
 			return
 		}
 		action := st.Details.Call.Action

@@ -208,7 +208,7 @@ func (a *Account) asksAccount(on trigger, st *Stanza, f *Facts) (list []ChatQues
 
 // asksOne adds what should be asked about one stanza and registration.
 func (a *Account) asksOne(q *question, r *registration, st *Stanza, f *Facts, list []ChatQuestion) []ChatQuestion {
-	if st.Info != nil || !st.isMessage() && st.Content != ContentSubscription || a.ends(st) || a.over(st) {
+	if st.Info != nil || !st.isMessage() && st.Content != ContentSubscription || st.Content == ContentCallEnd && a.ends(st) || st.Content == ContentCall && a.over(st) {
 		return list
 	}
 	q.disabled = !r.Health.Disabled.IsZero() && !a.mayRetry(r, f.Now)
