@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -225,42 +226,52 @@ func (n *Node) catchUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if last := s.CachedInfo().State.LastSeq; last > n.caughtTo {
-		watching, stop := context.WithCancel(ctx)
-		defer stop()
-		w, err := n.regs.WatchAll(watching, jetstream.IgnoreDeletes(), jetstream.ResumeFromRevision(n.caughtTo+1))
-		if err != nil {
-			return err
-		}
-		defer w.Stop() //nolint:errcheck
-		quiet := time.NewTimer(readPatience)
-		defer quiet.Stop()
-		for to := n.caughtTo; to < last; { // a replica that is late says that it is done before
-			select {
-			case e, ok := <-w.Updates():
-				if !ok {
-					return fmt.Errorf("the bucket of registrations ended at %d of %d", to, last)
-				}
-				quiet.Reset(readPatience)
-				if e != nil {
-					if err := n.seen(e); err != nil {
-						return err
-					}
-					to = max(to, e.Revision())
-				}
-			case <-quiet.C:
-				return fmt.Errorf("the bucket of registrations ended at %d of %d", to, last)
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-		n.caughtTo = last
+	last := s.CachedInfo().State.LastSeq
+	if err := n.entries(ctx, n.caughtTo, last, n.seen); err != nil {
+		return err
 	}
+	n.caughtTo = max(n.caughtTo, last)
 	n.mu.Lock()
 	few := n.members.Few(time.Now())
 	n.mu.Unlock()
 	if !few {
 		n.caughtAt.Store(int64(began))
+	}
+	return nil
+}
+
+// entries reads what the bucket of registrations has behind one revision and up to another.
+func (n *Node) entries(ctx context.Context, from, last uint64, f func(e jetstream.KeyValueEntry) error) error {
+	if last <= from {
+		return nil
+	}
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	w, err := n.regs.WatchAll(watching, jetstream.IgnoreDeletes(), jetstream.ResumeFromRevision(from+1))
+	if err != nil {
+		return err
+	}
+	defer w.Stop() //nolint:errcheck
+	quiet := time.NewTimer(readPatience)
+	defer quiet.Stop()
+	for to := from; to < last; { // a replica that is late says that it is done before
+		select {
+		case e, ok := <-w.Updates():
+			if !ok {
+				return fmt.Errorf("the bucket of registrations ended at %d of %d", to, last)
+			}
+			quiet.Reset(readPatience)
+			if e != nil {
+				if err := f(e); err != nil {
+					return err
+				}
+				to = max(to, e.Revision())
+			}
+		case <-quiet.C:
+			return fmt.Errorf("the bucket of registrations ended at %d of %d", to, last)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	return nil
 }
@@ -299,12 +310,21 @@ func (n *Node) seen(e jetstream.KeyValueEntry) error {
 
 // register takes note of what an owner says.
 func (n *Node) register(m *nats.Msg) {
-	var r registered
-	if err := partition.Decode(m.Data, &r); err != nil {
+	var news registeredList
+	if err := partition.Decode(m.Data, &news); err != nil {
 		return
 	}
-	n.know(r)
+	for _, r := range news.List {
+		n.know(r)
+	}
 	_ = m.Respond(nil)
+}
+
+func (n *Node) registered(account string) bool {
+	l := n.lane(account)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.local.Registered(account)
 }
 
 func (n *Node) know(r registered) {
@@ -338,8 +358,8 @@ func (n *Node) tellRegistered(l *lane, accounts []string, answers []answer, firs
 		list = append(list, r)
 	}
 	l.registrar.post(l, func() {
-		for i := range list {
-			n.tell(&list[i])
+		for part := range slices.Chunk(list, tellAtOnce) {
+			n.tell(part)
 		}
 		for _, a := range answers {
 			n.answer(a)
@@ -347,28 +367,33 @@ func (n *Node) tellRegistered(l *lane, accounts []string, answers []answer, firs
 	})
 }
 
-// tell writes down one account's registrations, and lets the other nodes know.
-func (n *Node) tell(r *registered) {
-	for n.ctx.Err() == nil {
-		ctx, cancel := context.WithTimeout(n.ctx, appendTimeout)
-		err := n.putRegistered(ctx, r)
-		cancel()
-		if err == nil {
-			break
-		}
-		if errors.Is(err, partition.ErrFenced) {
-			return
-		}
-		n.warn("registrations not written", -1, err)
-		sleep(n.ctx, 250*time.Millisecond)
+// tellAtOnce is how many accounts' registrations are written and told at once.
+const tellAtOnce = 64
+
+// registeredList is what nodes are told at once.
+type registeredList struct{ List []registered }
+
+// tell writes down the registrations of some accounts, and lets the other nodes know.
+func (n *Node) tell(list []registered) {
+	var wg sync.WaitGroup
+	written := make([]bool, len(list))
+	for i := range list {
+		wg.Go(func() { written[i] = n.write(&list[i]) })
 	}
-	n.know(*r)
-	data := partition.Encode(n.version(), *r)
-	others := n.others()
-	done := make(chan struct{}, len(others))
-	for _, o := range others {
-		go func() {
-			defer func() { done <- struct{}{} }()
+	wg.Wait()
+	var news registeredList
+	for i := range list {
+		if written[i] {
+			n.know(list[i])
+			news.List = append(news.List, list[i])
+		}
+	}
+	if len(news.List) == 0 {
+		return
+	}
+	data := partition.Encode(n.version(), news)
+	for _, o := range n.others() {
+		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(n.ctx, n.cfg.Lease*3/2)
 			defer cancel()
 			for slices.Contains(n.others(), o) { // until it has heard, or knows that it is behind
@@ -379,16 +404,39 @@ func (n *Node) tell(r *registered) {
 					return
 				}
 			}
-		}()
+		})
 	}
-	for range others {
-		<-done
+	wg.Wait()
+}
+
+// write writes down one account's registrations, and returns false if a later owner has, or the Node is closed.
+func (n *Node) write(r *registered) bool {
+	for n.ctx.Err() == nil {
+		ctx, cancel := context.WithTimeout(n.ctx, appendTimeout)
+		err := n.putRegistered(ctx, r)
+		cancel()
+		if err == nil {
+			return true
+		}
+		if errors.Is(err, partition.ErrFenced) {
+			return false
+		}
+		n.warn("registrations not written", -1, err)
+		sleep(n.ctx, 250*time.Millisecond)
 	}
+	return false
 }
 
 // putRegistered writes r, unless a later owner has written something: ErrFenced.
 func (n *Node) putRegistered(ctx context.Context, r *registered) error {
 	key := regKey(r.Account)
+	if !n.registered(r.Account) && len(r.Registrations) > 0 { // most are new, and need not be read
+		rev, err := n.regs.Create(ctx, key, partition.Encode(n.version(), *r))
+		if !wrongRevision(err) {
+			r.Revision = rev
+			return err
+		}
+	}
 	for {
 		value, rev, err := n.latest(ctx, n.names.regs, key)
 		if err != nil {

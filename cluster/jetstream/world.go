@@ -491,6 +491,13 @@ func (w *world) Show(out *partition.Out, replayed bool) {
 		if replayed {
 			continue
 		}
+		if _, own := d.Event.(partition.Import); own { // the host knows no such event
+			if n.obs.Affected != nil {
+				account, at, eff := d.Decision.Account, d.At, d.Decision.Effects
+				n.call(&n.hooks.observer, "", func() { n.obs.Affected(account, at, &eff) })
+			}
+			continue
+		}
 		n.counts.decided.Add(1)
 		if n.obs.Decided != nil {
 			number, at, ev, decision := d.Number, d.At, d.Event, d.Decision
