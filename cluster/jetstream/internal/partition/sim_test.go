@@ -48,7 +48,8 @@ type simulation struct {
 	claims   [][]uint64
 	owner    []Origin
 	snaps    []simSnapshot
-	outage   time.Time // until then the log answers nobody
+	skew     time.Duration // of the log's clock
+	outage   time.Time     // until then the log answers nobody
 	nodes    []*simNode
 	policy   *push.Policy
 	phones   []*phone
@@ -378,7 +379,7 @@ func (n *simNode) request(do func() bool, answer func(bool)) {
 
 func (s *simulation) append(p int, records bool, data []byte) uint64 {
 	s.seq++
-	m := Message{s.seq, s.now, records, data}
+	m := Message{s.seq, s.now.Add(s.skew), records, data}
 	s.log[p] = append(s.log[p], m)
 	if records {
 		by, rs, _ := ReadRecords(data)
@@ -867,6 +868,7 @@ func (s *simulation) trouble() {
 	default:
 		s.outage = s.now.Add(time.Duration(s.r.IntN(6000)) * time.Millisecond)
 		s.troubled = s.outage
+		s.skew = -time.Duration(s.r.IntN(3)*s.r.IntN(3600)) * time.Second // another server leads the log now, whose clock is late
 	}
 }
 
