@@ -144,10 +144,10 @@ func (n *Node) choose() {
 	now := time.Now()
 	n.mu.Lock()
 	live := n.members.Live(now)
-	leaving, stale := n.leaving, n.stale
+	leaving, stale, deaf := n.leaving, n.stale, n.members.Deaf(now)
 	n.mu.Unlock()
 	n.compareVersions(now)
-	if n.ready(now) {
+	if n.ready(now) && !deaf {
 		for p, l := range n.lanes {
 			want := !leaving && partition.Chosen(live, p) == n.cfg.Node
 			l.post(func() { l.owner.Want(time.Now(), want) })
@@ -184,6 +184,12 @@ func (n *Node) again() {
 		l.again(me)
 	}
 	n.beat()
+}
+
+func (n *Node) back() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.members.Back(time.Now())
 }
 
 // others returns the other nodes that have to hear what changes.
@@ -226,13 +232,16 @@ func (n *Node) catchUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	n.mu.Lock()
+	n.members.Reached(time.Now())
+	n.mu.Unlock()
 	last := s.CachedInfo().State.LastSeq
 	if err := n.entries(ctx, n.caughtTo, last, n.seen); err != nil {
 		return err
 	}
 	n.caughtTo = max(n.caughtTo, last)
 	n.mu.Lock()
-	few := n.members.Few(time.Now())
+	few := n.members.Few(time.Now()) || n.members.Back(time.Now()) // or the others may not have heard of it yet
 	n.mu.Unlock()
 	if !few {
 		n.caughtAt.Store(int64(began))
@@ -392,6 +401,9 @@ func (n *Node) tell(list []registered) {
 		return
 	}
 	data := partition.Encode(n.version(), news)
+	for until := time.Now().Add(n.cfg.Lease * 3 / 2); n.back() && time.Now().Before(until); {
+		sleep(n.ctx, 50*time.Millisecond)
+	}
 	for _, o := range n.others() {
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(n.ctx, n.cfg.Lease*3/2)

@@ -185,7 +185,8 @@ func (n *simNode) catchUp() {
 			for a, has := range s.known {
 				n.local.Register(Hash(a), has, s.knownRev[a])
 			}
-			if !n.members.Few(n.clock()) {
+			n.members.Reached(n.clock())
+			if !n.members.Few(n.clock()) && !n.members.Back(n.clock()) {
 				n.caught = began
 			}
 		})
@@ -196,6 +197,10 @@ func (n *simNode) catchUp() {
 // tell tells a node what registrations an account has, until it has heard, or must know that it is behind.
 func (w *simWorld) tell(o *simNode, account string, has bool, rev uint64, until time.Time, heard func()) {
 	s := w.n.s
+	if w.n.members.Back(w.n.clock()) && !s.now.After(until) {
+		w.n.in(100*time.Millisecond, func() { w.tell(o, account, has, rev, until, heard) })
+		return
+	}
 	if s.now.After(until) || !slices.Contains(w.n.members.May(w.n.clock()), o.name) {
 		heard()
 		return
@@ -291,8 +296,10 @@ func (n *simNode) beat() {
 
 func (n *simNode) choose() {
 	live := n.members.Live(n.clock())
-	for p, o := range n.owners {
-		o.Want(n.clock(), !n.leaving && Chosen(live, p) == n.name)
+	if !n.members.Deaf(n.clock()) {
+		for p, o := range n.owners {
+			o.Want(n.clock(), !n.leaving && Chosen(live, p) == n.name)
+		}
 	}
 	if n.stale && !n.cut {
 		n.again()
@@ -747,6 +754,7 @@ func (w *simWorld) Show(out *Out, replayed bool) {
 			continue // a later owner has said something
 		}
 		s.rev++
+		s.note("%s says of %s: %v, as %d", w.n.name, a, len(w.o.state.Registrations(a)), s.rev)
 		has, rev := len(w.o.state.Registrations(a)) > 0, s.rev
 		s.known[a], s.knownBy[a], s.knownRev[a] = has, w.o.epoch, rev
 		w.n.local.Register(Hash(a), has, rev)
@@ -900,6 +908,7 @@ func (s *simulation) happen() {
 		}
 		if !n.handle(push.ArchiveAdded{Account: p.account, Stanza: st}, func(ok bool) { s.accepted[id] = ok }) && sure {
 			s.Stats.Misses++
+			s.note("miss: %s does not know %s: since %v, caught %v ago, told as %d", n.name, p.account, n.clock().Sub(n.started), n.clock().Sub(n.caught), s.knownRev[p.account])
 		}
 		for _, q := range s.phones {
 			if q.account == p.account && q.hibernated && !q.gone() && !q.node.paused && !q.node.cut {
