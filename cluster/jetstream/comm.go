@@ -51,8 +51,13 @@ func (n *Node) listen(ctx context.Context) error {
 		return nil
 	}
 	me := n.cfg.Node
+	// Is there another of that name? One that has just died does not answer, and NATS says so at once; one that is stopped finds out when it wakes up.
+	if m, err := n.cfg.Conn.Request(n.names.node(me, "here"), nil, appendTimeout/2); err == nil {
+		return fmt.Errorf("%w: %q runs already, since %s", ErrName, me, m.Data)
+	}
 	for subject, f := range map[string]func(m *nats.Msg){
 		n.names.beat():               n.heard,
+		n.names.node(me, "here"):     func(m *nats.Msg) { _ = m.Respond([]byte(n.gates.started.UTC().Format(time.RFC3339))) },
 		n.names.node(me, "answer"):   n.answered,
 		n.names.node(me, "register"): n.register,
 		n.names.node(me, "advice"):   n.advised,
@@ -70,6 +75,7 @@ func (n *Node) listen(ctx context.Context) error {
 			return err
 		}
 	}
+	n.joined.Store(true)
 	n.beat()
 	for { // from then on the owners say so themselves, and wait until they are heard; what is missed is read here
 		err := n.catchUp(ctx)
@@ -111,6 +117,9 @@ func (n *Node) lane(account string) *lane { return n.lanes[partition.Of(account,
 // ---- who is alive
 
 func (n *Node) beat() {
+	if !n.joined.Load() { // nobody has to hear of a node that does not come to be, least of all one of its name
+		return
+	}
 	n.mu.Lock()
 	b := n.members.Beat(time.Now(), n.leaving)
 	b.Gone, b.Writes = n.gone, n.version()
@@ -127,6 +136,9 @@ func (n *Node) heard(m *nats.Msg) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if b.Node == n.cfg.Node && b.Incarnation > n.members.Me().Incarnation {
+		n.leave(fmt.Errorf("%w: %q has started after this one; give each node a name of its own", ErrName, b.Node))
+	}
 	if n.members.Heard(time.Now(), &b) {
 		n.stale = true
 	}
@@ -296,7 +308,7 @@ func (n *Node) since() time.Duration { return time.Since(n.gates.started) }
 // of NATS that have just met do not bring everything to each other yet, so there may be owners that have not heard of it.
 func (n *Node) behind() bool {
 	now, at := n.since(), time.Duration(n.caughtAt.Load())
-	return n.outdated.Load() || at < n.cfg.Lease*3/2 || now-at > n.cfg.Lease*3/4
+	return n.left.Load() != nil || at < n.cfg.Lease*3/2 || now-at > n.cfg.Lease*3/4
 }
 
 func regKey(account string) string { return base64.RawURLEncoding.EncodeToString([]byte(account)) }

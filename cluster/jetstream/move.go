@@ -68,8 +68,8 @@ func (n *Node) take(ctx context.Context, ev partition.Import) error {
 	if n.closed.Load() {
 		return push.ErrClosed
 	}
-	if n.outdated.Load() {
-		return ErrVersion
+	if err := n.left.Load(); err != nil {
+		return *err
 	}
 	l := n.lane(ev.Account)
 	c := &call{n: n, lane: l, ev: ev, accepted: make(chan struct{}), decided: make(chan struct{})}

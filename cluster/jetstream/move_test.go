@@ -31,6 +31,7 @@ func all(s push.Store, accounts int) iter.Seq2[push.Registration, error] {
 
 // A server that becomes a cluster brings its registrations along, and can take them back.
 func TestImportAndExport(t *testing.T) {
+	t.Parallel()
 	const accounts = 300
 	svc := newService()
 	srv := start(t, embedded.Config{})

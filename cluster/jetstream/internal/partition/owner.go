@@ -16,6 +16,8 @@ var (
 	ErrFenced = errors.New("partition: another node owns it")
 	// ErrDoubt: it is not known whether the log has taken it.
 	ErrDoubt = errors.New("partition: no answer")
+	// ErrDamaged: the log and the snapshot do not belong together.
+	ErrDamaged = errors.New("damaged")
 )
 
 // World is what an Owner asks for. The calls return at once; the answers come back through the Owner's method of the name that each one says, in
@@ -319,7 +321,7 @@ func (o *Owner) Loaded(now time.Time, snapshot []byte, err error) {
 	}
 	if err != nil {
 		o.Err = err
-		if errors.Is(err, ErrUnknown) || errors.Is(err, errMalformed) {
+		if errors.Is(err, ErrUnknown) || errors.Is(err, errMalformed) || errors.Is(err, ErrDamaged) {
 			o.phase = PhaseStuck
 			return
 		}
