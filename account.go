@@ -21,8 +21,9 @@ type Account struct {
 	sessions []*session
 	// touched is when something was remembered last, or a session ended since. left is when a session ended last.
 	touched, left instant
-	// gone are the keys of registrations that were removed while a publish for them was not answered. nil: there are none, as a rule.
-	gone *[]Key
+	// gone are registrations that were removed while a publish for them was not answered: what is to be dropped, because of that, if it is not accepted.
+	// nil: there are none, as a rule.
+	gone *[]Drop
 	// chats is what is known of chats: which stanzas of them somebody was notified of, what the host answered. nil: nothing.
 	chats *chats
 	// key is that of the hashes of stanza IDs.
@@ -125,7 +126,7 @@ func (a *Account) Load(rs []Registration, now time.Time, e *Effects) {
 		}
 		if disabled && !wasDisabled && !fresh { // what waits for one that was disabled before is its retry
 			a.unbind(r, ReasonErrors, e)
-			r.drop(r.pace.takeAll(), ReasonDisabled, "", e)
+			r.drop(r.pace.takeWaiting(ReasonDisabled), ReasonDisabled, "", e)
 		}
 	}
 	if first {
@@ -331,7 +332,7 @@ func (a *Account) Notified(k Key, now time.Time, ids ...string) bool {
 	}
 	for _, id := range ids {
 		if h := a.hash(id); h != 0 && !r.mem.has(h) {
-			r.mem.add(h, now, a.policy.Remember)
+			r.remember(h, now, a.policy)
 			a.touched = toInstant(now)
 		}
 	}
@@ -343,6 +344,7 @@ func (a *Account) Abandon(reason Reason, e *Effects) {
 	for _, r := range a.regs {
 		r.drop(r.pace.takeAll(), reason, "", e)
 	}
+	a.dropGone(e)
 }
 
 // Prune forgets what was notified too long ago to be met again, and returns whether the account is Idle. Stanzas of a hibernated session
@@ -354,11 +356,19 @@ func (a *Account) Prune(now time.Time) bool {
 	}
 	for _, r := range a.regs {
 		if !r.pace.inFlight && len(r.pace.waiting) == 0 { // what is not sent yet must not come to wait twice
-			r.mem.prune(now, age)
+			r.unread -= r.mem.prune(now, age)
 		}
 	}
-	a.pruneChats(now, age)
+	a.pruneChats(now)
 	return a.Idle(now)
+}
+
+// pruneAt returns when Prune will forget all that is remembered, if nothing is notified until then; zero: nothing is.
+func (a *Account) pruneAt() time.Time {
+	if a.touched == 0 {
+		return time.Time{}
+	}
+	return a.touched.time().Add(a.policy.RememberFor + a.policy.MaxResume + time.Second) // it is remembered in seconds
 }
 
 func sortUnique(list *[]uint64) {

@@ -1,6 +1,9 @@
 package push
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // acknowledge drops what waits for stanzas that the session has got after all: for its device, and for another that it was bound to when they were
 // raised. They stay remembered, since the device has them, and count as unread no longer.
@@ -35,6 +38,13 @@ func (a *Account) acknowledge(e Acknowledged, d *Decision) {
 			_, found := slices.BinarySearch(hashes, n.hash&^hashFlags)
 			return found
 		}, ReasonAcknowledged), ReasonAcknowledged, "", &d.Effects)
+	}
+}
+
+// remember notes that it was notified of a stanza. One that is forgotten for it counts as unread no longer, for nothing could take it back.
+func (r *registration) remember(hash uint64, now time.Time, p *Policy) {
+	if r.mem.add(hash, now, p.Remember) {
+		r.unread--
 	}
 }
 

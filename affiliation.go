@@ -19,9 +19,9 @@ const (
 var errOther = fmt.Errorf("%w: no affiliation notice", ErrNotPush)
 
 // ParseAffiliation reads the message with which a push service tells an account that it may no longer publish to a node (XEP-0357 §8):
-// from the service to the account's bare JID, with one <pubsub/> that has an affiliation "none" for this account. The event is to be given to
-// [Engine.Handle] if to is an account of the host, and only if the host knows that the message came from where it says: the registration
-// it takes away is one at the service whose JID is the message's from.
+// from the service to the account's bare JID, with one <pubsub/> that has an affiliation "none" for this account. The event's Account is the
+// message's to, its Service the message's from. Give it to [Engine.Handle] if that is an account of the host, and only if the host knows that the
+// message came from where it says: a forged one takes a registration away.
 //
 // An error wraps ErrNotPush if the message is something else, which is nothing to complain about, or ErrStanza if it is no stanza.
 func ParseAffiliation(data []byte) (AffiliationNone, error) {

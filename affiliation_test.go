@@ -73,7 +73,7 @@ func TestAffiliation(t *testing.T) {
 			}
 		})
 	}
-	for _, message := range []string{"", "<message", notice("<a>"), notice(strings.Repeat("x", 9000))} {
+	for _, message := range []string{"", "<message", notice("<a>"), notice("&#xDBFF;"), notice(strings.Repeat("x", 9000))} {
 		_, err := push.ParseAffiliation([]byte(message))
 		assert.ErrorIs(t, err, push.ErrStanza, "%.80s", message)
 	}

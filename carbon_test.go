@@ -1,6 +1,7 @@
 package push_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -20,4 +21,81 @@ func TestForgedCarbonNamesItsSender(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "bank@example.org", st.From)
 	assert.Equal(t, "Call us", st.Body)
+}
+
+// Whoever wraps a message, its class and content are those that the account's own server says: of a stranger's nothing but the class of what is inside.
+func TestCarbonContent(t *testing.T) {
+	carbon := func(attrs, inside, beside string) Stanza {
+		st, err := ParseStanza("1", []byte(`<message `+attrs+`><received xmlns="urn:xmpp:carbons:2"><forwarded xmlns="urn:xmpp:forward:0">`+
+			`<message xmlns="jabber:client" from="romeo@example.net/x" to="juliet@example.com">`+inside+`</message></forwarded></received>`+beside+`</message>`))
+		require.NoError(t, err)
+		return st
+	}
+	const body, seen = `<body>hi</body>`, `<displayed xmlns="urn:xmpp:chat-markers:0" id="m1"/><body>seen</body><fallback xmlns="urn:xmpp:fallback:0" for="urn:xmpp:chat-markers:0"/>`
+	own := `from="juliet@example.com" to="juliet@example.com/phone"`
+	for _, c := range []struct {
+		attrs, inside string
+		content       Content
+		class         Class
+	}{
+		{own, body, ContentText, ClassImportant},
+		{own, seen, ContentDisplayed, ClassPlain},
+		{`to="juliet@example.com/phone"`, body, ContentText, ClassImportant},
+		{`from="juliet@example.com"`, body, ContentText, ClassImportant},
+		{`from="mallory@example.org/x" to="juliet@example.com"`, body, ContentNone, ClassImportant},
+	} {
+		st := carbon(c.attrs, c.inside, "")
+		assert.Equal(t, c.content, st.Content, c.attrs)
+		assert.Equal(t, c.class, st.Class, c.attrs)
+	}
+	assert.Equal(t, ContentNone, carbon(`from="mallory@example.org/x" to="juliet@example.com"`, body, body).Content, "words of one's own beside it")
+}
+
+func TestStanzaEdges(t *testing.T) {
+	parse := func(id, text string) Stanza {
+		st, err := ParseStanza(id, []byte(text))
+		require.NoError(t, err)
+		return st
+	}
+	// Mentions of nobody take no room.
+	text := `<message from="romeo@example.net" to="juliet@example.com">` + strings.Repeat(`<mention xmlns="urn:xmpp:mentions:0"/>`, 40) + `<mention xmlns="urn:xmpp:mentions:0" jid="juliet@example.com"/></message>`
+	require.NotNil(t, parse("1", text).Details)
+	assert.Len(t, parse("1", text).Details.Mentions, 1)
+	// A stanza without an ID is not the one in the archive.
+	assert.False(t, parse("", `<message from="romeo@example.net" to="juliet@example.com"><body>hi</body></message>`).Archived)
+	// What a bounced message quotes is left out.
+	assert.Nil(t, parse("1", `<message type="error" from="romeo@example.net" to="juliet@example.com"><replace xmlns="urn:xmpp:message-correct:0" id="m1"/></message>`).Details)
+	// Of two quotations the text is without both.
+	quotes := `<message from="romeo@example.net" to="juliet@example.com"><body>ab cd ef</body><fallback xmlns="urn:xmpp:fallback:0" for="urn:xmpp:reply:0"><body start="0" end="3"/></fallback>` +
+		`<fallback xmlns="urn:xmpp:fallback:0" for="urn:xmpp:reply:0"><body start="6" end="8"/></fallback></message>`
+	assert.Equal(t, "cd ", parse("1", quotes).Body)
+	// Identifiers and names that are too long are left out, and not cut.
+	for n, want := range map[int]string{256: strings.Repeat("x", 256), 257: ""} {
+		assert.Equal(t, want, parse("1", `<message id="`+strings.Repeat("x", n)+`" from="romeo@example.net" to="juliet@example.com"/>`).MessageID)
+	}
+	for n, want := range map[int]int{32: 1, 33: 0} {
+		st := parse("1", `<message from="romeo@example.net" to="juliet@example.com"><propose xmlns="urn:xmpp:jingle-message:0" id="c"><description xmlns="urn:xmpp:jingle:apps:rtp:1" media="`+strings.Repeat("x", n)+`"/></propose></message>`)
+		assert.Len(t, st.Details.Call.Media, want)
+	}
+	for _, attr := range []string{"from", "to"} {
+		_, err := ParseStanza("1", []byte(`<message `+attr+`="@"/>`))
+		require.ErrorIs(t, err, ErrStanza)
+	}
+	// The chat of a message between a room and the user is the room's, and that of the user's own the other side's.
+	for _, c := range []struct{ typ, from, to, chat string }{
+		{"chat", "juliet@example.com/x", "romeo@example.net/y", "romeo@example.net"},
+		{"chat", "", "romeo@example.net", "romeo@example.net"},
+		{"chat", "romeo@example.net/y", "juliet@example.com", "romeo@example.net"},
+		{"chat", "juliet@example.com/x", "", "juliet@example.com"},
+		{"groupchat", "room@rooms.example.net/x", "juliet@example.com", "room@rooms.example.net"},
+		{"groupchat", "juliet@example.com/x", "room@rooms.example.net", "room@rooms.example.net"}, // as the archive of who sent it may have it
+	} {
+		st := Stanza{Type: MessageChat, From: c.from, To: c.to}
+		if c.typ == "groupchat" {
+			st.Type = MessageGroupchat
+		}
+		assert.Equal(t, c.chat, st.Chat("juliet@example.com"), "%+v", c)
+	}
+	// A request is a presence.
+	assert.Equal(t, ContentNone, Features{Kind: KindIQ, Type: "subscribe"}.Content())
 }

@@ -35,11 +35,15 @@ func (w *work) done() {
 	}
 }
 
-// Close sends what waits, and goes on trying until ctx ends, or for Policy.ReplyTimeout if ctx has no deadline. What is left then it hands to a Store that is a [Keeper]; if there is
-// more, the error is an *UnsentError. The last part of the time is for that, and for what replies taught: a tenth, but a second at most, or with a Keeper a quarter, but 5 s at most.
-// It returns as soon as nothing is left to do, and never later than ctx ends, whatever of the host's hangs; what hangs changes nothing any more.
-// Replies of push services have to reach the Publisher until then: close the Engine before the streams. Others that
-// call Close meanwhile wait for the first, which has the report, and return nil, or ctx's error.
+// Close takes no more events, sends what waits, and goes on trying until ctx ends, or for Policy.ReplyTimeout if ctx has no deadline. What is left
+// then it hands to a Store that is a [Keeper]. What no Keeper took is in the error, an *UnsentError.
+//
+// The last part of the time is for the Store, which is told what is left and what replies taught: a tenth of it, a second at most; with a Keeper a
+// quarter, 5 s at most. Close returns as soon as nothing is left to do, and never later than ctx ends, whatever of the host's hangs; what hangs
+// changes nothing any more.
+//
+// Replies of push services have to reach the Publisher until then: close the Engine before the streams that they come by. Others that call Close
+// meanwhile wait for the first, which has the report, and return nil, or ctx's error.
 func (e *Engine) Close(ctx context.Context) error {
 	deadline, limited := ctx.Deadline()
 	first := false
@@ -251,7 +255,13 @@ func (e *Engine) leftovers() error {
 				}
 				l.deferred = nil
 			}
-			if !en.busy && !en.keep.whole { // else somebody is at it
+			if !en.busy && !(en.keep.whole && en.keptAsItIs()) { // else somebody is at it
+				if en.gone != nil {
+					for _, d := range *en.gone {
+						left.Unsent = append(left.Unsent, Unsent{Account: name, Drop: d, Asked: true})
+					}
+					en.gone = nil
+				}
 				for _, r := range en.regs {
 					if r.pace.inFlight && len(r.pace.flight) > 0 {
 						left.Unsent = append(left.Unsent, Unsent{Account: name, Drop: r.flightDrop(ReasonClosed, ""), Asked: true})
@@ -270,8 +280,7 @@ func (e *Engine) leftovers() error {
 				}
 				en.mail.waiting = nil
 			}
-			delete(s.accounts, name)
-			s.kept.remove(hashID(name))
+			s.forget(name)
 		}
 		s.mu.Unlock()
 	}

@@ -216,7 +216,7 @@ type Mention struct {
 
 // Call is what a stanza says of a call (XEP-0353).
 type Call struct {
-	// ID is the session's.
+	// ID is that of the Jingle session, which the propose and what follows it have in common.
 	ID     string
 	Action CallAction
 	// Media are those of a propose, such as "audio" and "video", two at most.
@@ -261,7 +261,7 @@ func callActionOf(name string) CallAction {
 // request and a call belong to the chat with who sent them.
 func (st *Stanza) Chat(account string) string {
 	from := bare(st.From)
-	if st.Type != MessageGroupchat && (from == account || from == "") && st.To != "" {
+	if (from == account || from == "" && st.Type != MessageGroupchat) && st.To != "" {
 		return bare(st.To)
 	}
 	return from

@@ -16,7 +16,8 @@ type Decision struct {
 	// Answers is what the host's hooks said about the event.
 	Answers Answers
 
-	ids []string // what the verdicts' Stanzas are slices of
+	ids     []string // what the verdicts' Stanzas are slices of
+	alerted bool     // the session's device was sent before what its user should see of the event
 }
 
 // Verdict is the answer for one registration.
@@ -28,8 +29,8 @@ type Verdict struct {
 	Reason Reason
 	// Detail is the text that the host's hook gave for its veto or, with a yes, what the host could not answer that might have made it a no.
 	Detail string
-	// Match says, for a registration of Push 2.0 that is notified, which of its matches the first of the stanzas has met: their number from 1. Its
-	// Send is how much the notification says of the stanza. 0: it is not of Push 2.0, or not notified of a stanza.
+	// Match is, for a registration of Push 2.0 that is notified, the number of the match that let the first of the stanzas through, from 1: the place in
+	// wishes.Push2.Matches. 0: it is not of Push 2.0, or not notified of a stanza.
 	Match int
 	// Class is the highest class among the stanzas that the registration is notified of, or, if it is not notified, of the event.
 	Class Class
@@ -100,7 +101,7 @@ type Drop struct {
 func (d *Decision) reset(account string) {
 	clear(d.Verdicts)
 	clear(d.ids)
-	d.Account, d.Reason = account, ReasonNone
+	d.Account, d.Reason, d.alerted = account, ReasonNone, false
 	d.Verdicts, d.ids = d.Verdicts[:0], d.ids[:0]
 	d.Effects.Reset()
 	d.Answers.reset()

@@ -27,17 +27,58 @@ func (a *Account) put(n Registration) *registration {
 }
 
 // isGone tells whether a registration with the key was removed while a publish for it was not answered.
-func (a *Account) isGone(k Key) bool { return a.gone != nil && slices.Contains(*a.gone, k) }
+func (a *Account) isGone(k Key) bool {
+	return a.gone != nil && slices.ContainsFunc(*a.gone, func(d Drop) bool { return d.Key == k })
+}
+
+// takeGone returns what is to be dropped, if it was not accepted, of a registration that is gone, and forgets it.
+func (a *Account) takeGone(k Key) (gone Drop) {
+	*a.gone = slices.DeleteFunc(*a.gone, func(d Drop) bool {
+		if d.Key != k {
+			return false
+		}
+		gone = d
+		return true
+	})
+	if len(*a.gone) == 0 {
+		a.gone = nil
+	}
+	return gone
+}
+
+// spend says that what is in flight for a registration is not tried again, because of reason, if its publish fails.
+func (a *Account) spend(k Key, reason Reason) {
+	if r := a.find(k); r != nil && !a.isGone(k) {
+		r.pace.spend(reason)
+	}
+}
+
+// dropGone drops what was sent to registrations that are gone and will not be answered.
+func (a *Account) dropGone(e *Effects) {
+	if a.gone != nil {
+		for _, d := range *a.gone {
+			e.dropped(d)
+		}
+		a.gone = nil
+	}
+}
+
+// dropped reports a drop. One without a reason is not known, because it comes from a snapshot of an older version, where it was reported before.
+func (e *Effects) dropped(d Drop) {
+	if d.Reason != ReasonNone {
+		e.Drops = append(e.Drops, d)
+	}
+}
 
 func (a *Account) remove(r *registration, reason Reason, e *Effects) {
-	if r.pace.inFlight && !a.isGone(r.Key) {
+	if r.pace.inFlight && !a.isGone(r.Key) { // what becomes of it its reply will say
 		if a.gone == nil {
-			a.gone = new([]Key)
+			a.gone = new([]Drop)
 		}
-		*a.gone = append(*a.gone, r.Key)
+		*a.gone = append(*a.gone, r.flightDrop(reason, ""))
 	}
 	a.unbind(r, reason, e)
-	r.drop(r.pace.takeAll(), reason, "", e)
+	r.drop(r.pace.takeWaiting(reason), reason, "", e)
 	a.regs = slices.DeleteFunc(a.regs, func(o *registration) bool { return o == r })
 	e.change(r.Key, ChangeRemoved, reason, "")
 }

@@ -34,6 +34,7 @@ type Engine struct {
 	quick  Observer // and those that are
 	hooks  hooks
 	dog    watchdog
+	strict *strict // nil: Config.Strict is off
 	// cached is the Store's ability to say without waiting what an account has; keeper its ability to keep what waits.
 	cached func(account string) ([]Registration, bool)
 	keeper Keeper
@@ -76,6 +77,9 @@ func New(cfg Config) (*Engine, error) {
 	e := &Engine{cfg: cfg, policy: cfg.Policy.resolve(), log: cfg.Logger, start: time.Now()}
 	e.wall = e.start.Round(0)
 	e.hooks.init()
+	if cfg.Strict {
+		e.strict = newStrict()
+	}
 	e.work.zero = make(chan struct{}, 1)
 	e.close.done = make(chan struct{})
 	if e.cfg.Store == nil {
@@ -139,14 +143,18 @@ var decisions = sync.Pool{New: func() any { return new(Decision) }}
 // Handle takes note of an event and returns the explained Decision. It is safe from any number of goroutines; events of one account are
 // taken one after another. It never waits for a push service.
 //
-// It waits for the Store in two cases. What a client enables or disables is durable when Handle returns nil, and what the Decision says of it
-// is what the Store said. And an event that needs the account's registrations waits for them if they have not been read, for Config.HookTimeout at most: then,
-// or when the Store has failed, or ctx ends, Handle returns nil with ReasonDeferred, and the event is decided when the Store has answered. So nothing is lost while
-// a Store is away, and no call is worth repeating.
+// It waits for the Store in two cases:
 //
-// The error is ErrClosed, ErrEvent, ctx's, or wraps ErrStore; then the event had no effect, and the Decision notifies nobody. Two exceptions, with ErrStore: of an event
-// that removes registrations the Decision's Changes say which ones are gone all the same, and an enable or disable for which the Store did not
-// answer in time may take effect later. To repeat it is safe.
+//   - What a client enables or disables is durable when Handle returns nil, and what the Decision says of it is what the Store said.
+//   - An event that needs the account's registrations waits for them if they have not been read, for Config.HookTimeout at most. If that is over, ctx
+//     ends, or the Store fails, Handle returns nil with ReasonDeferred, and the event is decided when the Store has answered. So nothing is lost while
+//     a Store is away, and such an event must not be handed in again.
+//
+// What else the host is asked (Vetoer, Liveness, Contacts, Chats) has Config.HookTimeout for each call, also when ctx ends earlier: who is muted stays muted.
+//
+// The error is ErrClosed, ErrEvent, ctx's, or wraps ErrStore. Then the event had no effect, and the Decision notifies nobody, with two exceptions,
+// both of ErrStore: of an event that removes registrations the Decision's Changes say which ones are gone all the same, and an enable or disable that
+// the Store did not answer in time may take effect later. To repeat an event that failed is safe.
 func (e *Engine) Handle(ctx context.Context, ev Event) (Decision, error) {
 	var d Decision
 	err := e.HandleTo(ctx, ev, &d)
@@ -155,6 +163,16 @@ func (e *Engine) Handle(ctx context.Context, ev Event) (Decision, error) {
 
 // HandleTo is Handle for callers that use one Decision again and again, which saves allocations. d may be nil.
 func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
+	if e.strict != nil {
+		if kept := own(ev); kept != nil {
+			return e.strictly(ctx, kept, d)
+		}
+	}
+	return e.handle(ctx, ev, d)
+}
+
+// handle is HandleTo without Config.Strict.
+func (e *Engine) handle(ctx context.Context, ev Event, d *Decision) error {
 	if d == nil {
 		d = decisions.Get().(*Decision)
 		defer decisions.Put(d)
@@ -230,6 +248,7 @@ func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
 
 // handleSlow handles an event that the host or its Store has a word in, or of an account that is not kept.
 func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event, d *Decision) error {
+	_ = ctx.Done() // none at all panics here, where nothing is begun
 	if e.closing.Load() {
 		return ErrClosed
 	}
@@ -283,7 +302,7 @@ func (e *Engine) handleInTurn(ctx context.Context, s *shard, name string, ev Eve
 		}
 		if !asked {
 			s.mu.Unlock()
-			e.facts(ctx, name, ev, &f)
+			e.facts(name, ev, &f)
 			asked = true
 			continue
 		}

@@ -325,3 +325,46 @@ func TestRestoredSession(t *testing.T) {
 		require.NoError(t, e.Close(t.Context()))
 	})
 }
+
+// lateVeto says no, after a while.
+type lateVeto time.Duration
+
+func (v lateVeto) VetoStanza(*Registration, Stanza) string {
+	time.Sleep(time.Duration(v))
+	return "muted"
+}
+
+func (v lateVeto) VetoPublish(context.Context, *Notification) string { return "" }
+
+// TestVetoWithoutContext has an event whose context has ended: who is muted is so all the same, and the host is not taken for one that hangs.
+func TestVetoWithoutContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc := &service{}
+		e := newEngine(t, Config{Publisher: svc, Veto: lateVeto(time.Second)})
+		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone})
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		d, err := e.Handle(ctx, Offline{juliet, message("m1")})
+		require.NoError(t, err)
+		assert.Equal(t, ReasonVeto, d.Verdicts[0].Reason)
+		assert.Empty(t, e.Hooks())
+		require.NoError(t, e.Close(t.Context()))
+		assert.Empty(t, svc.published())
+	})
+}
+
+// TestNilContextInTurn gives no context while another event has the account's turn: the account goes on.
+func TestNilContextInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, Config{Publisher: &service{}, Veto: lateVeto(time.Second)})
+		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone})
+		go func() { _, _ = e.Handle(context.Background(), Offline{juliet, message("m1")}) }()
+		synctest.Wait()
+		var none context.Context
+		assert.Panics(t, func() { _, _ = e.Handle(none, Offline{juliet, message("m2")}) })
+		assert.Panics(t, func() { _, _ = e.Inspect(none, juliet) })
+		d := handle(t, e, Offline{juliet, message("m3")})
+		assert.Equal(t, ReasonVeto, d.Verdicts[0].Reason)
+		require.NoError(t, e.Close(t.Context()))
+	})
+}

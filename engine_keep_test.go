@@ -2,6 +2,7 @@ package push_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"runtime"
@@ -222,4 +223,48 @@ func TestKeptEnds(t *testing.T) {
 		require.NoError(t, e.Close(t.Context()))
 		assert.Len(t, svc.published(), 1)
 	})
+}
+
+// TestKeptWhole closes while the Store keeps what waited a while ago: what came since is kept as well, or reported, and what was accepted at the last moment is not sent again
+// by the next Engine.
+func TestKeptWhole(t *testing.T) {
+	down := func(context.Context, *Notification) error { return errors.New("no route") }
+	late := func(ctx context.Context, _ *Notification) error { <-ctx.Done(); return nil }
+	for _, c := range []struct {
+		name         string
+		publish      PublisherFunc
+		close        time.Duration
+		left, reborn int
+	}{
+		{"without any time", down, 0, 2, 1},
+		{"with some", down, time.Second, 0, 2},
+		{"the first accepted in the end", late, time.Second, 0, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				memory := NewMemoryStore()
+				e := newEngine(t, Config{Publisher: c.publish, Store: memory, Policy: Policy{Expire: time.Hour}})
+				handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone}, Offline{juliet, message("m1")})
+				pass(10 * time.Second)
+				handle(t, e, Offline{juliet, message("m2")})
+				synctest.Wait()
+				ctx, cancel := context.WithTimeout(t.Context(), c.close)
+				defer cancel()
+				left := 0
+				if unsent := new(UnsentError); errors.As(e.Close(ctx), &unsent) {
+					left = unsent.Unsent[0].Count
+				}
+				assert.Equal(t, c.left, left)
+				svc := &service{}
+				next := newEngine(t, Config{Publisher: svc, Store: memory, Policy: Policy{Expire: time.Hour}})
+				pass(10 * time.Minute)
+				stanzas := 0
+				for _, n := range svc.published() {
+					stanzas += n.Count
+				}
+				assert.Equal(t, c.reborn, stanzas)
+				require.NoError(t, next.Close(t.Context()))
+			})
+		})
+	}
 }

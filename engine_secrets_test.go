@@ -47,7 +47,7 @@ func TestSecrets(t *testing.T) {
 		Public: keys.public, Auth: wishes.NewSecret(secret + "!!!"), TokenKey: wishes.NewSecret(string(keys.signer)),
 	}}}}}
 	var said, recorded, full lockedBuffer
-	published, sealed := 0, 0
+	published, sealed, archived := 0, 0, 0
 	synctest.Test(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(1, 2))
 		var mu sync.Mutex
@@ -57,6 +57,9 @@ func TestSecrets(t *testing.T) {
 			iq := string(n.AppendStanza(nil, "example.com", "i"))
 			if len(n.Carried) > 0 {
 				sealed++
+				if n.Carried[len(n.Carried)-1].Archive != "" {
+					archived++
+				}
 				if strings.Contains(iq, text) || strings.Contains(iq, "thread-of-gold") {
 					t.Errorf("published in the clear: %s", iq)
 				}
@@ -114,6 +117,10 @@ func TestSecrets(t *testing.T) {
 			st, err := ParseStanza(fmt.Sprint("m", i), fmt.Appendf(nil, `<message from="romeo@example.net/orchard" to="%s" type="chat"><body>%s</body><thread>thread-of-gold</thread></message>`, account, text))
 			require.NoError(t, err)
 			st.XML = fmt.Sprintf(`<message from="romeo@example.net/orchard" to="%s" type="chat"><body>%s</body><thread>thread-of-gold</thread></message>`, account, text)
+			st.Archived = r.IntN(2) == 0 // then its text may go along, encrypted, and another one is kept of it
+			correction, call := st, st
+			correction.Content, correction.Class, correction.Details = ContentCorrection, ClassPlain, &Details{Target: fmt.Sprint("m", i-1)}
+			call.Content, call.Class, call.Details = ContentCall, ClassUrgent, &Details{Call: &Call{ID: "c", Media: []string{"audio"}}}
 			evs := []Event{
 				SessionOpen{Session: s, JID: account + "/r", Client: "c"}, SessionClose{s}, PushDisable{s, k}, HibernationStart{s, []Stanza{st}}, HibernationEnd{s}, StanzaQueued{s, st},
 				AckDelayed{s, []Stanza{st}}, ArchiveAdded{account, st}, Offline{account, st}, Groupchat{account, st}, Ping{Account: account},
@@ -121,6 +128,9 @@ func TestSecrets(t *testing.T) {
 				PushEnable{Session: SessionID{Account: account}, Options: []Field{{Var: "secret", Values: []string{secret}}}},
 				PushEnable{Session: s, Key: Key{Service: "push2.example.net", Node: "sealed"}, Wishes: encrypting},
 				PushEnable{Session: s, Key: Key{Service: "push2.example.net", Node: Push2Node}, Wishes: carrying},
+				SessionRestored{Session: s, JID: account + "/r", Bound: k, IsBound: true, Hibernated: true}, Acknowledged{s, []string{fmt.Sprint("m", i-1)}},
+				SessionActive{s}, SessionPresence{s, i%2 == 0}, Displayed{Account: account, Chat: "romeo@example.net"}, ChatChanged{account, ""},
+				ArchiveAdded{account, correction}, Offline{account, call},
 			}
 			if i%4 == 0 {
 				evs = evs[11:12]
@@ -141,6 +151,7 @@ func TestSecrets(t *testing.T) {
 	})
 	require.Greater(t, published, 100, "they were there")
 	require.Greater(t, sealed, 100)
+	require.Greater(t, archived, 50)
 	require.Contains(t, full.String(), secret)
 	require.Contains(t, full.String(), text)
 	for what, s := range map[string]string{"log": said.String(), "recording": recorded.String(), "replay": replayed(t, full.Bytes())} {

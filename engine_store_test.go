@@ -659,6 +659,8 @@ func TestNilContext(t *testing.T) {
 		assert.Panics(t, func() { _, _ = e.Handle(none, PushEnable{Session: phoneSession, Key: phone}) })
 		assert.Panics(t, func() { _, _ = e.Handle(none, PushDisable{Session: phoneSession, Key: phone}) })
 		assert.Panics(t, func() { _ = e.Close(none) })
+		assert.Panics(t, func() { _, _ = e.Inspect(none, juliet) })
+		assert.Panics(t, func() { _ = e.Refresh(none, juliet) })
 		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone}, Offline{juliet, message("m1")})
 		require.NoError(t, e.Close(t.Context()))
 		assert.Len(t, svc.published(), 1)

@@ -2,9 +2,11 @@ package push_test
 
 import (
 	"context"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -92,6 +94,50 @@ func ExampleStore() {
 	d, _ := engine.Handle(ctx, push.Offline{Account: "juliet@example.com", Stanza: push.Stanza{ID: "m1", Class: push.ClassImportant}})
 	fmt.Println(d.Verdicts[0].Node, d.Verdicts[0].Notify, d.Verdicts[0].Reason.Sentence())
 	// Output: n1 true message stored offline
+}
+
+// Registrations of another server, Prosody's mod_cloud_notify for instance, are written as the enables that they came from, checked, and stored. Then each
+// account's devices are woken once, so that they connect.
+func ExampleStore_import() {
+	ctx := context.Background()
+	old := []struct {
+		account, jid, node, form, client string
+		seconds                          int64
+	}{{
+		"juliet@example.com", "push.example.net", "n1", `<x xmlns="jabber:x:data" type="submit"><field var="FORM_TYPE"><value>` +
+			`http://jabber.org/protocol/pubsub#publish-options</value></field><field var="secret"><value>s3</value></field></x>`, "", 1767225600,
+	}, {
+		"juliet@example.com", "no JID, this", "n2", "", "", 1767225600,
+	}}
+	escape := func(s string) string {
+		var b strings.Builder
+		xml.EscapeText(&b, []byte(s))
+		return b.String()
+	}
+	store := push.NewMemoryStore() // yours, or that of store/sql
+	for _, o := range old {
+		iq := fmt.Sprintf(`<iq type="set" id="i"><enable xmlns="urn:xmpp:push:0" jid="%s" node="%s">%s</enable></iq>`, escape(o.jid), escape(o.node), o.form)
+		req, err := push.ParseRequest(push.SessionID{Account: o.account}, []byte(iq))
+		if err != nil || req.Refusal != nil {
+			fmt.Println("left out:", o.account, o.jid, o.node)
+			continue
+		}
+		ev := req.Event.(push.PushEnable)
+		r := push.Registration{Account: o.account, Key: ev.Key, Options: ev.Options, Client: o.client, Enabled: time.Unix(o.seconds, 0)}
+		if _, err := store.Enable(ctx, r, 5); err != nil {
+			fmt.Println(err)
+		}
+	}
+
+	engine, _ := push.New(push.Config{Host: "example.com", Store: store, Publisher: push.PublisherFunc(func(_ context.Context, n *push.Notification) error {
+		fmt.Println("woken:", n.Account, n.Node)
+		return nil
+	})})
+	engine.Handle(ctx, push.Ping{Account: "juliet@example.com"})
+	engine.Close(ctx)
+	// Output:
+	// left out: juliet@example.com no JID, this n2
+	// woken: juliet@example.com n1
 }
 
 // A session that goes on after a restart, because its client resumes it, is restored with what it was bound to: its device counts as asleep, and not as gone.

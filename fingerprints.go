@@ -70,7 +70,7 @@ func (p *fingerprints) put(slots []atomic.Uint32, f uint32) {
 	}
 }
 
-// grow makes room for twice what there is. Who reads the old slots misses only what is added from now on.
+// grow makes room for twice what there is, which may be less room than before. Who reads the old slots misses only what is added from now on.
 func (p *fingerprints) grow(old *[]atomic.Uint32) *[]atomic.Uint32 {
 	size := 8
 	for size < 2*(p.live+1) {
@@ -97,6 +97,9 @@ func (p *fingerprints) remove(hash uint64) {
 		if s := &slots[i&(len(slots)-1)]; s.Load() == f {
 			s.Store(removed)
 			p.live--
+			if len(slots) >= fewest && 8*p.live < len(slots) {
+				p.grow(p.slots.Load())
+			}
 			return
 		}
 	}

@@ -14,9 +14,13 @@ type flight struct {
 	// sent and ctx are what the Publisher is given.
 	sent Notification
 	ctx  callContext
-	// begun is when it was begun, deadline when it will be left to itself, lost that it was.
+	// begun is when it was begun. lost: the Publisher has not returned in time. Until deadline it is waited for, first with a slot and then, lost, without one. over: no more.
 	begun, deadline time.Time
-	lost            bool
+	lost, over      bool
+	// unknown: it was waited for until it was of no use.
+	unknown bool
+	// again: when it has returned, its registration has something to send.
+	again bool
 	// told is what its goroutine has to tell when it can be left to itself.
 	told hearing
 }
@@ -43,7 +47,7 @@ func (e *Engine) publishAll(g *gate, f *flight) {
 // publish sends what waits for one registration, and takes note of the reply. It returns the next one, admitted, or nil.
 func (e *Engine) publish(g *gate, f *flight) *flight {
 	if f.begun.IsZero() {
-		if !e.begin(f) {
+		if e.hangs(g, f.ref) || !e.begin(f) {
 			e.hear(f.told)
 			return e.giveBack(g)
 		}
@@ -59,15 +63,6 @@ func (e *Engine) publish(g *gate, f *flight) *flight {
 		return e.giveBack(g)
 	}
 	g.mu.Lock()
-	if _, hangs := g.hung[f.ref]; hangs { // never twice at a time
-		g.service.Cancel()
-		g.mu.Unlock()
-		e.hear(f.told)
-		e.end(f, Reply{Missing: true})
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		return e.following(g)
-	}
 	now := e.now()
 	f.deadline = now.Add(e.policy.ReplyTimeout + hookGrace)
 	f.prev, f.next = g.flights.prev, &g.flights
@@ -89,6 +84,17 @@ func (e *Engine) publish(g *gate, f *flight) *flight {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return e.following(g)
+}
+
+// hangs tells whether the Publisher has not returned from an earlier publish to a registration, never being called for one twice at a time; if so, it comes back then.
+func (e *Engine) hangs(g *gate, r ref) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f := g.hung[r]
+	if f != nil {
+		f.again = true
+	}
+	return f != nil
 }
 
 // following returns the next publish, and starts others beside it. The gate is locked.
@@ -115,8 +121,16 @@ func (e *Engine) land(g *gate, f *flight, reply Reply) bool {
 		e.work.add() // it does not count any more, and its goroutine does not know
 		e.hooks.publisher.returned(f.account)
 		delete(g.hung, f.ref)
+		over := f.over
+		f.over = true
+		if f.again {
+			g.ready = append(g.ready, f.ref)
+		}
 		e.pump(g)
 		g.mu.Unlock()
+		if !over {
+			e.end(f, reply)
+		}
 		return false
 	}
 	f.prev.next, f.next.prev = f.next, f.prev
@@ -129,11 +143,19 @@ func (e *Engine) land(g *gate, f *flight, reply Reply) bool {
 
 // watch arms the timer for the first deadline. The gate is locked.
 func (e *Engine) watch(g *gate) {
-	f := g.flights.next
-	if g.watching = f != &g.flights && !e.closed.Load(); !g.watching {
+	var next time.Time
+	if f := g.flights.next; f != &g.flights {
+		next = f.deadline
+	}
+	for _, f := range g.hung {
+		if !f.over {
+			next = earlier(next, f.deadline)
+		}
+	}
+	if g.watching = !next.IsZero() && !e.closed.Load(); !g.watching {
 		return
 	}
-	in := f.deadline.Sub(e.now())
+	in := next.Sub(e.now())
 	if g.watch == nil {
 		g.watch = time.AfterFunc(in, func() { e.lose(g) })
 	} else {
@@ -141,7 +163,8 @@ func (e *Engine) watch(g *gate) {
 	}
 }
 
-// lose leaves those publishes to themselves that are past their deadline.
+// lose takes their slots from those publishes that are past their deadline. Whether they were sent is not known, so their registrations wait for the Publisher to say it, as long as
+// what they carry is of use; then it counts as not answered, and is too old to be tried again.
 func (e *Engine) lose(g *gate) {
 	e.work.add()
 	defer e.work.done()
@@ -151,14 +174,20 @@ func (e *Engine) lose(g *gate) {
 	for f := g.flights.next; f != &g.flights && !now.Before(f.deadline); f = g.flights.next {
 		f.prev.next, f.next.prev = f.next, f.prev
 		f.prev, f.next = nil, nil
-		f.lost = true
+		f.lost, f.deadline = true, f.begun.Add(e.policy.expire(f.n.Class))
 		if g.hung == nil {
-			g.hung = make(map[ref]struct{})
+			g.hung = make(map[ref]*flight)
 		}
-		g.hung[f.ref] = struct{}{}
+		g.hung[f.ref] = f
 		e.hooks.publisher.overrun(f.account)
 		g.service.Done(now, false)
-		lost = append(lost, f)
+		e.work.done() // its goroutine's, which does not count any more
+	}
+	for _, f := range g.hung {
+		if !f.over && !now.Before(f.deadline) {
+			f.over, f.unknown = true, true
+			lost = append(lost, f)
+		}
 	}
 	e.watch(g)
 	e.pump(g)
@@ -167,7 +196,6 @@ func (e *Engine) lose(g *gate) {
 		e.work.add()
 		go func() {
 			e.end(f, Reply{Missing: true})
-			e.work.done() // its own goroutine's, which does not count any more
 			e.work.done()
 		}()
 	}
@@ -327,6 +355,9 @@ func (e *Engine) end(f *flight, reply Reply) {
 	now := e.now() // not earlier than any event that had the turn before
 	var eff Effects
 	var buf [4]Key
+	if f.unknown {
+		en.spend(f.key, ReasonTooOld)
+	}
 	res := en.End(f.key, reply, now, &eff)
 	if res.Store {
 		e.learn(s, en, f.key, res.Update)

@@ -13,9 +13,8 @@ import (
 // one ahead of all others; it is asked whether the registration still holds when it gets it (rule R12). So the host's code never has a
 // slot, and the time of a push service begins when it is asked.
 //
-// Each publish has a goroutine while it lasts. A Publisher that does not return soon after Policy.ReplyTimeout is left to itself: its slot is free again, and its
-// reply is that there was none. Until it has returned, its registration is not published to, and while there are hangLimit of them at one
-// service, nobody is.
+// Each publish has a goroutine while it lasts. A Publisher that does not return soon after Policy.ReplyTimeout loses its slot, so that others go on; while there are hangLimit of them at one service,
+// nobody does. Its registration waits for what it says when it returns, however late, for only it knows whether the publish was sent: else the device is notified twice.
 type gate struct {
 	name    string
 	mu      sync.Mutex
@@ -29,7 +28,7 @@ type gate struct {
 	asking   int
 	// flights are the publishes that wait for their reply, in the order of their deadlines.
 	flights flight
-	hung    map[ref]struct{}
+	hung    map[ref]*flight
 	// probe is for the time at which the service may be asked again, watch for the first deadline.
 	probe, watch *time.Timer
 	watching     bool
@@ -47,6 +46,7 @@ type ref struct {
 type gates struct {
 	mu       sync.RWMutex
 	services map[string]*gate
+	most     int // since it was made
 	sweeper  *time.Timer
 	sweeping bool
 }
@@ -77,6 +77,7 @@ func (e *Engine) gate(name string) *gate {
 	g = &gate{name: name, service: NewService(e.policy), compactAt: 1024, quietSince: e.now()}
 	g.flights.next, g.flights.prev = &g.flights, &g.flights
 	gs.services[name] = g
+	gs.most = max(gs.most, len(gs.services))
 	if !gs.sweeping && !e.closed.Load() {
 		gs.sweeping = true
 		gs.sweeper = time.AfterFunc(gateQuiet, e.sweep)
@@ -98,6 +99,7 @@ func (e *Engine) sweep() {
 		if g.idle() && now.Sub(g.quietSince) >= gateQuiet {
 			g.swept = true
 			delete(gs.services, name)
+			gs.services = fitted(gs.services, &gs.most)
 			g.stop()
 		}
 		g.mu.Unlock()

@@ -10,8 +10,7 @@ func writeHeard(e *snapshotWriter, a *Account) {
 	for i := range a.chats.heard {
 		n := &a.chats.heard[i]
 		e.fixed(n.hash)
-		e.fixed(n.chat)
-		for _, u := range [...]uint32{n.message, n.room, n.sender, n.at} {
+		for _, u := range [...]uint32{n.chat, n.message, n.room, n.sender} {
 			e.uint(uint64(u))
 		}
 	}
@@ -20,8 +19,23 @@ func writeHeard(e *snapshotWriter, a *Account) {
 func readHeard(d *snapshotReader, a *Account) {
 	a.chats = new(chats)
 	for len(d.b) > 0 && d.err == nil {
-		n := heard{hash: d.fixed(), chat: d.fixed()}
-		for _, u := range [...]*uint32{&n.message, &n.room, &n.sender, &n.at} {
+		n := heard{hash: d.fixed()}
+		for _, u := range [...]*uint32{&n.chat, &n.message, &n.room, &n.sender} {
+			*u = uint32(d.limited(math.MaxUint32))
+		}
+		if n.hash&^hashFlags == 0 {
+			d.fail("what was heard")
+		}
+		a.chats.heard = append(a.chats.heard, n)
+	}
+}
+
+// readWideHeard reads what was written before chats took half of the space, with the time of each stanza.
+func readWideHeard(d *snapshotReader, a *Account) {
+	a.chats = new(chats)
+	for len(d.b) > 0 && d.err == nil {
+		n, at := heard{hash: d.fixed(), chat: half(d.fixed())}, uint32(0)
+		for _, u := range [...]*uint32{&n.message, &n.room, &n.sender, &at} {
 			*u = uint32(d.limited(math.MaxUint32))
 		}
 		if n.hash&^hashFlags == 0 {

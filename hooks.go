@@ -37,6 +37,7 @@ type hook struct {
 	hangs   atomic.Int32
 	mu      sync.Mutex
 	hanging map[string]int
+	most    int
 }
 
 // hooks are all that a host has.
@@ -106,6 +107,7 @@ func (h *hook) overrun(account string) {
 		h.hanging = make(map[string]int)
 	}
 	h.hanging[account]++
+	h.most = max(h.most, len(h.hanging))
 }
 
 func (h *hook) returned(account string) {
@@ -113,6 +115,7 @@ func (h *hook) returned(account string) {
 	defer h.mu.Unlock()
 	if h.hanging[account]--; h.hanging[account] == 0 {
 		delete(h.hanging, account)
+		h.hanging = fitted(h.hanging, &h.most)
 	}
 	h.hangs.Add(-1)
 }
@@ -210,9 +213,9 @@ func (e *Engine) warn(text, account string, err error, more ...slog.Attr) {
 }
 
 // facts asks the host what it knows about an event before it is decided. It holds nothing, and each hook has a bound of its own.
-func (e *Engine) facts(ctx context.Context, account string, ev Event, f *Facts) {
+func (e *Engine) facts(account string, ev Event, f *Facts) {
 	if _, ok := ev.(ArchiveAdded); ok && e.cfg.Liveness != nil {
-		keys, err := ask(ctx, e, &e.hooks.liveness, account, func(ctx context.Context) ([]Key, error) { return e.cfg.Liveness.Elsewhere(ctx, account) })
+		keys, err := ask(e.ctx, e, &e.hooks.liveness, account, func(ctx context.Context) ([]Key, error) { return e.cfg.Liveness.Elsewhere(ctx, account) })
 		if err != nil {
 			e.warn("push: sessions elsewhere not known", account, err)
 		}
@@ -221,7 +224,7 @@ func (e *Engine) facts(ctx context.Context, account string, ev Event, f *Facts) 
 	if v := e.cfg.Veto; v != nil {
 		f.Veto = func(r *Registration, st Stanza) string {
 			mine := *r // what is left to itself must not hold what the account goes on with
-			why, err := ask(ctx, e, &e.hooks.vetoStanza, account, func(context.Context) (string, error) { return v.VetoStanza(&mine, st), nil })
+			why, err := ask(e.ctx, e, &e.hooks.vetoStanza, account, func(context.Context) (string, error) { return v.VetoStanza(&mine, st), nil })
 			if err != nil {
 				return ""
 			}

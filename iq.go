@@ -33,11 +33,13 @@ type EventHandler interface {
 
 var _ EventHandler = (*Engine)(nil)
 
-// Request is an IQ with which a client enables or disables push (XEP-0357 §5, §6, or Push 2.0), read and checked. ParseRequest and ReadRequest make it.
+// Request is an IQ with which a client enables or disables push (XEP-0357 §5, §6, or Push 2.0), read and checked. ParseRequest and ReadRequest
+// make it. Before Answer the host may change both fields: what it puts into Event is what the Engine is asked for, and with a Refusal of its own
+// (a push service that it does not want, say) the Engine is not asked.
 type Request struct {
-	// Event is the PushEnable or PushDisable that it asks for. It is nil if the request is refused.
+	// Event is the PushEnable or PushDisable that it asks for. It is nil if ParseRequest refused it.
 	Event Event
-	// Refusal is why it is refused, or nil.
+	// Refusal is the error that the client is answered, or nil.
 	Refusal *stanza.Error
 
 	id, from, to string
@@ -206,11 +208,11 @@ func (q *Request) isFrom(account string) bool {
 	return err == nil && account != "" && (from == "" || bare(from) == account)
 }
 
-// Answer puts the request to an Engine, unless it is refused already, and returns the reply to the client. It may take as long as the Store
-// does. An Engine that fails is wait/internal-server-error to the client; nothing has changed, unless the Store did not answer in time (ErrStore).
+// Answer puts the request to an Engine, unless it is refused, and returns the reply to the client. It may take as long as the Store does. An
+// Engine that fails is wait/internal-server-error to the client; nothing has changed, unless the Store did not answer in time (ErrStore).
 func (q *Request) Answer(ctx context.Context, h EventHandler) *Answer {
 	a := &Answer{Refusal: q.Refusal, id: q.id, from: q.to, to: q.from}
-	if q.Event == nil {
+	if q.Event == nil || q.Refusal != nil {
 		return a
 	}
 	if _, a.Err = h.Handle(ctx, q.Event); a.Err != nil {

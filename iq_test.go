@@ -365,6 +365,8 @@ func TestRequestNotOurs(t *testing.T) {
 		`<?xml version='1.0'?><iq type='set' id='x'><enable xmlns='urn:xmpp:push:0' jid='p'/></iq>`,
 		`<!DOCTYPE iq [<!ENTITY a "a">]><iq type='set' id='x'><enable xmlns='urn:xmpp:push:0' jid='p'/></iq>`,
 		`<iq type='set' id='x'><enable xmlns='urn:xmpp:push:0' jid='&a;'/></iq>`,
+		`<iq type='set' id='x'><enable xmlns='urn:xmpp:push:0' jid='p' node='&#xD800;'/></iq>`,
+		set(enableNS + `jid='p'><x xmlns='jabber:x:data'><field var='secret'><value>&#57343;</value></field></x></enable>`),
 		set(enableNS + `jid='p'>` + strings.Repeat(`<a>`, 100) + strings.Repeat(`</a>`, 100) + `</enable>`),
 		set(enableNS + `jid='p'>` + strings.Repeat(` `, push.MaxStanzaBytes) + `</enable>`),
 	} {
@@ -393,6 +395,27 @@ func TestRequestWithoutSession(t *testing.T) {
 }
 
 // TestRequestsToEngine goes from the client's bytes to the push service's, with a Store that fails once.
+// A host has its own mind about a request: it refuses it, and then nothing happens, or has the Engine do something else.
+func TestHostChangesRequest(t *testing.T) {
+	session := push.SessionID{Account: "juliet@example.com", ID: "s1"}
+	enable := []byte(`<iq type="set" id="e1"><enable xmlns="urn:xmpp:push:0" jid="push.example.net" node="n1"/></iq>`)
+	var r recorder
+	q, err := push.ParseRequest(session, enable)
+	require.NoError(t, err)
+	q.Refusal = &stanza.Error{Type: stanza.Cancel, Condition: stanza.NotAllowed}
+	assert.Equal(t, `<iq type="error" id="e1"><error type="cancel"><not-allowed xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/></error></iq>`,
+		string(q.Answer(t.Context(), &r).AppendXML(nil)))
+	assert.Empty(t, r.events, "what the host refused")
+
+	q, err = push.ParseRequest(session, enable)
+	require.NoError(t, err)
+	ev := q.Event.(push.PushEnable)
+	ev.Wishes = &wishes.Wishes{Identity: "client/phone"}
+	q.Event = ev
+	assert.Equal(t, `<iq type="result" id="e1"/>`, string(q.Answer(t.Context(), &r).AppendXML(nil)))
+	assert.Equal(t, []push.Event{ev}, r.events)
+}
+
 func TestRequestsToEngine(t *testing.T) {
 	var published []string
 	router := &push.Router{Host: "example.com"}

@@ -61,7 +61,9 @@ func (a *Account) judgeAccount(on trigger, st *Stanza, f *Facts, d *Decision) {
 // ofAccount is the question about an event of the account.
 func (a *Account) ofAccount(on trigger, own, away bool, r *registration, f *Facts) question {
 	q := question{event: on, own: own, away: away, skipPlain: a.policy.SkipPlain, policy: a.policy}
-	q.live, q.hibernated = a.standing(r)
+	if q.live, q.hibernated = a.standing(r); !q.live && !q.hibernated {
+		q.live, q.hibernated = a.moved(r)
+	}
 	q.live = q.live || slices.Contains(f.Elsewhere, r.Key)
 	return q
 }
@@ -118,11 +120,10 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 			a.since(st, f.Now, &d.Effects)
 			w = nil // it may be gone
 		}
-		if st.Content == ContentCallEnd {
-			if n := a.call(st); n != nil && !r.mem.has(a.hash(st.ID)) {
-				q.ends, q.rung = true, a.rings(st, n, r, &d.Effects)
-				w = nil
-			}
+		q.over = st.Content == ContentCall && a.over(st)
+		if st.Content == ContentCallEnd && a.ends(st) && !r.mem.has(a.hash(st.ID)) {
+			q.ends, q.rung = true, a.rings(st, r, &d.Effects)
+			w = nil
 		}
 		var s *said
 		rule, reason := decide(q, st, nil)
@@ -148,6 +149,12 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 			}
 		}
 		if !reason.Notifies() {
+			if rule == RuleFilter || rule == RuleSettings || rule == RuleVeto || reason == ReasonPlain || reason == ReasonReflection {
+				a.overhear(st)
+			}
+			if reason == ReasonSeen && q.class >= ClassImportant && from != nil && from.bound == r {
+				d.alerted = true
+			}
 			if !v.Notify {
 				v.Class = max(v.Class, q.class)
 				if i == 0 {
@@ -186,13 +193,16 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 			if st.ID != "" {
 				d.ids = append(d.ids, st.ID)
 			}
-			r.mem.add(mark, f.Now, a.policy.Remember)
-			a.hear(st, h, f.Now)
+			r.remember(mark, f.Now, a.policy)
+			a.hear(st, h)
 		} else if q.class >= ClassImportant {
 			w.nameless++
 		}
 		if (a.policy.IncludeSender || a.policy.IncludeBody) && (q.class >= ClassImportant || w.text == nil) {
-			w.text = &text{toInstant(f.Now), h, st.From, st.Body}
+			w.text = &text{toInstant(f.Now), h, st.From, ""}
+			if q.class >= ClassImportant && st.Content != ContentEncrypted { // what only wakes shows nothing, and what a sealed message says besides is that it is one
+				w.text.body = st.Body
+			}
 		}
 		if r.Wishes != nil {
 			w.carry(r, q, st, h, f.Now)
@@ -225,7 +235,7 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 func (q *question) ask(st *Stanza) {
 	q.match = 0
 	q.class, q.held, q.history, q.noStore = min(st.Class, ClassUrgent), st.Held, st.History, st.NoStore
-	q.seen, q.ends, q.rung, q.detail = false, false, false, ""
+	q.seen, q.ends, q.rung, q.over, q.detail = false, false, false, false, ""
 	q.grace = q.policy.Grace
 	if st.Content == ContentReaction && q.policy.AlertReactions {
 		q.class = ClassImportant
@@ -258,6 +268,16 @@ func (a *Account) asked(r *registration, st *Stanza, f *Facts) bool {
 	return st.isMessage() || st.Content == ContentSubscription
 }
 
+// call adds a nickname that a client knows the user by. What the host says comes first; of several clients' two count.
+func (s *Self) call(nick string) {
+	for i := range s.Nicks {
+		if s.Nicks[i] == nick || s.Nicks[i] == "" {
+			s.Nicks[i] = nick
+			return
+		}
+	}
+}
+
 // saying makes what be about the stanza at place i of its event, once for all registrations.
 func (a *Account) saying(what *said, st *Stanza, i int, f *Facts, d *Decision) {
 	if what.made && what.place == i {
@@ -275,9 +295,8 @@ func (a *Account) saying(what *said, st *Stanza, i int, f *Facts, d *Decision) {
 			if r.Wishes == nil {
 				continue
 			}
-			if room, ok := r.Wishes.Room(what.chat); ok && room.Nick != what.self.Nicks[0] && room.Nick != "" {
-				what.self.Nicks[1] = room.Nick
-				break
+			if room, ok := r.Wishes.Room(what.chat); ok {
+				what.self.call(room.Nick)
 			}
 		}
 	}
@@ -306,7 +325,7 @@ func (a *Account) online() bool {
 func (a *Account) hangUp(stanzas []Stanza) {
 	for i := range stanzas {
 		if stanzas[i].Content == ContentCallEnd {
-			if n := a.call(&stanzas[i]); n != nil {
+			for n := range a.ended(&stanzas[i]) {
 				n.sender = callOver
 			}
 		}

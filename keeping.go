@@ -18,12 +18,13 @@ import (
 type KeepMode uint8
 
 const (
-	// KeepLate: what waits, or is unanswered, for a second longer than the policy wants it to (Policy.MinInterval, Policy.Delay), which is nothing while
-	// push services are well. What came within the last two seconds or so is lost.
+	// KeepLate: what waits, or is unanswered, for a second longer than the policy wants it to (Policy.MinInterval, Policy.Delay). While push services
+	// are well that is nothing. What came within the last two seconds or so is lost.
 	KeepLate KeepMode = iota
 	// KeepNone: nothing. All that waits is lost.
 	KeepNone
-	// KeepAll: everything at once, in the background. What came within the time of a write is lost.
+	// KeepAll: everything, in the background: what is the first to wait of an account at once, more of it once a second. What came within the last second
+	// or so is lost.
 	KeepAll
 )
 
@@ -46,7 +47,7 @@ type keepState struct {
 	at instant
 	// sum is of what it was told last.
 	sum uint32
-	// kept: it keeps something. telling: it is being told. whole: all that waits is kept.
+	// kept: it keeps something. telling: it is being told. whole: all that waited when it was told last is kept.
 	kept, telling, whole bool
 	fails                uint8
 }
@@ -119,11 +120,7 @@ func (e *Engine) keepNow(s *shard, en *entry) {
 		var state []byte
 		var sum uint32
 		if !en.busy && en.waits() {
-			var err error
-			if state, err = en.AppendBinary(nil); err != nil {
-				state = nil
-			}
-			sum = uint32(maphash.Bytes(keepSeed, state))
+			state, sum = en.toKeep()
 		}
 		if en.busy || k.kept && state != nil && sum == k.sum || !k.kept && state == nil {
 			k.telling, k.whole = false, state != nil
@@ -142,17 +139,41 @@ func (e *Engine) keepNow(s *shard, en *entry) {
 					k.at = toInstant(e.now().Add(retryIn(int(k.fails))))
 					return nil
 				}
+				e.lanes.away.Store(false)
 				k.fails, k.kept, k.sum = 0, state != nil, sum
-				k.whole = k.kept
+				k.whole = k.kept && (!e.closing.Load() || en.keptAsItIs())
 				return nil
 			},
 		})
 	})
 }
 
-// keepAll hands all that waits to the Store, until ctx ends.
+// toKeep returns what the Store is told of what waits for an account, and its sum. The shard is locked, and nobody has the turn.
+func (en *entry) toKeep() (state []byte, sum uint32) {
+	state, _ = en.AppendBinary(nil) // its error is always nil
+	return state, uint32(maphash.Bytes(keepSeed, state))
+}
+
+// keptAsItIs tells whether the Store keeps what waits for an account now, and not what waited earlier. The shard is locked.
+func (en *entry) keptAsItIs() bool {
+	if !en.keep.kept || en.busy {
+		return false
+	}
+	_, sum := en.toKeep()
+	return sum == en.keep.sum
+}
+
+// keepAll hands all that waits to the Store, and tells it of what waits no more, until ctx ends.
 func (e *Engine) keepAll(ctx context.Context) {
 	e.closing.Store(true)
+	for i := range e.shards {
+		s := &e.shards[i]
+		s.mu.Lock()
+		for _, en := range s.accounts {
+			en.keep.whole = false // something may have come since
+		}
+		s.mu.Unlock()
+	}
 	for {
 		left := false
 		for i := range e.shards {
@@ -160,7 +181,7 @@ func (e *Engine) keepAll(ctx context.Context) {
 			s.mu.Lock()
 			for _, en := range s.accounts {
 				k := &en.keep
-				if en.waits() && !k.whole {
+				if waits := en.waits(); waits && !k.whole || !waits && k.kept {
 					left = true
 					if !k.telling && k.fails == 0 {
 						k.at = 0

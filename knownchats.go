@@ -64,13 +64,31 @@ func (a *Account) forgetChat(chat string) {
 	}
 }
 
-// pruneChats forgets what is older than age.
-func (a *Account) pruneChats(now time.Time, age time.Duration) {
+// grown makes room in a list that is full, and in which most accounts have few: doubling it would leave half of it empty.
+func grown[T any](list []T) []T {
+	n := len(list)
+	if n == 0 || n >= fewRemembered {
+		return list
+	}
+	return append(make([]T, 0, n/4*4+4), list...)
+}
+
+// pruneChats forgets the stanzas that no registration remembers, with those after them in their chat, and answers that are too old.
+func (a *Account) pruneChats(now time.Time) {
 	if a.chats == nil {
 		return
 	}
-	oldest := now.Add(-age).Unix()
-	a.chats.heard = slices.DeleteFunc(a.chats.heard, func(n heard) bool { return int64(n.at) < oldest })
+	kept := a.chats.heard[:0]
+	for _, n := range a.chats.heard {
+		keep := slices.ContainsFunc(a.regs, func(r *registration) bool { return r.mem.has(n.hash) })
+		if n.sender == overheard { // as long as one before it in its chat is known
+			keep = slices.ContainsFunc(kept, func(o heard) bool { return o.chat == n.chat })
+		}
+		if keep {
+			kept = append(kept, n)
+		}
+	}
+	a.chats.heard = kept
 	for chat, k := range a.chats.known {
 		if toInstant(now)-k.at >= instant(a.policy.AskAgain) {
 			delete(a.chats.known, chat)

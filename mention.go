@@ -207,7 +207,7 @@ func inLink(line string, start, end int) bool {
 	}
 	opened := strings.TrimLeft(chunk, `<("'[`)
 	for _, p := range [...]string{"www.", "xmpp:", "mailto:", "geo:", "tel:", "sip:", "magnet:", "aesgcm:", "data:"} {
-		if len(opened) >= len(p) && strings.EqualFold(opened[:len(p)], p) {
+		if len(opened) > len(p) && strings.EqualFold(opened[:len(p)], p) {
 			return true
 		}
 	}

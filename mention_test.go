@@ -66,6 +66,33 @@ func TestMentionsByText(t *testing.T) {
 		{"juliet", "juliet@ home", true},
 		{"juliet", "a@b juliet", true},
 		{"juliet", "romeo/@juliet", true},
+		{"juliet", "juliet, write to a@b.example", true},
+		{"juliet", "juliet write to a@b.example", true},
+		{"juliet", "juliet...@!", true},
+		{"geo", "geo: come here", true}, // a scheme alone links to nothing
+		{"geo", "geo:1,2", false},
+		// Each end of what makes words.
+		{"juliet", "ajuliet zjuliet 0juliet 9juliet Ajuliet Zjuliet _juliet", false},
+		{"juliet", "julieta julietz juliet0 juliet9 julietA julietZ juliet_", false},
+		{"juliet", "{juliet`", true},
+		{"juliet", "juliet\u203fx julieté juliet٣ juliet\u0903", false},
+		{"juliet", "juliet\xff", true},
+		{"juliet", "你好juliet吗", true},
+		{"小明", "小王", false},
+		{"c+", "c+\u0301", false},
+		{"c+", "c+\u0903", false},
+		{"😀", "😀\u200d👩", false},
+		// Letters differ in their case, other characters do not.
+		{"az", "AZ", true},
+		{"[x", "{x", false},
+		{"`x", "@x", false},
+		{"\u212a", "K is Kelvin", true},
+		// Limits.
+		{strings.Repeat("n", 256), "hi " + strings.Repeat("N", 256), true},
+		{strings.Repeat("n", 257), "hi " + strings.Repeat("n", 257), false},
+		{"juliet", strings.Repeat(" ", 2048-6) + "juliet", true},
+		{"juliet", strings.Repeat(" ", 2048-5) + "juliet", false},
+		{"juliet", "juliet" + strings.Repeat(" ", 4096), true},
 	} {
 		st := Stanza{Body: c.text, Content: ContentText}
 		assert.Equal(t, c.want, st.Mentions(&Self{Nicks: [2]string{"", c.nick}}), "%q in %q", c.nick, c.text)
@@ -95,6 +122,8 @@ func TestMentionsByMark(t *testing.T) {
 		{"account by another", reference("xmpp://romeo@example.net/juliet@example.com"), Self{}, true, false},
 		{"another", reference("xmpp:romeo@example.com"), Self{}, false, false},
 		{"not of this scheme", reference("https://juliet@example.com"), Self{}, false, false},
+		{"not of this scheme, which is as long", reference("sips:juliet@example.com"), Self{}, false, false},
+		{"with a fragment", reference("xmpp:juliet@example.com#x"), Self{}, true, false},
 		{"no URI", reference("juliet@example.com"), Self{}, false, false},
 		{"half an escape", reference("xmpp:juliet@example.com/%4"), Self{}, false, false},
 		{"data", strings.Replace(reference("xmpp:juliet@example.com"), "mention", "data", 1), Self{}, false, false},

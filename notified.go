@@ -93,13 +93,16 @@ func (m *notified) find(h uint64) uint64 {
 	return slot
 }
 
-// add remembers h, which it does not have and which may have flags, and forgets the oldest beyond limit.
-func (m *notified) add(h uint64, now time.Time, limit int) {
+// add remembers h, which it does not have and which may have flags, and forgets the oldest beyond limit. It tells whether that one counted.
+func (m *notified) add(h uint64, now time.Time, limit int) (counted bool) {
 	if m.len() >= limit {
-		m.pop()
+		counted = m.pop()
 	}
 	if x := m.index; x != nil && x.head > 16 && x.head > len(m.ring)/2 {
 		m.slide()
+	}
+	if len(m.ring) == cap(m.ring) {
+		m.ring = grown(m.ring)
 	}
 	m.ring = append(m.ring, remembered{h, now.Unix()})
 	switch {
@@ -108,6 +111,7 @@ func (m *notified) add(h uint64, now time.Time, limit int) {
 	case m.index != nil:
 		m.index.table[m.find(h&^hashFlags)] = uint32(len(m.ring))
 	}
+	return counted
 }
 
 // forget takes one back that was never sent.
@@ -166,15 +170,18 @@ func (m *notified) grow() {
 	}
 }
 
-// prune forgets what is older than age.
-func (m *notified) prune(now time.Time, age time.Duration) {
+// prune forgets what is older than age, and returns how many of those counted.
+func (m *notified) prune(now time.Time, age time.Duration) (counted int32) {
 	oldest := now.Add(-age).Unix()
 	for m.len() > 0 && m.all()[0].at < oldest {
-		m.pop()
+		if m.pop() {
+			counted++
+		}
 	}
 	if m.len() == 0 {
 		*m = notified{}
 	}
+	return counted
 }
 
 // count is the number of those that are remembered.
@@ -190,15 +197,18 @@ func (m *notified) count() (n int) {
 // len counts those that were forgotten, too.
 func (m *notified) len() int { return len(m.all()) }
 
-// pop forgets the oldest.
-func (m *notified) pop() {
+// pop forgets the oldest, and tells whether it counted.
+func (m *notified) pop() (counted bool) {
+	oldest := m.all()[0]
+	counted = oldest.at != forgotten && oldest.hash&counts != 0
 	x := m.index
 	if x == nil {
 		m.ring = m.ring[:copy(m.ring, m.ring[1:])]
-		return
+		return counted
 	}
-	if r := m.ring[x.head]; r.at != forgotten {
-		m.free(m.find(r.hash &^ hashFlags))
+	if oldest.at != forgotten {
+		m.free(m.find(oldest.hash &^ hashFlags))
 	}
 	x.head++
+	return counted
 }

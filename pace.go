@@ -212,6 +212,24 @@ func take(parts *[]part, is func(part) bool) (gone []part) {
 	return gone
 }
 
+// takeWaiting removes everything that waits and returns it. What is in flight cannot be called back, but if its publish fails it is not tried again, because of reason.
+func (p *pacer) takeWaiting(reason Reason) []part {
+	gone := p.waiting
+	p.waiting = nil
+	p.spend(reason)
+	p.settle()
+	return gone
+}
+
+// spend says that what is in flight is not tried again, because of reason, if its publish fails.
+func (p *pacer) spend(reason Reason) {
+	for i := range p.flight {
+		if f := &p.flight[i]; p.inFlight && !f.over {
+			f.over, f.spent = true, reason
+		}
+	}
+}
+
 // takeAll removes everything that waits or is in flight and returns it.
 func (p *pacer) takeAll() []part {
 	gone := p.waiting
@@ -242,6 +260,16 @@ func (p *pacer) settle() {
 	if len(p.waiting) == 0 && !p.inFlight {
 		p.tries, p.stripped, p.counted, p.retryAt = 0, false, 0, 0
 	}
+}
+
+// waitingClass returns the highest class of what waits, plain if nothing does.
+func (p *pacer) waitingClass() (class Class) {
+	for i := range p.waiting {
+		if c, ok := p.waiting[i].class(); ok {
+			class = max(class, c)
+		}
+	}
+	return class
 }
 
 // orphan makes what came from a session that is over the account's own.
@@ -298,6 +326,9 @@ func (p *pacer) again(now time.Time, wait time.Duration, policy *Policy) {
 		}
 	}
 	p.due, p.retryAt = toInstant(now), toInstant(now.Add(wait))
+	if slices.ContainsFunc(later, func(l part) bool { return l.at[ClassUrgent] != 0 }) {
+		p.retryAt = 0 // a call that has not been tried
+	}
 	p.settle()
 }
 
@@ -325,6 +356,23 @@ func (p *Policy) backoff(account string, k Key, n int) time.Duration {
 		return wait
 	}
 	return wait.Truncate(time.Millisecond)
+}
+
+// rewind takes back what is later than it can be at now, because the clock was set back since.
+func (p *pacer) rewind(now time.Time, policy *Policy) {
+	t := toInstant(now)
+	for i := range p.waiting {
+		w := &p.waiting[i]
+		for c, at := range w.at {
+			if at > t {
+				w.at[c], p.due, p.retryAt = t, min(p.due, t), min(p.retryAt, t)
+			}
+		}
+		if w.text != nil {
+			w.text.at = min(w.text.at, t)
+		}
+	}
+	p.spaced, p.retryAt = min(p.spaced, toInstant(now.Add(policy.MinInterval))), min(p.retryAt, toInstant(now.Add(policy.RetryMax)))
 }
 
 // partOf returns the part of a session, or of the account's other events if it is nil; not one that came to an end.

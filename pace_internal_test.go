@@ -213,9 +213,14 @@ func TestPartText(t *testing.T) {
 		}
 	}
 	same := put2(1)
-	same.merge(&part{text: &text{at: 1, body: "later"}}, policy)
+	important := [ClassUrgent + 1]instant{ClassImportant: 1}
+	same.merge(&part{text: &text{at: 1, body: "later"}, at: important}, policy)
 	if same.text.body != "later" {
 		t.Error("of two texts of one time the first stayed")
+	}
+	quiet := &part{text: &text{at: 2}, at: [ClassUrgent + 1]instant{ClassPlain: 2}}
+	if quiet.saysMore(same) || !same.saysMore(quiet) {
+		t.Error("what only wakes takes the place of what the user should see")
 	}
 	for id, want := range map[uint64]bool{2 << 3: false, 1 << 3: true} {
 		p := put2(1, 2) // whose text is that of 2

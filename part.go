@@ -13,7 +13,7 @@ type part struct {
 	// nameless is how many of them have no ID and are in the number of unread messages.
 	nameless int32
 	at       [ClassUrgent + 1]instant
-	// text is of the newest stanza, if the policy includes it.
+	// text is of the newest stanza, one that the user should see before others, if the policy includes it.
 	text *text
 	// carried are stanzas whose content goes along, oldest first.
 	carried []carried
@@ -71,12 +71,28 @@ func (p *part) class() (Class, bool) {
 	}
 }
 
+// saysMore tells whether p's text is to be shown rather than o's: that of what the user should see, and then the newer one.
+func (p *part) saysMore(o *part) bool {
+	if p.text == nil || o == nil || o.text == nil {
+		return p.text != nil
+	}
+	c, _ := p.class()
+	d, _ := o.class()
+	if shown := c >= ClassImportant; shown != (d >= ClassImportant) {
+		return shown
+	}
+	return p.text.at >= o.text.at
+}
+
 func (p *part) total() int {
 	return int(p.count[ClassPlain] + p.count[ClassImportant] + p.count[ClassUrgent])
 }
 
 // merge adds o, which came later or is of the same source.
 func (p *part) merge(o *part, policy *Policy) {
+	if o.saysMore(p) {
+		p.text = o.text
+	}
 	for c := range p.count {
 		p.count[c] += o.count[c]
 		p.at[c] = max(p.at[c], o.at[c])
@@ -84,9 +100,6 @@ func (p *part) merge(o *part, policy *Policy) {
 	p.nameless += o.nameless
 	p.wakes = p.wakes || o.wakes
 	p.counts = p.counts || o.counts
-	if o.text != nil && (p.text == nil || o.text.at >= p.text.at) {
-		p.text = o.text
-	}
 	if len(o.carried) > 0 {
 		p.carried = newest(append(p.carried, o.carried...), maxCarried)
 	}

@@ -67,8 +67,8 @@ type Policy struct {
 	// ProbeEvery is the time between two probes; it doubles up to ten times that. Default 10 s.
 	ProbeEvery time.Duration
 
-	// IncludeSender and IncludeBody put the sender's JID and the text into the summary form. Off by default: the push service
-	// and those behind it would read them.
+	// IncludeSender and IncludeBody put the sender's JID and the text into the summary form, the text of what the user should see alone: what only wakes
+	// shows nothing. Off by default: the push service and those behind it would read them.
 	IncludeSender, IncludeBody bool
 	// StandIn is the last-message-body of important and urgent notifications that carry no text of their own; push services tell by
 	// it whether to alert. Default "New Message!"; NoStandIn turns it off.

@@ -202,8 +202,9 @@ type book struct {
 	policy     Policy
 	now        map[string]*pages // by account and key, those that exist
 	all        []*pages
-	of         map[*flight]*pages // nil for a flight whose registration went, or whose content was dropped
-	flying     map[string]bool    // by account and key: also those of registrations that went
+	of         map[*flight]*pages
+	dying      *pages          // whose last flight was not accepted, which is to be reported
+	flying     map[string]bool // by account and key: also those of registrations that went
 	left       map[string]time.Time
 	superseded map[string]bool // sessions that were restored so
 	publishes  int
@@ -214,6 +215,7 @@ type book struct {
 type pages struct {
 	name     string
 	disabled bool
+	gone     bool // while a publish was in flight
 	// Each stanza that is notified is counted once when it is decided, and once when its fate is known.
 	decided, accepted, dropped int
 	messages                   int // decided, of those that count as unread at most
@@ -311,6 +313,11 @@ func (b *book) effects(a *simAccount, e *Effects) {
 	for _, d := range e.Drops {
 		b.note("drop %+v", d)
 		r := b.now[id(a.name, d.Key)]
+		if b.dying != nil {
+			r, b.dying = b.dying, nil
+			require.Equal(b.t, id(a.name, d.Key), r.name)
+			defer b.settled(r)
+		}
 		require.NotNil(b.t, r, "drop of a registration that does not exist: %v", d)
 		require.Contains(b.t, forgotten, d.Reason)
 		r.dropped += d.Count
@@ -341,15 +348,8 @@ func (b *book) effects(a *simAccount, e *Effects) {
 				}
 			}
 		}
-		switch d.Reason {
-		case ReasonDisabled, ReasonDisabledByUser, ReasonRevoked, ReasonAccount, ReasonLimit: // what was in flight is among it
-			for f, p := range b.of {
-				if p == r {
-					b.of[f] = nil
-				}
-			}
-		}
 	}
+	require.Nil(b.t, b.dying, "what was not accepted is lost")
 	for _, c := range e.Changes {
 		b.note("change %+v", c)
 		name := id(a.name, c.Key)
@@ -367,12 +367,12 @@ func (b *book) effects(a *simAccount, e *Effects) {
 			continue
 		case ChangeRemoved:
 			require.NotNil(b.t, r, "%s removed twice", name)
-			b.settled(r)
 			delete(b.now, name)
-			for f, p := range b.of {
-				if p == r {
-					b.of[f] = nil
-				}
+			for _, p := range b.of {
+				r.gone = r.gone || p == r // its reply will say what becomes of what is in flight
+			}
+			if !r.gone {
+				b.settled(r)
 			}
 			continue
 		}
@@ -430,8 +430,14 @@ func (b *book) replied(f *flight, res Result) {
 	r := b.of[f]
 	delete(b.of, f)
 	delete(b.flying, id(f.a.name, f.k))
-	if r == nil || res.Outcome != OutcomeAccepted {
+	if r.gone && res.Outcome != OutcomeAccepted {
+		b.dying = r
+	}
+	if res.Outcome != OutcomeAccepted {
 		return
+	}
+	if r.gone {
+		defer b.settled(r)
 	}
 	r.accepted += f.n.Count
 	for _, e := range f.n.Events {

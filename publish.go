@@ -22,7 +22,8 @@ type Notification struct {
 	TellZero bool
 	// Pending is the pending-subscription-count of the summary form, as the host counts it. Zero leaves the field out.
 	Pending int
-	// Sender and Body are those of the newest stanza, if the policy includes them. Body may be the policy's StandIn.
+	// Sender and Body are those of the newest stanza that the user should see, if the policy includes them; of what only wakes, there is a Sender alone.
+	// Body may be the policy's StandIn.
 	Sender, Body string
 	// Options are the registration's publish options, which must not be changed.
 	Options []Field
@@ -69,7 +70,7 @@ func (a *Account) Begin(k Key, now time.Time, e *Effects) (Notification, bool) {
 	if !p.stripped {
 		n.Carried = p.carried()
 	}
-	var at instant
+	var told *part
 	for i := range p.flight {
 		f := &p.flight[i]
 		if c, ok := f.class(); ok {
@@ -78,9 +79,12 @@ func (a *Account) Begin(k Key, now time.Time, e *Effects) (Notification, bool) {
 		n.Count += f.total()
 		n.TellZero = n.TellZero || f.counts
 		n.Events = f.causes(n.Events)
-		if f.text != nil && f.text.at >= at {
-			at, n.Sender, n.Body = f.text.at, f.text.sender, f.text.body
+		if f.saysMore(told) {
+			told = f
 		}
+	}
+	if told != nil {
+		n.Sender, n.Body = told.text.sender, told.text.body
 	}
 	if n.TellZero {
 		p.told = uint32(max(now.Unix(), 1))
@@ -129,12 +133,15 @@ func (a *Account) End(k Key, reply Reply, now time.Time, e *Effects) Result {
 	res := Result{Outcome: reply.Classify()}
 	r := a.find(k)
 	if a.isGone(k) { // it was for a registration that was removed; there may be another with its key
-		*a.gone = slices.DeleteFunc(*a.gone, func(o Key) bool { return o == k })
-		if len(*a.gone) == 0 {
-			a.gone = nil
-		}
+		d := a.takeGone(k)
 		if r != nil {
 			r.pace.inFlight = false
+		}
+		if res.Outcome == OutcomeDropped {
+			d.Reason, d.Detail = ReasonVeto, reply.Vetoed
+		}
+		if res.Outcome != OutcomeAccepted {
+			e.dropped(d)
 		}
 		return res
 	}
@@ -210,13 +217,15 @@ func (a *Account) again(r *registration, wait time.Duration, now time.Time, e *E
 }
 
 // Interrupted says that no reply will come to what is in flight, because the process that has sent it is gone: it goes out again, at once. Perhaps it was
-// accepted, and is then published twice; to leave it would be to lose what was not.
+// accepted, and is then published twice; to leave it would be to lose what was not. If that process's clock was ahead of now, what waits does not wait for that time to come.
 func (a *Account) Interrupted(now time.Time, e *Effects) {
-	a.gone = nil
+	a.dropGone(e)
+	a.touched, a.left = min(a.touched, toInstant(now)), min(a.left, toInstant(now))
 	for _, r := range a.regs {
 		if r.pace.inFlight {
 			a.again(r, 0, now, e)
 		}
+		r.pace.rewind(now, a.policy)
 	}
 }
 

@@ -1,27 +1,34 @@
 // Package push decides when an XMPP server has to wake a phone (XEP-0357), says why, and does it.
 //
-// A server creates one [Engine], tells it what happens as events ([Event]), and implements [Publisher] to let it send IQ stanzas to
-// push services. For each event the Engine answers, for every registration of the account, whether it is notified and why
-// ([Decision]); it sends the notifications when they are due, learns from the replies, and keeps registrations in a [Store].
+// The server, here called the host, creates one [Engine] and tells it what happens, as events ([Event]). For each event the Engine answers, for
+// every registration of the account, whether it is notified and why ([Decision]). It sends the notifications when they are due, learns from the
+// replies, and keeps registrations in a [Store].
 //
 // A host's duties, in order:
 //
-//  1. Give [New] a [Config] with the server's domain and a Publisher: a [Router] for servers that route stanzas, package mellium for sessions of mellium.im/xmpp.
-//     The zero value of the rest is good.
+//  1. Give [New] a [Config] with the server's domain and a [Publisher], which sends IQs to push services: a [Router] for servers that route
+//     stanzas, package mellium for sessions of mellium.im/xmpp. The zero value of the rest is good.
 //  2. Answer the enable and disable stanzas of clients with [ParseRequest], or the handlers of package mellium, and announce what [Offer] lists.
-//  3. Raise the events where they happen, each stanza ([ParseStanza]) with an ID of its own that stays the same ([Stanza.ID]). After a restart, raise
-//     [SessionRestored] for the sessions that go on.
+//  3. Raise the events where they happen ([Engine.Handle]). Each stanza ([ParseStanza]) has an ID of its own, the same in every event ([Stanza.ID]).
+//     After a restart, raise [SessionRestored] for the sessions that go on.
 //  4. Close the Engine when the server stops.
 //
-// What a host may have besides, each an interface of one or two methods and a field of Config: [Store] and [Keeper], [Resumption], [UnreadCounter],
-// [Liveness], [Vetoer], [Contacts], [Chats], and an [Observer] for metrics, the inspector (package pushhttp) and recordings (package trace). Package pushtest checks
-// a host's own Store, Publisher and integration.
+// The guide docs/hosts.md of the repository says where in a server each event is raised, and answers what else a host's author asks.
 //
-// [Account], [Facts], [Service], [Result] and [NewAccount] with its relatives are the pure core under the Engine: without a clock, goroutine, lock or I/O. Only hosts with a shell of their
-// own need them; others can leave them aside.
+// What a host may have besides, each a small interface and a field of Config: [Store] and [Keeper], [Resumption], [UnreadCounter],
+// [SubscriptionCounter], [Liveness], [Vetoer], [Contacts], [Chats]. An [Observer] is for metrics, the inspector (the pages of package pushhttp) and
+// recordings (package trace). Package pushtest checks a host's own Store, Publisher and integration.
 //
-// The library keeps a message's text only if the policy says that push services may see it, or a client has asked for it with keys of its own, and never logs text
-// or publish options.
+// Words: a registration is an account's promise from the server that a push service is told of its events; to its user it is a device. A session is
+// one client connection; while its connection is gone and it can be resumed (XEP-0198) it hibernates. It is bound to the registration that it
+// enabled. A tombstone is a registration that the push service's errors disabled: it is kept with the cause, and not published to. A notification is
+// a decision's yes, a publish the stanza that says it. A wake-up is a notification that shows nothing.
+//
+// [Account], [Facts], [Service], [Result] and [NewAccount] with its relatives are the pure core under the Engine: without a clock, goroutine, lock
+// or I/O. Only hosts with a shell of their own need them; others can leave them aside.
+//
+// The library keeps a message's text only if the policy says that push services may see it, or a client has asked for it with keys of its own. It
+// never logs text or publish options.
 package push
 
 import (
@@ -53,8 +60,8 @@ const NSPush2 = "urn:xmpp:push2:0"
 var (
 	// ErrClosed: the Engine was closed; the event was not handled.
 	ErrClosed = errors.New("push: engine is closed")
-	// ErrStore is wrapped by errors of the host's Store. The event had no effect, or, for an enable or disable whose answer did not come in time, it is
-	// in doubt, and the text says so. Either may be given to Handle again.
+	// ErrStore is wrapped by errors of the host's Store. The event had no effect; or, of an enable or disable that the Store did not answer in time, it
+	// is in doubt whether it had one, and the text says so. Either may be given to Handle again.
 	ErrStore = errors.New("push: store failed")
 	// ErrNotRegistered: there is no such registration.
 	ErrNotRegistered = errors.New("push: not registered")
@@ -64,7 +71,9 @@ var (
 
 // Publisher sends a notification to its push service and waits for the reply. It is called from several goroutines at once, for one
 // registration never twice at a time, and never while the Engine holds a lock. It should return when ctx is done, which is after
-// Policy.ReplyTimeout at the latest.
+// Policy.ReplyTimeout at the latest: a publish that has not been answered by then is tried again. One that does not return then holds up its
+// registration, and no other, until it does: its late answer counts, so that what was sent is not sent twice. When the notification is of no use
+// any more (Policy.Expire, Policy.ExpireUrgent) it is dropped, its outcome unknown.
 //
 // It returns nil if the service accepted the publish. An error reply is returned as a *ReplyError or a stanza.Error of mellium.im/xmpp,
 // wrapped or not; any other error means that there was no answer. n is the Publisher's until it returns.
@@ -78,53 +87,60 @@ type PublisherFunc func(ctx context.Context, n *Notification) error
 // Publish calls f.
 func (f PublisherFunc) Publish(ctx context.Context, n *Notification) error { return f(ctx, n) }
 
-// Resumption lets the host follow advice on how long a hibernated session stays resumable. Optional.
+// Resumption lets the host follow advice on how long a hibernated session stays resumable. Optional: without it sessions stay for the host's normal
+// time.
 type Resumption interface {
-	// ResumeTimeout is called with the time, from now on, for which the session should stay resumable; zero means the host's normal time, which it
-	// arms by itself when a session hibernates that it gets no advice for. Calls for
-	// one session come in their order, in the course of Handle or from a goroutine of the Engine's. It must not call the Engine, nor wait for
-	// a lock that the host holds while it calls Handle.
+	// ResumeTimeout is called with the time, from now on, for which the session should stay resumable; zero means the host's normal time. A session
+	// that hibernates without advice has the host's normal time as well. Calls for one session come in their order, in the course of Handle or from
+	// a goroutine of the Engine's; those for several come at once. It must not call the Engine, nor wait for a lock that the host holds while it
+	// calls Handle.
 	ResumeTimeout(session SessionID, timeout time.Duration, reason Reason)
 }
 
 // UnreadCounter knows how many messages of an account are unread. Optional: without it message-count is what the Engine notified since the
 // device was last active, as far as it remembers.
 type UnreadCounter interface {
-	// Unread returns the number for the summary form. If it fails, the Engine's own number is used.
+	// Unread returns the number for the summary form. It is asked before each publish, from many goroutines at once; if it fails, the Engine's own
+	// number is used.
 	Unread(ctx context.Context, account string) (int, error)
 }
 
 // SubscriptionCounter knows how many subscription requests of an account are not answered. Optional: without it notifications do not say.
 type SubscriptionCounter interface {
-	// PendingSubscriptions returns the number for the summary form's pending-subscription-count. It is asked before each publish; if it fails, the field
-	// is left out.
+	// PendingSubscriptions returns the number for the summary form's pending-subscription-count. It is asked before each publish, from many goroutines
+	// at once; if it fails, the field is left out.
 	PendingSubscriptions(ctx context.Context, account string) (int, error)
 }
 
 // Liveness knows the sessions on other nodes of a cluster. Optional.
 type Liveness interface {
-	// Elsewhere returns the account's registrations that are bound to a session on another node. If it fails, the decision is made without.
+	// Elsewhere returns the account's registrations that are bound to a session on another node. It is asked in the course of Handle, from many
+	// goroutines at once, and must not call the Engine. If it fails, the decision is made without.
 	Elsewhere(ctx context.Context, account string) ([]Key, error)
 }
 
 // Vetoer has the last word on who is notified. Optional. The text that a method returns is the reason of a no; empty means yes.
 type Vetoer interface {
 	// VetoStanza is asked for each stanza and registration that the rules say yes to, in the course of Handle, for muted contacts and
-	// the like. It must not call the Engine.
+	// the like; for several accounts at once. It must not call the Engine, nor wait for a lock that the host holds while it calls Handle.
 	VetoStanza(r *Registration, st Stanza) string
-	// VetoPublish is asked before each publish and may change n, for instance its Body or Unread.
+	// VetoPublish is asked before each publish, from many goroutines at once, and may change n, for instance its Body or Unread.
 	VetoPublish(ctx context.Context, n *Notification) string
 }
 
-// Observer is told what the Engine does: for metrics, an inspector, a recording. Each function may be nil. They are called by a goroutine of the account's, in
-// the order of what happened to it; Handle returns when it has been told of, so they should be quick. They must not call the
-// Engine, and must not keep what they are given beyond the call. One that takes longer than Config.HookTimeout is left to itself, and
-// the Observer is not told of that account until it has returned.
+// Observer is told what the Engine does: for metrics, an inspector, a recording. Each function may be nil. They are told of an account's doings in
+// the order in which they happened, one call after another, and of several accounts at once. Handle returns when they have been told of its event,
+// so they should be quick. They must not call the Engine, and must not keep what they are given beyond the call. One that takes longer than
+// Config.HookTimeout is left to itself, and the Observer is not told of that account until it has returned. Of what waits to be told meanwhile an
+// account keeps the newest 256.
 type Observer struct {
-	// Quick is a promise that the functions wait for nothing but locks that are held for moments: not for a disk, a network, a channel or the host. They are then
-	// called by whoever calls Handle, or by the goroutine that publishes, which spares each event a change of goroutines, about 0.4 µs. The promise is not watched closely: a function that
-	// hangs holds its caller for as long as it does, and ends it with runtime.Goexit. A panic is as harmless as any; other events of the account go on after HookTimeout, and until the call has returned, others are made like those of an Observer that is not quick. The
-	// observers of package trace, of pushhttp and of metrics/prometheus are quick.
+	// Quick is a promise that the functions wait for nothing but locks that are held for moments: not for a disk, a network, a channel or the host.
+	// They are then called by whoever calls Handle, or by the goroutine that publishes. That spares each event a change of goroutines, about 0.4 µs.
+	// The observers of package trace, of pushhttp and of metrics/prometheus are quick.
+	//
+	// The promise is not watched closely: a function that hangs holds its caller for as long as it does, and one that calls runtime.Goexit ends it. A
+	// panic is as harmless as with others. After HookTimeout the account's other events go on, and until the function has returned, its Observer is
+	// told like one that is not quick.
 	Quick bool
 	// Started: New made an Engine for this host, with this policy. It is the first that an Observer is told of an Engine; one that is given to
 	// several Engines, one after another, is told by it that what it knew of sessions and of what waits is over.
@@ -136,11 +152,11 @@ type Observer struct {
 	Decided func(number uint64, at time.Time, ev Event, d *Decision, took time.Duration)
 	// Affected: something changed outside of an event: a notification was dropped, a registration disabled.
 	Affected func(account string, at time.Time, e *Effects)
-	// Sent: a publish goes out. The host's unread count and its veto come after this; Replied has what they made of it.
+	// Sent: a publish goes out. The host's unread count and its veto (VetoPublish) are asked for after this; Replied has what they made of it.
 	Sent func(at time.Time, n *Notification)
 	// Stored: a call of the Store for an account has ended. call is its name, such as "Store.List".
 	Stored func(account string, at time.Time, call string, took time.Duration, err error)
-	// Replied: it ended.
+	// Replied: a publish ended, with that reply, or without one (Reply.Missing).
 	Replied func(at time.Time, n *Notification, reply Reply, result Result, took time.Duration)
 
 	// parts are what it was made of by Observers.
@@ -149,7 +165,7 @@ type Observer struct {
 
 // Config is what an Engine needs of its host. Host and Publisher are required.
 type Config struct {
-	// Host is the server's domain.
+	// Host is the server's domain, in prepared form. Publishes come from it.
 	Host string
 	// Publisher sends the publishes.
 	Publisher Publisher
@@ -168,16 +184,21 @@ type Config struct {
 	Liveness      Liveness
 	Veto          Vetoer
 
-	// HookTimeout is how long each call of an optional ability, the Observer or the Logger may take: the account goes on without it then, as if it had failed, and
-	// its late return changes nothing. It is also how long Handle waits for registrations to be read. Default 5 s.
+	// HookTimeout is how long each call of an optional ability, the Observer or the Logger may take. Then the account goes on without it, as if it had
+	// failed, and its late return changes nothing. It is also how long Handle waits for registrations to be read. Default 5 s.
 	HookTimeout time.Duration
 	// StoreTimeout is when the context of a call of the Store ends. Default 30 s.
 	StoreTimeout time.Duration
-	// MaxDeferred is how many events wait in memory while the Store does not say what it has of their accounts. Beyond it Handle returns an error. Default 65,536.
+	// MaxDeferred is how many events wait in memory while the Store does not say what it has of their accounts. Beyond it, or beyond 256 events of one
+	// account, Handle returns an error that wraps ErrStore. Default 65,536.
 	MaxDeferred int
 	// Keep is what a Store that is a [Keeper] is told of what waits, while the Engine runs. Default KeepLate.
 	Keep KeepMode
 
+	// Strict is for development and tests of a host: Handle returns an error that wraps ErrMisuse, and says what to do, for an event that was handled as ever but should not have been raised so:
+	// addresses that are not prepared, stanzas without an ID or with that of another one, events of sessions that were never opened, the end of a hibernation that never began,
+	// a client's acknowledgements that are never raised. [Engine.Misuses] counts them. It costs some microseconds and memory for each event; off, it costs nothing.
+	Strict bool
 	// Logger gets one record a decision at level debug, and one an outcome: debug for success, info for errors, warn for a registration that
 	// is disabled and a store that fails. Nil means none.
 	Logger *slog.Logger
@@ -191,7 +212,7 @@ func (c *Config) Validate() error {
 	say := func(format string, args ...any) { errs = append(errs, fmt.Errorf("push: "+format, args...)) }
 	if c.Host == "" {
 		say("Config.Host is empty; give the server's domain, which publishes come from")
-	} else if j, err := prepared(c.Host); err != nil || j != c.Host || bare(j) != j {
+	} else if j, err := prepared(c.Host); err != nil || j != c.Host || bare(j) != j || strings.Contains(j, "@") {
 		say("Config.Host %q is not a domain in prepared form", cut(c.Host, 100))
 	}
 	if c.Publisher == nil {

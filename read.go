@@ -1,6 +1,7 @@
 package push
 
 import (
+	"iter"
 	"math/bits"
 	"slices"
 	"time"
@@ -9,22 +10,24 @@ import (
 // What the user has seen since, what was taken back, and which calls are over: an account knows which stanzas somebody was notified of, chat by
 // chat, so that what waits for them can be dropped and what counts as unread is right.
 
-// heard is one stanza that somebody was notified of. Everything is hashed: nothing of what was said is kept.
+// heard is one stanza that somebody was notified of, or one that came after it in its chat. Everything is hashed: nothing of what was said is kept.
 type heard struct {
 	hash uint64 // of its ID
-	chat uint64
-	// message is the hash of its message id with its sender, or of a call's; room that of its ID in the room.
-	message, room uint32
+	// chat is its chat's. message is that of its message id with its sender, or of a call's; room that of its ID in the room.
+	chat, message, room uint32
 	// sender is the hash of who sent it, or says that it is a call.
 	sender uint32
-	at     uint32 // seconds
 }
 
 // What a sender can be instead of a hash, which has the lowest bits set.
 const (
 	callRings = 2 // devices were notified of it
 	callOver  = 4 // and told that it is over
+	overheard = 6 // nobody was notified of it, by choice
 )
+
+// maxOverheard is how many of a chat are known that nobody was notified of since somebody was.
+const maxOverheard = 32
 
 // tellReadEvery is how often the number of unread messages goes out alone because of what was read.
 const tellReadEvery = 10 * time.Second
@@ -34,16 +37,18 @@ func (a *Account) short(s string) uint32 {
 	if s == "" {
 		return 0
 	}
-	h := a.hash(s)
-	return uint32(h>>32) | 1
+	return half(a.hash(s))
 }
+
+// half is the part of a hash that is kept of chats and senders.
+func half(h uint64) uint32 { return uint32(h>>32) | 1 }
 
 // pair hashes two texts that belong together.
 func (a *Account) pair(x uint64, id string) uint32 {
 	if id == "" {
 		return 0
 	}
-	return uint32((bits.RotateLeft64(x, 23)^a.hash(id))>>32) | 1
+	return half(bits.RotateLeft64(x, 23) ^ a.hash(id))
 }
 
 // from is who sent a stanza: an occupant, or somebody with all devices.
@@ -58,16 +63,50 @@ func (a *Account) from(st *Stanza) uint64 {
 }
 
 // hear notes a message that somebody is notified of.
-func (a *Account) hear(st *Stanza, h uint64, now time.Time) {
-	if h == 0 || !st.isMessage() {
+func (a *Account) hear(st *Stanza, h uint64) {
+	if h == 0 || !st.isMessage() || st.passing() {
 		return
 	}
 	if a.chats == nil {
 		a.chats = new(chats)
-	} else if n := len(a.chats.heard); n > 0 && a.chats.heard[n-1].hash == h {
+	} else if n := len(a.chats.heard); n > 0 && a.chats.heard[n-1].hash == h && a.chats.heard[n-1].sender != overheard {
 		return
 	}
-	n := heard{hash: h, chat: a.hash(st.Chat(a.name)), at: uint32(now.Unix())}
+	a.note(a.named(st, h))
+}
+
+// overhear notes a message that a device is not notified of by choice, if somebody was notified of one before it in its chat: the user may be said
+// to have read up to it. A room that notifies of mentions only is read to its end, not to the last mention.
+func (a *Account) overhear(st *Stanza) {
+	if a.chats == nil || len(a.chats.heard) == 0 || st.ID == "" || !st.isMessage() || st.passing() {
+		return
+	}
+	n := a.named(st, a.hash(st.ID))
+	n.sender = overheard
+	list := a.chats.heard
+	some, oldest := 0, 0
+	for i := len(list) - 1; ; i-- {
+		if i < 0 || list[i].hash == n.hash {
+			return
+		}
+		if list[i].chat != n.chat {
+			continue
+		}
+		if list[i].sender != overheard {
+			break
+		}
+		some, oldest = some+1, i
+	}
+	if some >= maxOverheard {
+		a.chats.heard = slices.Delete(list, oldest, oldest+1)
+	}
+	a.note(n)
+}
+
+// named returns what is kept of a message.
+func (a *Account) named(st *Stanza, h uint64) heard {
+	chat := a.hash(st.Chat(a.name))
+	n := heard{hash: h, chat: half(chat)}
 	d := st.Details
 	if st.Class == ClassUrgent {
 		n.sender = callRings
@@ -75,14 +114,21 @@ func (a *Account) hear(st *Stanza, h uint64, now time.Time) {
 			n.message = a.short(d.Call.ID)
 		}
 	} else if st.MessageID != "" || d != nil {
-		who := n.chat
+		who := chat
 		if st.Type == MessageGroupchat {
 			who = a.from(st)
 		}
-		n.message, n.sender = a.pair(who, st.MessageID), uint32(who>>32)|1
+		n.message, n.sender = a.pair(who, st.MessageID), half(who)
 		if d != nil {
 			n.room = a.short(d.RoomID)
 		}
+	}
+	return n
+}
+
+func (a *Account) note(n heard) {
+	if len(a.chats.heard) == cap(a.chats.heard) {
+		a.chats.heard = grown(a.chats.heard)
 	}
 	a.chats.heard = append(a.chats.heard, n)
 	if limit := a.policy.Remember; len(a.chats.heard) > 2*limit {
@@ -93,6 +139,20 @@ func (a *Account) hear(st *Stanza, h uint64, now time.Time) {
 // isMessage tells whether a stanza is a message. Of what has a class and no content, as a host's own values may, that is so.
 func (st *Stanza) isMessage() bool {
 	return st.Kind == KindMessage || st.Content == ContentNone && st.Class > ClassPlain
+}
+
+// over tells whether a call is over that a stanza announces.
+func (a *Account) over(st *Stanza) bool {
+	if a.chats == nil || st.Details == nil || st.Details.Call == nil {
+		return false
+	}
+	chat, id := a.short(bare(st.From)), a.short(st.Details.Call.ID)
+	return slices.ContainsFunc(a.chats.heard, func(n heard) bool { return n.sender == callOver && n.message == id && n.chat == chat })
+}
+
+// passing tells whether nothing will ever refer to a stanza: a chat state, a receipt, a marker.
+func (st *Stanza) passing() bool {
+	return st.Class == ClassPlain && (st.Content == ContentNone || st.Content == ContentReceipt || st.Content == ContentDisplayed)
 }
 
 func (n *heard) isCall() bool { return n.sender == callRings || n.sender == callOver }
@@ -148,18 +208,20 @@ func (a *Account) read(chat, upTo string, by *session, now time.Time, e *Effects
 	if a.chats == nil || len(a.chats.heard) == 0 {
 		return ReasonUnknownStanza
 	}
-	c := a.hash(chat)
+	whole := a.hash(chat)
+	c := half(whole)
 	last := len(a.chats.heard) - 1
+	isRead := func(n heard) bool { return n.chat == c && n.sender != callRings } // who reads a chat does not answer the phone, but sees who has called
 	if upTo != "" {
-		id, message, room := a.hash(upTo), a.pair(c, upTo), a.short(upTo)
+		id, message, room := a.hash(upTo), a.pair(whole, upTo), a.short(upTo)
 		last = slices.IndexFunc(a.chats.heard, func(n heard) bool {
-			return n.chat == c && !n.isCall() && (n.hash == id || n.message == message || n.room == room)
+			return isRead(n) && (n.hash == id || n.message == message || n.room == room)
 		})
 	}
 	var buf [16]uint64
 	seen := buf[:0]
 	for _, n := range a.chats.heard[:last+1] {
-		if n.chat == c && !n.isCall() {
+		if isRead(n) {
 			seen = append(seen, n.hash)
 		}
 	}
@@ -230,17 +292,24 @@ func (a *Account) retracted(st *Stanza, e *Effects) {
 
 // corrected puts a corrected text where the one before it waits (XEP-0308).
 func (a *Account) corrected(st *Stanza) {
-	if a.chats == nil || st.Details == nil || st.Details.Target == "" || !a.policy.IncludeBody {
+	if a.chats == nil || st.Details == nil || st.Details.Target == "" {
 		return
 	}
 	i := a.target(st)
 	if i < 0 {
 		return
 	}
+	h := a.chats.heard[i].hash
 	for _, r := range a.regs {
 		for j := range r.pace.waiting {
-			if t := r.pace.waiting[j].text; t != nil && t.hash == a.chats.heard[i].hash {
-				t.body = st.Body
+			w := &r.pace.waiting[j]
+			if w.text != nil && w.text.hash == h {
+				w.text.body = st.Body
+			}
+			for k := range w.carried {
+				if c := &w.carried[k]; c.hash == h && c.Stanza.XML == "" { // else the stanza goes along as it was, and the corrected one after it
+					c.Stanza.Body = st.Body
+				}
 			}
 		}
 	}
@@ -248,54 +317,63 @@ func (a *Account) corrected(st *Stanza) {
 
 // target returns the place of what a stanza refers to, if its sender may do that to it, or -1.
 func (a *Account) target(st *Stanza) int {
-	chat, who := a.hash(st.Chat(a.name)), a.from(st)
+	chat, who := a.short(st.Chat(a.name)), a.from(st)
 	id, message, room := a.hash(st.Details.Target), a.pair(who, st.Details.Target), a.short(st.Details.Target)
 	roomItself := st.Content == ContentModeration && st.Type == MessageGroupchat && resource(st.From) == ""
 	return slices.IndexFunc(a.chats.heard, func(n heard) bool {
 		if n.chat != chat || n.isCall() {
 			return false
 		}
-		return n.message == message || (n.room == room || n.hash == id) && (roomItself || n.sender == uint32(who>>32)|1)
+		return n.message == message || (n.room == room || n.hash == id) && (roomItself || n.sender == half(who))
 	})
 }
 
-// call returns the call that a stanza ends: that of the caller, if the caller takes it back, or of anybody, if the user answers on some device; nil
-// if there is none that is known.
-func (a *Account) call(st *Stanza) *heard {
-	if st.Content != ContentCallEnd || st.Details == nil || st.Details.Call == nil || a.chats == nil {
-		return nil
-	}
-	action := st.Details.Call.Action
-	own := bare(st.From) == a.name
-	if !own && (action == CallAccept || action == CallProceed) {
-		return nil // the answer to a call of the user's
-	}
-	chat, id := a.hash(bare(st.From)), a.short(st.Details.Call.ID)
-	for i := len(a.chats.heard) - 1; i >= 0; i-- {
-		if n := &a.chats.heard[i]; n.isCall() && n.message == id && (own || n.chat == chat) {
-			return n
+// ended returns what is known of the call that a stanza ends: that of the caller, if the caller takes it back, or of anybody, if the user answers on some
+// device. It is one entry for each stanza that announced the call, since copies of it have IDs of their own.
+func (a *Account) ended(st *Stanza) iter.Seq[*heard] {
+	return func(yield func(*heard) bool) {
+		if st.Held || st.Details == nil || st.Details.Call == nil || a.chats == nil { // what is held back is told when it is not
+			return
+		}
+		action := st.Details.Call.Action
+		own := bare(st.From) == a.name
+		if !own && (action == CallAccept || action == CallProceed) {
+			return // the answer to a call of the user's
+		}
+		chat, id := a.short(bare(st.From)), a.short(st.Details.Call.ID)
+		for i := range a.chats.heard {
+			if n := &a.chats.heard[i]; n.isCall() && n.message == id && (own || n.chat == chat) && !yield(n) {
+				return
+			}
 		}
 	}
-	return nil
 }
 
-// rings tells whether a registration was notified of a call and not told since that it is over, which it is now. What waits of it is dropped.
-func (a *Account) rings(st *Stanza, n *heard, r *registration, e *Effects) bool {
-	if n.sender == callOver || r.mem.entry(n.hash) == nil {
-		return false
+// ends tells whether a stanza ends a call that somebody was notified of.
+func (a *Account) ends(st *Stanza) bool {
+	for range a.ended(st) {
+		return true
 	}
-	waited := len(r.pace.waiting) > 0
-	dropped := len(e.Drops)
-	if waited {
+	return false
+}
+
+// rings tells whether a registration was notified of the call that a stanza ends, and not told since that it is over. What waits of it is dropped.
+func (a *Account) rings(st *Stanza, r *registration, e *Effects) bool {
+	rung, dropped := false, len(e.Drops)
+	for n := range a.ended(st) {
+		if n.sender == callOver || !r.mem.has(n.hash) {
+			continue
+		}
+		rung = true
 		r.drop(r.pace.withdraw(func(*part) bool { return true }, func(o noted) bool { return o.hash&^hashFlags == n.hash }, ReasonCallEnded), ReasonCallEnded, "", e)
-	}
-	if bare(st.From) == a.name {
-		r.uncount(n.hash) // the user knows of it
-		if by := a.sessionOf(resource(st.From)); by != nil && by.bound == r {
-			return false // it is the device that answered
+		if bare(st.From) == a.name {
+			r.uncount(n.hash) // the user knows of it
 		}
 	}
-	return len(e.Drops) == dropped
+	if by := a.sessionOf(resource(st.From)); by != nil && by.bound == r && bare(st.From) == a.name {
+		return false // it is the device that answered
+	}
+	return rung && len(e.Drops) == dropped
 }
 
 // grace returns until when notifications of a registration that are not urgent wait because the user is active in another session.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -163,7 +165,7 @@ func (e *Engine) catchUp(s *shard, en *entry) (keys []Key) {
 		if e.asks(p.ev) { // it asks in a turn of its own
 			e.release(s, en)
 			s.mu.Unlock()
-			e.facts(e.ctx, en.name, p.ev, &f)
+			e.facts(en.name, p.ev, &f)
 			s.mu.Lock()
 			_ = s.acquire(context.Background(), en)
 		}
@@ -183,8 +185,9 @@ func (e *Engine) catchUp(s *shard, en *entry) (keys []Key) {
 }
 
 // Refresh reads an account's registrations again because another node of the host has changed them. It costs nothing if they are
-// not kept in memory. Errors are as for Handle.
+// not kept in memory. It waits for the Store until ctx ends, and for no longer than Config.StoreTimeout. Errors are as for Handle.
 func (e *Engine) Refresh(ctx context.Context, account string) error {
+	_ = ctx.Done() // as in handleSlow
 	s := e.shard(account)
 	s.mu.Lock()
 	if s.closing {
@@ -221,10 +224,16 @@ func (e *Engine) Refresh(ctx context.Context, account string) error {
 		},
 	})
 	s.mu.Unlock()
+	bound := time.NewTimer(e.cfg.StoreTimeout + hookGrace)
+	defer bound.Stop()
 	select {
 	case <-done:
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-e.ctx.Done():
+		return ErrClosed
+	case <-bound.C: // it is read all the same when the Store returns
+		return fmt.Errorf("%w: %w", ErrStore, errOverrun)
 	}
 	e.hear(told)
 	if failed != nil {
@@ -246,17 +255,28 @@ func (e *Engine) spoil(en *entry) {
 // RefreshAll is Refresh for every account that is kept in memory, for when it is not known which ones another node has changed. It returns the
 // errors of all of them.
 func (e *Engine) RefreshAll(ctx context.Context) error {
-	var errs []error
+	var names []string
 	for i := range e.shards {
 		s := &e.shards[i]
 		s.mu.Lock()
-		names := slices.Collect(maps.Keys(s.accounts))
+		names = slices.AppendSeq(names, maps.Keys(s.accounts))
 		s.mu.Unlock()
-		for _, name := range names {
-			if err := e.Refresh(ctx, name); err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w", name, err))
-			}
-		}
 	}
+	errs := make([]error, len(names))
+	var next atomic.Int64
+	var all sync.WaitGroup
+	for range min(refreshes, len(names)) {
+		all.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(names); i = int(next.Add(1)) - 1 {
+				if err := e.Refresh(ctx, names[i]); err != nil {
+					errs[i] = fmt.Errorf("%s: %w", names[i], err)
+				}
+			}
+		})
+	}
+	all.Wait()
 	return errors.Join(errs...)
 }
+
+// refreshes is how many accounts RefreshAll reads at once, so that one whose reading hangs does not hold up the others.
+const refreshes = 16

@@ -85,6 +85,7 @@ const (
 	ReasonUnknownSession // the session was never opened, or is closed
 	ReasonStore          // the registrations could not be read, or changed
 	ReasonNotRung        // R15: the registration was not notified of the call, or was told already that it is over
+	ReasonCallOver       // R15: the call was over before the registration could be notified of it
 	ReasonHistory        // R16
 	ReasonNoStore        // no session holds it, and it is stored nowhere (XEP-0334)
 	ReasonReflection     // the room sends the user's own message back
@@ -159,6 +160,7 @@ var reasons = [...]struct{ token, sentence string }{
 	ReasonUnknownSession: {"unknown-session", "session not known"},
 	ReasonStore:          {"store-failed", "registrations could not be read"},
 	ReasonNotRung:        {"not-rung", "call has ended, and does not ring there"},
+	ReasonCallOver:       {"call-over", "call is over already"},
 	ReasonHistory:        {"history", "history that was sent again"},
 	ReasonNoStore:        {"no-store", "not stored and held by no session"},
 	ReasonReflection:     {"own-reflection", "own message reflected by the room"},

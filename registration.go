@@ -94,9 +94,11 @@ type Health struct {
 // connect, and the time only decides which registration goes when there are too many.
 const RenewAfter = 24 * time.Hour
 
-// Enroll is what an enable of r does to the registrations that the account has before it, for stores that read, change and write: stored is to be put in
-// place of the one with its key, unless write is false, because that says the same already; those that evicted names have to go: the device's others with Push 2.0,
-// and what is too much for the account to have no more than limit ([Evict]).
+// Enroll is what an enable of r does to the registrations that the account has before it. It is for stores that read, change and write.
+//
+//   - stored takes the place of the registration with its key, or is added. If write is false, what is there says the same already, and need not be
+//     written.
+//   - evicted have to go: with Push 2.0 the other registrations of the same device, and those that are too many for limit ([Evict]).
 func Enroll(before []Registration, r Registration, limit int) (stored Registration, write bool, evicted []Key) {
 	stored, write = r, true
 	for _, o := range before {
@@ -149,12 +151,11 @@ func (r Registration) sameRequest(o Registration) bool {
 	})
 }
 
-// Store keeps registrations. An Engine calls it from many goroutines at once, never while it holds a lock, and with calls
-// on one account one after another as far as this Engine goes; other processes may use the same data at the same time. A
-// method may block until ctx is done, which is after Config.StoreTimeout at the latest; the Engine does not wait for it beyond that. An error leaves
-// the data as it was, or, if it came while a change was being committed, in doubt; calling
-// again is safe either way. What a method is given stays the caller's: a Store
-// copies what it keeps; what it returns is the caller's to change.
+// Store keeps registrations. An Engine calls it from many goroutines at once, never while it holds a lock. Its calls on one account come one after
+// another, but other processes may use the same data at the same time. A method may block until ctx is done, which is after Config.StoreTimeout at
+// the latest; the Engine does not wait for it beyond that. An error leaves the data as it was, or, if it came while a change was being committed, in
+// doubt; calling again is safe either way. What a method is given stays the caller's: a Store copies what it keeps. What it returns is the caller's
+// to change.
 //
 // A Store that can keep what waits, too, is a [Keeper]. One that may know the answer of List without asking anybody has another method,
 //
@@ -165,12 +166,12 @@ type Store interface {
 	// List returns the account's registrations, tombstones included, in any order. An account that is not known has none,
 	// which is not an error.
 	List(ctx context.Context, account string) ([]Registration, error)
-	// Enable stores r among the account's registrations as Enroll says, and has made that durable when it returns. It removes those that Enroll says have to
-	// go (limit < 1: no limit). It returns what the account had before, as List would have; all of that is one transaction. So the caller knows what the account
-	// has now, whoever else changed it, and an enable that says nothing new writes nothing.
+	// Enable stores r among the account's registrations as Enroll says, and has made that durable when it returns. It removes those that Enroll says
+	// have to go (limit < 1: no limit). It returns what the account had before, as List would have; all of that is one transaction. So the caller
+	// knows what the account has now, whoever else changed it, and an enable that says nothing new writes nothing.
 	Enable(ctx context.Context, r Registration, limit int) (before []Registration, err error)
-	// Remove removes the registrations that k.Names at that moment, and returns their keys. Those that List does not return, because they cannot be read, are removed too. That there are none is no error.
-	// With an error it returns the keys of those that are gone all the same.
+	// Remove removes the registrations that k.Names at that moment, and returns their keys. Those that List does not return, because they cannot be
+	// read, are removed too. That there are none is no error. With an error it returns the keys of those that are gone all the same.
 	Remove(ctx context.Context, account string, k Key) (removed []Key, err error)
 	// Update changes the health of one registration, relative to what is stored. It returns ErrNotRegistered if there is none.
 	Update(ctx context.Context, account string, k Key, u Update) error

@@ -3,10 +3,14 @@ package push_test
 import (
 	"bytes"
 	"cmp"
+	"crypto/aes"
+	"crypto/cipher"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/xml"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -33,7 +37,8 @@ var update = flag.Bool("update", false, "write what the scenarios of testdata/ru
 //	policy Delay=2s                 Fields of Policy.
 //	stanza omemo1 <message …        A stanza of one's own. Ready made are, with any number: msg1, a chat message; state1, a chat state;
 //	                                call1, an incoming call; room1, a message of a room; sent1, from the account itself; pres1; iq1; sm1.
-//	                                anon is a chat message without an ID. msg1/held is held back by client state indication.
+//	                                anon is a chat message without an ID. msg1/held is held back by client state indication; msg1/told
+//	                                comes with what the host knows about its chat.
 //	stored n1 errors=2              A registration that the account starts with: client, errors, refusals, succeeded=AGO, disabled=AGO.
 //	show replies                    Successful replies too, and what the store is told.
 //	0s   open s1 client=c           Events, by time. A registration is NODE or NODE@SERVICE; user=romeo is another account than juliet.
@@ -128,6 +133,7 @@ type story struct {
 	away    []Key
 	wishes  *wishes.Wishes
 	chats   map[string]ChatAnswer
+	told    map[string]ChatAnswer // what the host was asked and said
 	replies bool
 	unread  bool // juliet's registrations
 }
@@ -137,7 +143,7 @@ func play(t *testing.T, text string) string {
 	s := &story{
 		t: t, start: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 		stored: map[string][]Registration{}, users: map[string]string{}, stanzas: map[string]string{},
-		answers: map[string]string{"": "ok"}, vetoes: map[string]string{}, chats: map[string]ChatAnswer{},
+		answers: map[string]string{"": "ok"}, vetoes: map[string]string{}, chats: map[string]ChatAnswer{}, told: map[string]ChatAnswer{},
 	}
 	s.lineAt = s.start
 	var before string // comments and the like, which follow what comes of the line above them
@@ -209,6 +215,7 @@ func (s *story) line(line, shown string) error {
 		s.sim.facts = s.facts
 		s.sim.chats = s.known
 		s.sim.answer = s.answer
+		s.sim.before = s.again
 		s.sim.decided = s.decided
 		s.sim.effects = s.effects
 		s.sim.sent = s.sent
@@ -272,6 +279,7 @@ func (s *story) happen(verb string, args []string) error {
 	case "displayed":
 		s.sim.event(Displayed{Account: user, Chat: args[0], UpTo: strings.Join(args[1:], " "), Session: opts["session"]})
 	case "changed":
+		maps.DeleteFunc(s.told, func(chat string, _ ChatAnswer) bool { return len(args) == 0 || chat == args[0] })
 		s.sim.event(ChatChanged{user, strings.Join(args, " ")})
 	case "hibernate":
 		id := session()
@@ -461,7 +469,8 @@ var readyMade = map[string]string{
 
 func (s *story) parse(user string, names []string) (sts []Stanza) {
 	for _, name := range names {
-		id, held := strings.CutSuffix(name, "/held")
+		id, told := strings.CutSuffix(name, "/told")
+		id, held := strings.CutSuffix(id, "/held")
 		text := cmp.Or(s.stanzas[id], readyMade[strings.TrimRight(id, "0123456789")])
 		require.NotEmpty(s.t, text, "unknown stanza %s", name)
 		if strings.HasPrefix(id, "anon") {
@@ -474,6 +483,10 @@ func (s *story) parse(user string, names []string) (sts []Stanza) {
 		require.NoError(s.t, err, name)
 		require.Equal(s.t, other, st, name)
 		st.Held = held
+		if told {
+			info := s.chats[st.Chat(user)].ChatInfo
+			st.Info = &info
+		}
 		sts = append(sts, st)
 	}
 	return sts
@@ -499,6 +512,7 @@ func (s *story) known(asked []ChatQuestion) (answers []ChatAnswer) {
 		}
 		s.print("juliet@example.com", "asked about %s: %s", q.Chat, about)
 		answers = append(answers, c)
+		s.told[q.Chat] = c
 	}
 	return answers
 }
@@ -657,10 +671,38 @@ func (s *story) sent(f *flight) {
 	if n.Body != "" {
 		line += fmt.Sprintf(", %q", n.Body)
 	}
+	wire := string(n.AppendStanza(nil, "example.com", "id"))
+	if m := regexp.MustCompile(`<priority xmlns="tigase:push:priority:0">(.*?)</priority>`).FindStringSubmatch(wire); m != nil {
+		line += ", priority " + m[1]
+	}
+	if strings.Contains(wire, "<encrypted ") {
+		assert.NotContains(s.t, wire, "urn:xmpp:push:summary", "beside an encrypted payload")
+		line += fmt.Sprintf(", encrypted %s", decrypted(s.t, n.Wishes, wire))
+	}
+	if strings.Contains(wire, `type="voip"`) {
+		line += ", voip"
+	}
 	for _, f := range n.Options {
 		line += fmt.Sprintf(", %s=%s", f.Var, strings.Join(f.Values, ","))
 	}
 	s.print(n.Account, "%s", line)
+}
+
+// decrypted is what the client reads of an encrypted payload.
+func decrypted(t *testing.T, w *wishes.Wishes, wire string) []byte {
+	m := regexp.MustCompile(`<encrypted [^>]*iv="([^"]*)"[^>]*>([^<]*)<`).FindStringSubmatch(wire)
+	require.Len(t, m, 3, wire)
+	iv, err := base64.StdEncoding.DecodeString(m[1])
+	require.NoError(t, err)
+	text, err := base64.StdEncoding.DecodeString(m[2])
+	require.NoError(t, err)
+	block, err := aes.NewCipher([]byte(w.Encryption.Key.Reveal()))
+	require.NoError(t, err)
+	aead, err := cipher.NewGCM(block)
+	require.NoError(t, err)
+	plain, err := aead.Open(nil, iv, text, nil)
+	require.NoError(t, err)
+	return plain
 }
 
 func (s *story) replied(f *flight, res Result) {

@@ -313,16 +313,14 @@ func (a *Account) extend(s *session, now time.Time, e *Effects) {
 }
 
 // alerted takes the advice back at once if what the session's user should see was sent before the connection was lost, because it was not
-// acknowledged: no later notification would end the longer time.
+// acknowledged: no later notification would end the longer time. What waits ends it when it is sent.
 func (a *Account) alerted(id string, d *Decision) {
 	s := a.session(id)
-	if s == nil || s.bound == nil || len(s.bound.pace.waiting) > 0 {
+	if s == nil || s.bound == nil || !d.alerted {
 		return
 	}
-	for _, v := range d.Verdicts {
-		if v.Key == s.bound.Key && v.Reason == ReasonSeen && v.Class >= ClassImportant {
-			a.shorten(s.bound, ReasonWoken, &d.Effects)
-		}
+	if s.bound.pace.waitingClass() < ClassImportant {
+		a.shorten(s.bound, ReasonWoken, &d.Effects)
 	}
 }
 
@@ -375,6 +373,20 @@ func (a *Account) standing(r *registration) (live, hibernated bool) {
 		}
 	}
 	return false, false
+}
+
+// moved tells how a session stands to a registration that its device had, by the client ID, before it enabled another one: the device is notified by
+// that one. If that is given up, because its push service wants it no more, the session has none, and the older one is all there is.
+func (a *Account) moved(r *registration) (live, hibernated bool) {
+	if r.Client == "" {
+		return false, false
+	}
+	for _, s := range a.sessions {
+		if s.bound != nil && s.client() == r.Client {
+			live, hibernated = live || !s.hibernated, hibernated || s.hibernated
+		}
+	}
+	return live, hibernated
 }
 
 func (e *Effects) change(k Key, kind ChangeKind, reason Reason, detail string) {

@@ -27,6 +27,8 @@ type sim struct {
 	// answer says how a publish will be answered, and after how long; not later than Policy.ReplyTimeout.
 	answer func(n *Notification) (Reply, time.Duration)
 
+	// before is called before an event is handled, and what it returns after that.
+	before  func(a *simAccount, ev Event, f Facts) func(d *Decision)
 	decided func(a *simAccount, ev Event, d *Decision)
 	effects func(a *simAccount, e *Effects)
 	sent    func(f *flight)
@@ -102,7 +104,12 @@ func (s *sim) event(ev Event) {
 	if s.chats != nil {
 		f.Chats = s.chats(a.Asks(ev, f))
 	}
+	after := func(*Decision) {}
+	if s.before != nil {
+		after = s.before(a, ev, f)
+	}
 	a.Handle(ev, f, &s.d)
+	after(&s.d)
 	s.decided(a, ev, &s.d)
 	s.effects(a, &s.d.Effects)
 	s.settle(a)

@@ -37,8 +37,10 @@ var sections = []section{
 	{8, writeSessions, readSessions},
 	{10, writeStates, readStates},
 	{12, writeGone, readGone},
-	{13, writeHeard, readHeard},
+	{13, func(*snapshotWriter, *Account) {}, readWideHeard},
 	{15, writeUses, readUses},
+	{17, writeHeard, readHeard},
+	{19, writeGoneDrops, readGoneDrops},
 }
 
 // AppendBinary appends a snapshot of the account to b. The same account gives the same bytes. The error is always nil. If the policy lets notifications say who
@@ -291,18 +293,54 @@ func readStates(d *snapshotReader, a *Account) {
 
 func writeGone(e *snapshotWriter, a *Account) {
 	if a.gone != nil {
-		for _, k := range *a.gone {
-			e.key(k)
+		for _, d := range *a.gone {
+			e.key(d.Key)
 		}
 	}
 }
 
 func readGone(d *snapshotReader, a *Account) {
-	var gone []Key
+	var gone []Drop
 	for len(d.b) > 0 && d.err == nil {
-		gone = append(gone, d.key())
+		gone = append(gone, Drop{Key: d.key()})
 	}
 	a.gone = &gone
+}
+
+// writeGoneDrops writes what there is to drop of those that are gone, in their order.
+func writeGoneDrops(e *snapshotWriter, a *Account) {
+	if a.gone == nil || (*a.gone)[0].Reason == ReasonNone {
+		return
+	}
+	for _, g := range *a.gone {
+		e.string(g.Reason.String())
+		e.uint(uint64(g.Class))
+		e.uint(uint64(g.Count))
+		e.uint(uint64(len(g.Events)))
+		for _, n := range g.Events {
+			e.uint(n)
+		}
+	}
+}
+
+func readGoneDrops(d *snapshotReader, a *Account) {
+	if a.gone == nil {
+		d.fail("drops of what is not gone")
+		return
+	}
+	for i := range *a.gone {
+		g := &(*a.gone)[i]
+		if err := g.Reason.UnmarshalText([]byte(d.string())); err != nil {
+			g.Reason = ReasonRemoved // a later version's
+		}
+		g.Class, g.Count = Class(d.limited(uint64(ClassUrgent))), int(d.limited(math.MaxInt32))
+		for n := d.limited(uint64(len(d.b))); n > 0 && d.err == nil; n-- {
+			g.Events = append(g.Events, d.uint())
+		}
+		if g.Reason == ReasonNone {
+			d.fail("a drop without a reason")
+		}
+	}
 }
 
 // memory writes what was notified, without what was forgotten.
@@ -406,6 +444,9 @@ func (d *snapshotReader) parts(a *Account) []part {
 		p.nameless = int32(d.limited(math.MaxInt32))
 		if flags&4 != 0 {
 			p.text = &text{at: d.instant(), hash: d.fixed(), sender: d.string(), body: d.string()}
+			if p.at[ClassImportant] == 0 && p.at[ClassUrgent] == 0 { // earlier versions kept that of what only wakes, too
+				p.text.body = ""
+			}
 		}
 		p.stanzas = make([]noted, d.count(2))
 		last := uint64(0)

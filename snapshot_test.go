@@ -170,6 +170,33 @@ func TestInterrupted(t *testing.T) {
 	assert.Equal(t, 1, n.Unread)
 }
 
+// TestInterruptedByAnotherClock takes up what a process kept whose clock was ahead: it does not wait for that time to come again.
+func TestInterruptedByAnotherClock(t *testing.T) {
+	a := NewAccount(juliet, &Policy{Delay: time.Minute, RetryMin: time.Minute, RetryMax: time.Hour}, registered("n1", "n2"))
+	now := newYear
+	var d Decision
+	a.Handle(SessionOpen{Session: phoneSession}, Facts{Now: now}, &d)
+	a.Handle(PushEnable{Session: phoneSession, Key: node("n1")}, Facts{Now: now}, &d)
+	a.Handle(HibernationStart{Session: phoneSession}, Facts{Now: now}, &d)
+	a.Handle(StanzaQueued{phoneSession, Stanza{ID: "m1"}}, Facts{Now: now}, &d)
+	a.Handle(Ping{Account: juliet, Registrations: []Key{node("n2")}}, Facts{Now: now}, &d)
+	require.Equal(t, []Key{node("n2")}, a.Due(now, nil, &d.Effects))
+	a.Begin(node("n2"), now, &d.Effects)
+	a.End(node("n2"), Reply{Missing: true}, now, &d.Effects)
+
+	now = now.Add(-1000 * time.Hour)
+	b := restored(t, a, nil, now)
+	b.Interrupted(now, &d.Effects)
+	assert.Len(t, b.Due(now.Add(time.Second), nil, &d.Effects), 2)
+	for _, k := range []Key{node("n1"), node("n2")} {
+		_, ok := b.Begin(k, now.Add(time.Second), &d.Effects)
+		assert.True(t, ok)
+		b.End(k, Reply{}, now.Add(time.Second), &d.Effects)
+	}
+	b.Handle(SessionClose{phoneSession}, Facts{Now: now.Add(time.Second)}, &d)
+	assert.True(t, b.Prune(now.Add(time.Hour)), "nor is it kept in memory until then")
+}
+
 // A device that is to be told that nothing is unread any more is told so by the next try too, whoever sends that one.
 func TestSnapshotOfWhatIsTold(t *testing.T) {
 	a := NewAccount(juliet, &Policy{TellRead: true}, registered("n1"))

@@ -33,7 +33,8 @@ type Stanza struct {
 	// A stanza without an ID cannot be recognised again and is notified for each event.
 	ID string
 	// From and To are the addresses in prepared form, those of the forwarded message where the stanza is a carbon copy that comes from the
-	// account itself. An absent To means the sender's own account.
+	// account itself. An absent To means the sender's own account. What a client sends has no from as a rule: the host puts the client's full JID
+	// there, by which replies, markers and activity are known as the user's.
 	From, To string
 	// Body is the text that may go into the summary form if the policy includes bodies. It is never logged.
 	Body string

@@ -29,6 +29,8 @@ type mail struct {
 	// running: a goroutine tells. turn changes when another takes over from one that hangs.
 	running bool
 	turn    int
+	// away is how many hang.
+	away int
 	// hook is the one that is being called; nil: none.
 	hook *hook
 	// queued and told count notes, so that somebody can wait for his own.
@@ -267,11 +269,7 @@ func (e *Engine) teller(s *shard, m *mail, turn int, first *note) {
 	}
 	if m.turn == turn {
 		m.running = false
-		if turn == 0 && len(m.later) == 0 { // nobody else has ever had it
-			en.mail = nil
-			m.en, m.queued, m.told = nil, 0, 0
-			mails.Put(m)
-		}
+		m.letGo()
 		if !en.busy {
 			if _, idle := en.idleAt(); idle { // else it is not to be forgotten
 				s.settle(e, en, e.now())
@@ -281,6 +279,18 @@ func (e *Engine) teller(s *shard, m *mail, turn int, first *note) {
 	}
 	s.mu.Unlock()
 	ended = true
+}
+
+// letGo gives the mail up when nobody has it or will. The shard is locked.
+func (m *mail) letGo() {
+	if m.running || m.away > 0 || len(m.later) > 0 {
+		return
+	}
+	m.en.mail = nil
+	if m.turn == 0 { // nobody else has ever had it
+		m.en, m.queued, m.told = nil, 0, 0
+		mails.Put(m)
+	}
 }
 
 // call makes one call.
@@ -313,9 +323,11 @@ func (e *Engine) heard(s *shard, en *entry, turn int, h *hook) {
 		return
 	}
 	h.returned(en.name) // too late: another has taken over
+	m.away--
 	if m.takeLater(); len(m.notes) > 0 {
 		e.deliver(s, en, false)
 	} else {
+		m.letGo()
 		s.settle(e, en, e.now())
 	}
 }
@@ -354,6 +366,7 @@ func (m *mail) overrun(e *Engine, s *shard, _ time.Time) {
 	m.hook.overrun(m.en.name)
 	m.hook = nil
 	m.turn++
+	m.away++
 	m.next()
 	go e.teller(s, m, m.turn, nil)
 }

@@ -20,6 +20,7 @@ const shardCount = 64
 type shard struct {
 	mu       sync.Mutex
 	accounts map[string]*entry
+	most     int          // accounts since it was made
 	kept     fingerprints // the names in accounts
 	queue    deadline.Queue[*entry]
 	timer    *time.Timer
@@ -72,8 +73,16 @@ func (s *shard) open(e *Engine, name string) *entry {
 	en := &both.entry
 	en.Account = &both.account
 	s.accounts[name] = en
+	s.most = max(s.most, len(s.accounts))
 	s.kept.add(hashID(name))
 	return en
+}
+
+// forget takes out an account. The shard is locked.
+func (s *shard) forget(name string) {
+	delete(s.accounts, name)
+	s.kept.remove(hashID(name))
+	s.accounts = fitted(s.accounts, &s.most)
 }
 
 // canDecide tells whether the event can be decided now: in its order, and with what it needs.
@@ -170,14 +179,15 @@ func (s *shard) settle(e *Engine, en *entry, now time.Time) {
 		if !now.Before(idle) && en.quiet() {
 			s.queue.Set(en, time.Time{})
 			if s.accounts[en.name] == en {
-				delete(s.accounts, en.name)
-				s.kept.remove(hashID(en.name))
+				s.forget(en.name)
 			}
 			return
 		}
 		if now.Before(idle) {
 			next = earlier(next, idle)
 		}
+	} else if at := en.pruneAt(); now.Before(at) {
+		next = earlier(next, at)
 	}
 	if e.closed.Load() {
 		next = time.Time{}

@@ -208,7 +208,7 @@ func (a *Account) asksAccount(on trigger, st *Stanza, f *Facts) (list []ChatQues
 
 // asksOne adds what should be asked about one stanza and registration.
 func (a *Account) asksOne(q *question, r *registration, st *Stanza, f *Facts, list []ChatQuestion) []ChatQuestion {
-	if st.Info != nil || !st.isMessage() && st.Content != ContentSubscription || a.call(st) != nil {
+	if st.Info != nil || !st.isMessage() && st.Content != ContentSubscription || st.Content == ContentCallEnd && a.ends(st) || st.Content == ContentCall && a.over(st) {
 		return list
 	}
 	q.disabled = !r.Health.Disabled.IsZero() && !a.mayRetry(r, f.Now)
@@ -218,7 +218,7 @@ func (a *Account) asksOne(q *question, r *registration, st *Stanza, f *Facts, li
 		return list
 	}
 	n := ChatQuestion{Chat: st.Chat(a.name), asked: uint32(a.changed) + 1}
-	n.Contact = r.Wishes != nil && r.Wishes.IgnoreUnknown && st.Type != MessageGroupchat && n.Chat != a.name
+	n.Contact = r.Wishes != nil && r.Wishes.IgnoreUnknown && st.Type != MessageGroupchat && n.Chat != a.name && n.Chat == bare(st.From)
 	known := a.knows(n.Chat, f.Now)
 	if known != nil && (!n.Contact || known.Contact != FactUnknown) {
 		return list

@@ -121,8 +121,14 @@ func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 				e.load(en, before, &eff)
 				e.tellEffects(en, e.now(), &eff, true)
 				keys = e.catchUp(s, en)
-				l := en.getLane()
-				l.learned = slices.DeleteFunc(l.learned, func(ls lesson) bool { return ls.key == r.Key })
+				o := en.find(r.Key)
+				e.unlearn(en, func(ls *lesson) bool {
+					if ls.key == r.Key && (o == nil || !o.Health.Disabled.IsZero()) { // it starts anew, as in the Store, which was not told of the tombstone
+						ls.after = Update{}
+						return o == nil || ls.succeeded.IsZero()
+					}
+					return false
+				})
 				keys = e.decide(s, en, en.addressed(ev), Facts{}, &d, false, keys)
 				if o := en.find(r.Key); o != nil && r.Enabled.Before(o.Enabled) && o.Enabled.Sub(r.Enabled) < RenewAfter {
 					o.Enabled = r.Enabled // the time that the Store was given
@@ -170,7 +176,7 @@ func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 				}
 			}
 			l := en.getLane()
-			l.learned = slices.DeleteFunc(l.learned, func(ls lesson) bool { return slices.Contains(removed, ls.key) })
+			e.unlearn(en, func(ls *lesson) bool { return slices.Contains(removed, ls.key) })
 			var d Decision
 			d.reset(name)
 			reason := ReasonDisabledByUser
@@ -299,6 +305,21 @@ func (e *Engine) learn(s *shard, en *entry, k Key, u Update) {
 	}
 }
 
+// unlearn lets go what is said of lessons that the Store has not been told, those that wait in the lane included: it is called there, so none is being told. The shard is locked.
+func (e *Engine) unlearn(en *entry, is func(ls *lesson) bool) {
+	l := en.getLane()
+	for _, list := range []*[]lesson{&l.learned, &l.writing} {
+		left := (*list)[:0]
+		for i := range *list {
+			if ls := &(*list)[i]; !is(ls) {
+				left = append(left, *ls)
+			}
+		}
+		e.learned.Add(int64(len(left) - len(*list)))
+		*list = left
+	}
+}
+
 // write tells the Store what an account's replies taught, when there is a slot for it. The shard is locked.
 func (e *Engine) write(s *shard, en *entry) {
 	l := en.getLane()
@@ -386,6 +407,7 @@ func (e *Engine) writing(s *shard, en *entry) *call {
 				l.writeAt = e.now().Add(retryIn(l.writeFails))
 				return nil
 			}
+			e.lanes.away.Store(false)
 			l.writeFails, l.writeAt = 0, time.Time{}
 			if len(l.learned) > 0 {
 				e.write(s, en)

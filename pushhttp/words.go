@@ -93,6 +93,7 @@ var reasonWords = map[push.Reason]word{
 	push.ReasonStore:          {MarkUndecided, "The devices of this account could not be read from the database, so nobody could be told.", "Look at the server's log and its database."},
 	push.ReasonDeferred:       {MarkUndecided, "The devices of this account cannot be read from the database yet; who is told is decided when they can.", "Look at the server's log and its database."},
 
+	push.ReasonCallOver:      {MarkUnaware, "The call was over before {device} could be told of it.", noneNow},
 	push.ReasonNotRung:       {MarkUnaware, "The call is over, and {device} had not been told of it or was told already that it is over.", noneNow},
 	push.ReasonHistory:       {MarkMuted, "The message is an old one that was sent again, such as a room's history, so no device is notified of it.", noneNow},
 	push.ReasonNoStore:       {MarkMuted, "The sender wants the message kept nowhere, so {device} could not fetch it and is not woken.", noneNow},

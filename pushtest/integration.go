@@ -10,20 +10,21 @@ import (
 )
 
 // Server is a host with an Engine in it, as Integration needs it. The methods return when what they cause has happened as far as the server can tell; publishes
-// may follow later. Their stanzas have no namespace declared.
+// may follow later. They are called one after another. Their stanzas have no namespace declared: they are in the stream's.
 type Server interface {
-	// Connect logs a device in: a new session with stream management (XEP-0198), so that it can be resumed, of this account at Host, with this
-	// resource. The account exists from now on, and has an archive if the server has any.
+	// Connect logs a device in: a new session with stream management (XEP-0198), so that it can be resumed, with this resource. account is a name
+	// without a domain, such as "juliet": it stands for juliet@example.com, which exists from now on, and has an archive if the server has any. The
+	// device is available: it gets messages to its account's bare JID.
 	Connect(account, resource string) Device
 	// Resume resumes a session that was cut. Its device gets and acknowledges what was queued.
 	Resume(d Device)
-	// Route gives the server a stanza that came from another server.
+	// Route gives the server a stanza that came from another server, such as a message from romeo@example.net.
 	Route(stanza []byte)
 }
 
-// Device is a device's end of a session. It acknowledges at once whatever it is sent.
+// Device is a device's end of a session. It acknowledges at once whatever it is sent, and need not keep it: the suite looks at publishes only.
 type Device interface {
-	// Send sends a stanza to the server.
+	// Send sends a stanza to the server: a request to enable or disable push, or a message. It has no from.
 	Send(stanza []byte)
 	// Cut cuts the connection without a word. The session can be resumed for as long as the test runs.
 	Cut()
@@ -37,9 +38,10 @@ type Staller interface {
 	Stall()
 }
 
-// Integration tests how a host raises events, by playing stories of accounts and their devices and looking at the publishes that come out. open is called once. It returns a
-// server for the domain Host, whose Engine has the default Policy but for Delay, which may be up to a second; and whose publishes are given to
-// service, as for Publisher, though with any push service's address. open registers with t.Cleanup whatever has to be closed.
+// Integration tests how a host raises events. It plays stories of accounts and their devices, and looks at the publishes that come out. open is
+// called once. It returns a server for the domain Host, whose Engine has the default Policy; only Delay may be shorter. Its publishes, to whatever
+// address, are given to service, and the replies that service returns come back to the server as if the push service had sent them: see
+// [Publisher]. service may be called from several goroutines at once. open registers with t.Cleanup whatever has to be closed.
 //
 // It waits for the absence of publishes, two seconds each time: in a bubble of testing/synctest that takes no time, with a real server about a minute.
 func Integration(t testing.TB, open func(t testing.TB, service func(iq []byte) (replies [][]byte)) Server) {
@@ -64,6 +66,13 @@ func Integration(t testing.TB, open func(t testing.TB, service func(iq []byte) (
 		s.number++
 		c.play(s)
 		s.wantPushes("afterwards")
+		s.mu.Lock()
+		any := s.any
+		s.mu.Unlock()
+		if !any {
+			s.Fatalf("not one publish has come to service: is %s@%s what Connect logs in, does Send answer <enable/> by ParseRequest(…).Answer(…), and does the Publisher hand its IQs to service?",
+				s.account("juliet"), Host)
+		}
 	}
 }
 
@@ -78,6 +87,7 @@ type story struct {
 
 	mu       sync.Mutex
 	got      []element
+	any      bool              // something came
 	failures map[string]string // node to the payload of the error that it is answered
 }
 
@@ -91,7 +101,7 @@ func (s *story) serve(iq []byte) [][]byte {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.got = append(s.got, e)
+	s.got, s.any = append(s.got, e), true
 	return [][]byte{reply(&e, s.failures[e.find("publish").attr("node")])}
 }
 

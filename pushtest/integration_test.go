@@ -60,6 +60,9 @@ func (s *server) raise(ev push.Event) {
 
 func (s *server) Connect(account, resource string) Device {
 	jid := account + "@" + Host
+	if s.mistake == "accounts have no domain" {
+		jid = account
+	}
 	s.ids++
 	d := &device{server: s, session: push.SessionID{Account: jid, ID: fmt.Sprint("s", s.ids)}, resource: resource}
 	s.accounts[jid] = append(s.accounts[jid], d)
@@ -192,6 +195,7 @@ func TestIntegrationFails(t *testing.T) {
 		"the unacknowledged are forgotten":               "with a message on the way: no alert",
 		"a disable without a node is ignored":            "after push was disabled for all",
 		"options are lost":                               "options and addresses",
+		"accounts have no domain":                        "not one publish has come to service",
 	} {
 		t.Run(mistake, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

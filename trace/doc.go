@@ -2,7 +2,8 @@
 // any server and replayed anywhere. A replay decides the events again, in the trace's own time and without a network, and explains each
 // decision; the same trace always gives the same output.
 //
-// The format, with t for milliseconds of any origin that never fall:
+// Each event of package push has a line, whose type is its name (push.Event.Name). at is its time in milliseconds, counted from whenever one likes;
+// it never falls from one line to the next. For example:
 //
 //	{"type":"config","host":"example.com","replies":"ok","policy":{…}}            optional, first line
 //	{"at":t,"type":"session-open","session":"s1","jid":"juliet@example.com/phone","client":"…"}
@@ -16,19 +17,24 @@
 //	{"at":t,"type":"ack-delayed","session":"s1","queue":[{"id":"m1","xml":"<message …"}]}
 //	{"at":t,"type":"archive-added","user":"juliet@example.com","stanza":{"id":"m1","held":true}}
 //	{"at":t,"type":"publish-error","user":…,"service":…,"node":…,"error_type":"cancel","condition":"gone"}
+//	{"at":t,"type":"observed-push","user":…,"service":…,"node":…,"important":true,"stanza":"m1"}
 //
-// With replies "ok" every publish succeeds at once, with "trace" the replies are the trace's publish-result and publish-error lines. The
-// xml of a stanza may be left out once its ID was seen. A ping may name one registration (service, node) or several ("registrations":[…]).
-// Lines of a session may name its account too (user), for sessions that were not opened in the trace and IDs that are not unique in it; with
-// it push-enable and push-disable need no session. What was there before the trace began is said by
+// The others have the same fields: hibernation-start a queue as ack-delayed; stanza-queued a session and a stanza; offline and groupchat what
+// archive-added has; push-disable and affiliation-none a service and a node; session-close and hibernation-end a session; account-removed a user.
+//
+// With replies "ok" every publish succeeds at once, with "trace" the replies are the trace's publish-result and publish-error lines. observed-push is
+// what the recorded server pushed itself, to compare with. The xml of a stanza may be left out once its ID was seen; the reader remembers the newest
+// 262,144. A ping may name one registration (service, node) or several ("registrations":[…]). Lines of a session may name its account too (user), for
+// sessions that were not opened in the trace and IDs that are not unique in it; with it push-enable and push-disable need no session. What was there
+// before the trace began is said by
 //
 //	{"at":t,"type":"account","user":"juliet@example.com",
 //	 "registrations":[{"service":…,"node":…,"client":…,"enabled":t,"errors":0,"refusals":0,"succeeded":t,"disabled":t,"cause":…}],
 //	 "sessions":[{"session":"s1","client":…,"service":…,"node":…,"superseded":true,"hibernated":true,"extended":true}]}
 //
-// A [Recorder] writes traces of a live Engine. They say besides what that Engine did, and with replies "recorded" a replay does the same at the
-// same times and compares ([Replay.Differences]): nothing is made up, under load neither. Times have nanoseconds below the millisecond then (ns),
-// event lines their number, what was decided, and what the host answered when it was asked:
+// A [Recorder] writes traces of a live Engine. They say besides what that Engine did. With replies "recorded" a replay does the same at the same
+// times and compares ([Replay.Differences]): it makes up nothing, even of an Engine that was under load. Such a trace has the nanoseconds below the
+// millisecond (ns), and in event lines their number, what was decided, and what the host answered when it was asked:
 //
 //	{"at":t,"ns":…,"type":"archive-added",…,"number":4711,
 //	 "decided":[{"service":…,"node":…,"notify":true,"class":"important","rule":"archived","reason":"no-session","stanzas":["m1"],"count":1}],

@@ -55,12 +55,12 @@ type Wishes struct {
 	Jingle bool `json:"jingle,omitempty"`
 	// Name is what the device calls itself, for people.
 	Name string `json:"name,omitempty"`
-	// Identity is the client's identity in service discovery, as "category/type", if the host knows it: chat settings can be meant for one
-	// kind of client (XEP-0492).
+	// Identity is the client's identity in service discovery, as "category/type": chat settings can be meant for one kind of client (XEP-0492).
+	// No request has it. A host that knows it gives the PushEnable of a push.Request, before Answer, a copy of its Wishes with it.
 	Identity string `json:"identity,omitempty"`
 	// Encryption replaces the summary form by an encrypted one. Nil: it does not.
 	Encryption *Encryption `json:"encryption,omitempty"`
-	// Push2 says that the registration is one of Push 2.0 (urn:xmpp:push2:0) rather than of XEP-0357. Of the fields above it has none.
+	// Push2 says that the registration is one of Push 2.0 (urn:xmpp:push2:0) rather than of XEP-0357. Of the fields above only Identity goes with it.
 	Push2 *Push2 `json:"push2,omitempty"`
 }
 

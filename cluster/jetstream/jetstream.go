@@ -1,15 +1,16 @@
-// Package jetstream lets several servers be one for push: an event may come in at any of them, and each account still has one brain. It puts the log of what
-// happened into NATS JetStream, 2.11 or later.
+// Package jetstream lets several servers be one for push: an event may come in at any of them, and one node at a time decides for each account. It
+// puts the log of what happened into NATS JetStream, 2.11 or later.
 //
-// A host uses [Join] where it used push.New, and the [Node] where it used the push.Engine. Each node has a part of the accounts to decide and publish for. What
-// holds over all of them:
+// A host uses [Join] where it used push.New, and the [Node] where it used the push.Engine. Each node decides and publishes for a part of the accounts,
+// whichever node their sessions are on. What holds over all of them:
 //
 //   - When Handle has returned without an error, the event is in the log: no crash loses it.
 //   - A notification is published once. It is published a second time only if the node that publishes it dies, or is cut off, between sending it and
-//     writing down that it was answered; [Status] counts that.
-//   - When a node dies, its sessions count as closed within Config.Lease, other nodes take over its accounts, and what waited goes out.
+//     writing down that it was answered; [Status] counts that. With Config.Alone also if both sides of a cut decide the same event.
+//   - When a node is silent for Config.Lease, its sessions count as closed, other nodes take over its accounts, and what waited goes out: at once, or
+//     when NATS has elected its leaders again.
 //   - A node that was stopped and wakes up changes nothing that its successor has decided: the log refuses it.
-//   - An event of an account without registrations does not leave its node.
+//   - An event of an account without registrations does not leave its node, once that knows all registrations (Status.Behind).
 //
 // The guide for operators is docs/cluster.md of the repository. A server that has no NATS of its own runs one inside, with package embedded.
 package jetstream

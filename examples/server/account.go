@@ -26,6 +26,9 @@ type account struct {
 	prefs    archivePrefs
 	stored   int        // messages archived since the start
 	offline  []*message // the oldest first
+	// offlineBytes is how large they are together.
+	offlineBytes int
+	book         chatBook // has a lock of its own
 }
 
 func newAccount(s *Server, j jid.JID, password string) *account {
@@ -92,6 +95,9 @@ type session struct {
 	resumption watchdog
 }
 
+// maxSessions is how many sessions an account may have. For one more, the oldest of those that hibernate ends, or else the oldest of all.
+const maxSessions = 50
+
 // outgoing is a stanza for a session.
 type outgoing struct {
 	el *element.Element
@@ -115,6 +121,10 @@ func (a *account) bind(t *stream, resource, client string, answer func(*session)
 	var out []*element.Element
 	if old := a.session(j.Resourcepart()); old != nil {
 		out = old.end("conflict")
+	}
+	if len(a.sessions) >= maxSessions {
+		i := max(0, slices.IndexFunc(a.sessions, func(o *session) bool { return o.stream == nil }))
+		out = append(out, a.sessions[i].end("policy-violation")...)
 	}
 	x := &session{acct: a, id: push.SessionID{Account: a.jid, ID: newID()}, jid: j, stream: t, client: client}
 	x.resumption.save = x.saveUntil
@@ -194,8 +204,7 @@ func (a *account) handOn(o outgoing) []*element.Element {
 			a.releaseMessage(m)
 			return nil
 		}
-		a.deliver(m, a.top())
-		return nil
+		return a.deliver(m, a.top())
 	}
 	if name := o.el.Name.Local; name == "iq" || name == "message" && o.el.Get("type") == "groupchat" {
 		if e := element.Error(o.el, "wait", "recipient-unavailable"); e != nil {
@@ -276,8 +285,11 @@ func canWait(el *element.Element) bool {
 	return false
 }
 
+// maxHeld is how many stanzas are held back for a client that nobody looks at.
+const maxHeld = 1000
+
 // hold keeps a stanza until the client is active again. It stays out of stream management and so notifies nobody (rule R13). Of presence only
-// the newest from each sender is kept, and of typing notifications too.
+// the newest from each sender is kept, and of typing notifications too. If that is too much all the same, it is sent.
 func (x *session) hold(o outgoing) {
 	x.held = slices.DeleteFunc(x.held, func(h outgoing) bool {
 		return h.el.Name == o.el.Name && h.el.Get("from") == o.el.Get("from")
@@ -287,6 +299,19 @@ func (x *session) hold(o outgoing) {
 		o.msg = nil
 	}
 	x.held = append(x.held, o)
+	if len(x.held) > maxHeld {
+		x.release()
+	}
+}
+
+// release sends what was held back.
+func (x *session) release() {
+	inactive, held := x.inactive, x.held
+	x.inactive, x.held = false, nil
+	for _, o := range held {
+		x.send(o)
+	}
+	x.inactive = inactive
 }
 
 // setInactive follows the client's state.
@@ -294,10 +319,6 @@ func (x *session) setInactive(inactive bool) {
 	x.inactive = inactive
 	if !inactive {
 		x.acct.srv.push.becameActive(x)
-		held := x.held
-		x.held = nil
-		for _, o := range held {
-			x.send(o)
-		}
+		x.release()
 	}
 }

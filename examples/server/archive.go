@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"strconv"
 	"time"
@@ -15,9 +16,10 @@ import (
 const (
 	nsMAM = "urn:xmpp:mam:2"
 	nsRSM = "http://jabber.org/protocol/rsm"
-	// maxArchive is how many messages an archive keeps, more or less; maxPage how many a query returns.
-	maxArchive = 10_000
-	maxPage    = 250
+	// maxArchive is how many messages an archive keeps, more or less; maxPage how many a query returns, and maxPageBytes about how much.
+	maxArchive   = 10_000
+	maxPage      = 250
+	maxPageBytes = 1 << 20
 )
 
 // store puts a message into the archive if it is one to keep. It marks the message with the ID that the archive gave it (XEP-0359), and
@@ -221,6 +223,9 @@ func filterOf(form *element.Element) (filter, bool) {
 	return f, true
 }
 
+// errFull ends the reading of a page.
+var errFull = errors.New("enough")
+
 type page struct {
 	items    []archived
 	complete bool
@@ -262,12 +267,18 @@ func (a *account) page(f filter, rsm *element.Element) (*page, error) {
 	if before != nil {
 		order = "n DESC"
 	}
+	bytes := 0
 	p := &page{summary: element.New(nsRSM, "set").Add(element.New(nsRSM, "count").Add(strconv.FormatInt(all, 10)))}
 	err = a.srv.keep.Read(func(scan func(...any) error) error {
 		var m archived
 		var at int64
 		var xml []byte
 		err := scan(&m.n, &m.id, &at, &xml)
+		if bytes += len(xml); err == nil && bytes > maxPageBytes && len(p.items) > 0 {
+			size = min(size, len(p.items)) // what fits, and there is more
+			p.items = append(p.items, m)
+			return errFull
+		}
 		if err == nil {
 			m.el, err = element.Parse(xml)
 		}
@@ -275,7 +286,7 @@ func (a *account) page(f filter, rsm *element.Element) (*page, error) {
 		p.items = append(p.items, m)
 		return err
 	}, "SELECT n, id, at, xml FROM message WHERE "+part.where+" ORDER BY "+order+" LIMIT ?", append(part.args, size+1)...)
-	if err != nil {
+	if err != nil && err != errFull {
 		return nil, err
 	}
 	p.complete = len(p.items) <= size

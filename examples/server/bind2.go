@@ -59,8 +59,12 @@ func (s *Server) enterInline(t *stream, in *login) (x *session, done bool, err e
 		x.carbons = bind.Child(nsCarbons, "enable") != nil
 		x.inactive = bind.Child(nsCSI, "inactive") != nil
 		x.save()
-		in.success(t, x.jid.String(), append(rest, bound)...)
-		t.sendBytes(streamElement(element.New(element.NSStream, "features").Add(element.New(nsCSI, "csi"))))
+		s.keep.After(func(err error) { // that the session can be resumed is a promise
+			if err == nil {
+				in.success(t, x.jid.String(), append(rest, bound)...)
+				t.sendOwn("features", element.New(nsCSI, "csi"))
+			}
+		})
 	})
 	s.route(out...)
 	if x == nil {

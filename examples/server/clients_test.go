@@ -95,18 +95,25 @@ var clientPrograms = []struct {
 	again string
 	// known: it tells its name when it logs in, so that it need not enable push again.
 	known bool
+	// websocket: it connects with that.
+	websocket bool
 }{
 	{name: "slixmpp", login: "SCRAM-SHA-256", prepare: python("slixmpp", "python3-slixmpp", "slixmpp_client.py")},
 	{name: "nbxmpp", login: "SASL", prepare: python("nbxmpp", "python3-nbxmpp", "nbxmpp_client.py")},
 	{name: "aioxmpp", login: "SASL", prepare: python("aioxmpp", "python3-aioxmpp", "aioxmpp_client.py")},
 	{name: "libstrophe", login: "SASL", prepare: compiled("strophe_client.c", "libstrophe", "libstrophe-dev gcc pkg-config")},
 	{name: "QXmpp", login: "SASL", again: "1.4.0 sends <resume/> without namespace and previd", prepare: compiled("qxmpp_client.cpp", "qxmpp Qt5Network Qt5Xml", "libqxmpp-dev g++ pkg-config")},
-	{name: "xmpp.js", login: "SASL2", known: true, prepare: func(t *testing.T) []string {
+	{name: "xmpp.js", login: "SASL2", known: true, prepare: xmppjs("tcp")},
+	{name: "xmpp.js over WebSocket", login: "SASL2", known: true, websocket: true, prepare: xmppjs("ws")},
+}
+
+func xmppjs(kind string) func(t *testing.T) []string {
+	return func(t *testing.T) []string {
 		if _, err := os.Stat("testdata/xmppjs/node_modules/@xmpp/client"); err != nil {
 			missing(t, "xmpp.js; with node: npm ci --prefix examples/server/testdata/xmppjs")
 		}
-		return []string{"node", "testdata/xmppjs/client.mjs"}
-	}},
+		return []string{"node", "testdata/xmppjs/client.mjs", kind}
+	}
 }
 
 // python runs a script with a Python that has a module, which the distribution's may have if the first one has not.
@@ -272,6 +279,14 @@ func TestClients(t *testing.T) {
 			t.Parallel()
 			command := c.prepare(t)
 			s, c2s, component := listening(t)
+			plain := c2s
+			if c.websocket {
+				at, err := s.ListenWebSocket("127.0.0.1:0")
+				if err != nil {
+					t.Fatal(err)
+				}
+				c2s = fmt.Sprint(at.(*net.TCPAddr).Port)
+			}
 			line := newCutter(t, c2s)
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
 			defer cancel()
@@ -280,7 +295,7 @@ func TestClients(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			romeo, err := peer.Connect(dial(c2s), peer.Login{Domain: "localhost", User: "romeo", Password: "pässword", Resource: "r"})
+			romeo, err := peer.Connect(dial(plain), peer.Login{Domain: "localhost", User: "romeo", Password: "pässword", Resource: "r"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -403,6 +418,7 @@ func TestClients(t *testing.T) {
 
 // TestSlixmpp is a longer story, with a component of slixmpp's too.
 func TestSlixmpp(t *testing.T) {
+	t.Parallel()
 	command := python("slixmpp", "python3-slixmpp", "slixmpp_life.py")(t)
 	_, c2s, component := listening(t)
 	script(t, command[0], append(command[1:], c2s, component, "component secret", "pässword")...)

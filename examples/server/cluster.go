@@ -98,6 +98,7 @@ func (c *clustered) start() error {
 	for subject, f := range map[string]func(*nats.Msg){
 		"server.presence": c.heard, "server.message": c.message, "server.resume": c.give, "server.node." + c.name: c.stanza,
 	} {
+		f := func(m *nats.Msg) { c.srv.surviving("another node's "+subject, func() { f(m) }) }
 		if _, err := conn.Subscribe(subject, f); err != nil {
 			return err
 		}
@@ -337,6 +338,7 @@ func (c *clustered) fetch(a *account, previd string) bool {
 		}
 		x.sm.seq++
 		x.sm.queue = append(x.sm.queue, o)
+		x.sm.bytes += o.el.Size()
 	}
 	a.sessions = append(a.sessions, x)
 	p := a.srv.push

@@ -23,12 +23,15 @@ func (s *Server) ServeComponent(conn net.Conn) {
 	defer s.dismiss(t)
 	defer close(t.served)
 	conn.SetDeadline(time.Now().Add(negotiateIn))
+	t.in.Limit(maxStranger)
 	go t.pump()
-	name, err := s.shakeHands(t)
+	var name string
+	err := s.survive("a component's login", func() (err error) { name, err = s.shakeHands(t); return err })
 	if err == nil {
 		t.conn.SetReadDeadline(time.Time{})
+		t.in.Limit(maxStanza)
 		s.log.Info("component connected", "domain", name)
-		err = s.readComponent(t, name)
+		err = s.survive("a component's stream", func() error { return s.readComponent(t, name) })
 		s.mu.Lock()
 		if s.components[name] == t {
 			delete(s.components, name)
@@ -77,6 +80,7 @@ func (s *Server) shakeHands(t *stream) (name string, err error) {
 
 func (s *Server) readComponent(t *stream, name string) error {
 	for {
+		s.keep.Room()
 		st, err := t.in.Next()
 		if err != nil {
 			return err

@@ -3,11 +3,14 @@ package main
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,7 +28,15 @@ func TestMain(m *testing.M) {
 	if os.Getenv("SERVER_TEST_RUN") == "1" {
 		main()
 	}
-	os.Exit(m.Run())
+	flag.Parse()
+	if runtime.GOMAXPROCS(0) < 4 && flag.Lookup("test.parallel").Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		flag.Set("test.parallel", "4") // those that are parallel mostly wait: for clocks of other programs
+	}
+	code := m.Run()
+	if buildDir != "" {
+		os.RemoveAll(buildDir)
+	}
+	os.Exit(code)
 }
 
 // process is a server that runs in a process of its own.
@@ -49,6 +60,7 @@ func start(t testing.TB, dir string, args ...string) *process {
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { p.cmd.Process.Kill() })
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if f := strings.Fields(lines.Text()); len(f) > 1 {
@@ -140,12 +152,16 @@ func archive(t testing.TB, c *peer.Client) (texts []string) {
 	}
 }
 
-// TestKilled kills the server again and again, at random moments, while somebody writes to a client that resumes and to an account that is offline. Every
+// TestKilled kills the server again and again, or now and then stops it, at random moments, while somebody writes to a client that resumes and to an account that is offline. Every
 // message arrives, once, and is in the archives once.
 func TestKilled(t *testing.T) {
-	rounds := 12
-	if testing.Short() {
+	t.Parallel()
+	rounds := 6
+	switch {
+	case testing.Short():
 		rounds = 3
+	case os.Getenv("PUSH_TEST_FULL") == "1":
+		rounds = 50
 	}
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -195,9 +211,13 @@ func TestKilled(t *testing.T) {
 		// All that is sent before the kill is either handled, or sent again by the client because it was not acknowledged.
 		stop := time.Now().Add(time.Duration(r.IntN(400)) * time.Millisecond)
 		kill := stop.Add(time.Duration(r.IntN(3000)) * time.Microsecond)
+		how := syscall.SIGKILL
+		if round%3 == 2 {
+			how = syscall.SIGTERM
+		}
 		go func() {
 			time.Sleep(time.Until(kill))
-			p.cmd.Process.Signal(syscall.SIGKILL)
+			p.cmd.Process.Signal(how)
 		}()
 		for time.Now().Before(stop) {
 			romeo.Chat("juliet@localhost", fmt.Sprint("live ", sent))
@@ -206,7 +226,7 @@ func TestKilled(t *testing.T) {
 			sent++
 			time.Sleep(time.Duration(r.IntN(2000)) * time.Microsecond)
 		}
-		p.end(syscall.SIGKILL)
+		p.end(how)
 		service.Close()
 	}
 	p := start(t, dir, args...)
@@ -242,6 +262,7 @@ func TestKilled(t *testing.T) {
 
 // TestStopped ends the server in good order and starts it again: contacts, preferences and what waits are there, and a client resumes.
 func TestStopped(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	args := []string{"-user", "juliet:pw", "-user", "romeo:pw"}
 	login := func(user, resource string) peer.Login {
@@ -317,6 +338,7 @@ func TestStopped(t *testing.T) {
 // TestRestored kills the server while a phone is connected, and while it is asleep. Its session is restored with its registration: it counts as online without
 // a new enable, is woken for what is queued for it, and resumes.
 func TestRestored(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	args := []string{"-user", "juliet:pw", "-user", "romeo:pw", "-ack-delay", "1m"}
 	ok := func(err error) {

@@ -9,11 +9,13 @@ replace (
 )
 
 require (
+	github.com/coder/websocket v1.8.15
 	github.com/nats-io/nats.go v1.55.0
 	github.com/stretchr/testify v1.12.1
 	github.com/xmpp-push/push v0.0.0
 	github.com/xmpp-push/push/cluster/jetstream v0.0.0
 	github.com/xmpp-push/push/store/sql v0.0.0
+	github.com/xmppo/go-xmpp v0.4.1
 	mellium.im/sasl v0.3.2
 	mellium.im/xmlstream v0.15.4
 	mellium.im/xmpp v0.22.0

@@ -42,6 +42,9 @@ func load(ctx context.Context, w io.Writer, o *options) error {
 		}{"ours, SQLite and PostgreSQL", func(dir string) []string { return []string{"-data", dir, "-database", o.database} }})
 	}
 	for _, v := range ours {
+		if !strings.Contains(v.name, o.only) {
+			continue
+		}
 		dir, err := os.MkdirTemp("", "load")
 		if err != nil {
 			return err
@@ -61,6 +64,9 @@ sql = { driver = "SQLite3", database = "prosody.sqlite" }
 		{"Prosody, SQLite", sqlite},
 		{"Prosody, SQLite, gen. GC", sqlite + `gc = { mode = "generational" }`},
 	} {
+		if !strings.Contains(v.name, o.only) {
+			continue
+		}
 		p, err := peer.StartProsody(loadDomain, loadSecret, loadSecret, "limits = {}\n"+v.settings, l.users()...)
 		if errors.Is(err, peer.ErrNoProsody) {
 			fmt.Fprintf(w, "missing: %v\n", err)

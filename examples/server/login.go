@@ -28,7 +28,9 @@ func (s *Server) ServeClient(conn net.Conn) {
 	defer s.dismiss(t)
 	defer close(t.served)
 	conn.SetDeadline(time.Now().Add(negotiateIn))
-	in, err := s.login(t)
+	t.in.Limit(maxStranger)
+	var in *login
+	err := s.survive("login", func() (err error) { in, err = s.login(t); return err })
 	if err != nil {
 		s.log.Debug("login failed", "remote", conn.RemoteAddr(), "err", err)
 		t.closeFor(err)
@@ -36,8 +38,10 @@ func (s *Server) ServeClient(conn net.Conn) {
 		t.conn.Close()
 		return
 	}
+	t.in.Limit(maxStanza)
 	go t.pump()
-	x, err := s.enter(t, in)
+	var x *session
+	err = s.survive("binding", func() (err error) { x, err = s.enter(t, in); return err })
 	if err != nil {
 		s.log.Debug("no session", "account", in.acct.jid, "err", err)
 		t.closeFor(err)
@@ -45,11 +49,11 @@ func (s *Server) ServeClient(conn net.Conn) {
 		return
 	}
 	t.conn.SetReadDeadline(time.Time{})
-	err = x.read(t)
-	if errors.Is(err, element.ErrXML) {
-		t.close("not-well-formed")
+	err = s.survive("a client's stream", func() error { return x.read(t) })
+	if errors.Is(err, element.ErrXML) || errors.Is(err, errBroken) {
+		t.closeFor(err)
 	}
-	s.route(x.disconnected(t, errors.Is(err, element.ErrClosed))...)
+	s.surviving("the end of a client's stream", func() { s.route(x.disconnected(t, errors.Is(err, element.ErrClosed))...) })
 	t.closeFor(err)
 	<-t.pumped
 }
@@ -73,18 +77,18 @@ func (s *Server) login(t *stream) (*login, error) {
 			return nil, err
 		}
 		trusted := secure || onThisMachine(t.conn)
-		features := element.New(element.NSStream, "features")
-		if !secure && s.tls != nil {
+		var features []*element.Element
+		if !secure && s.tls != nil && !t.framed {
 			start := element.New(nsTLS, "starttls")
 			if !trusted {
 				start.Add(element.New(nsTLS, "required"))
 			}
-			features.Add(start)
+			features = append(features, start)
 		}
 		if trusted {
-			features.Add(mechanisms(nsSASL, "mechanisms"), mechanisms(nsSASL2, "authentication").Add(inlineFeatures()))
+			features = append(features, mechanisms(nsSASL, "mechanisms"), mechanisms(nsSASL2, "authentication").Add(inlineFeatures()))
 		}
-		t.sendBytes(streamElement(features))
+		t.sendOwn("features", features...)
 		if err := t.flush(); err != nil {
 			return nil, err
 		}
@@ -94,7 +98,7 @@ func (s *Server) login(t *stream) (*login, error) {
 				return nil, err
 			}
 			switch {
-			case e.Is(nsTLS, "starttls") && s.tls != nil && !secure:
+			case e.Is(nsTLS, "starttls") && s.tls != nil && !secure && !t.framed:
 				t.send(element.New(nsTLS, "proceed"))
 				if err := t.flush(); err != nil {
 					return nil, err
@@ -138,15 +142,6 @@ func (s *Server) greet(t *stream) error {
 	return nil
 }
 
-// streamElement gives the XML of an element that belongs to the stream itself; old clients want its prefix.
-func streamElement(e *element.Element) []byte {
-	b := []byte("<stream:" + e.Name.Local + ">")
-	for _, c := range e.Children() {
-		b = c.Append(b)
-	}
-	return append(b, "</stream:"+e.Name.Local+">"...)
-}
-
 // onThisMachine tells whether a connection is one that nobody can listen in to.
 func onThisMachine(c net.Conn) bool {
 	a, ok := c.RemoteAddr().(*net.TCPAddr)
@@ -160,11 +155,11 @@ func (s *Server) enter(t *stream, in *login) (*session, error) {
 			return x, err
 		}
 	}
-	t.sendBytes(streamElement(element.New(element.NSStream, "features").Add(
+	t.sendOwn("features",
 		element.New(nsBind, "bind"),
 		element.New(nsLegacy, "session").Add(element.New(nsLegacy, "optional")),
 		element.New(nsSM, "sm"),
-		element.New(nsCSI, "csi"))))
+		element.New(nsCSI, "csi"))
 	for {
 		e, err := t.in.Next()
 		if err != nil {

@@ -12,7 +12,7 @@
 //   - account.go, sm.go: sessions and how they end, hibernate and are resumed, where most events come from;
 //   - route.go, archive.go, offline.go: where messages go, and the other events;
 //   - storage.go: what survives a restart, and how sessions go on after one;
-//   - server.go, stream.go, login.go, sasl.go, bind2.go, component.go: connections of clients and components;
+//   - server.go, stream.go, login.go, sasl.go, bind2.go, websocket.go, component.go: connections of clients and components;
 //   - iq.go, presence.go, pep.go: what else clients want of a server;
 //   - cluster.go, nodes.go: several of them as one;
 //   - demo.go, timeline.go, load.go: what the flags -demo and -load do.
@@ -72,6 +72,7 @@ func (u *users) Set(s string) error {
 type options struct {
 	Config
 	c2s, component    string
+	websocket         string
 	database          string
 	record, inspect   string
 	history           *pushhttp.History
@@ -82,6 +83,7 @@ type options struct {
 	load              bool
 	clients, messages int
 	rate, seconds     int
+	only              string
 	nodes             int
 	routes            string
 	quiet             bool
@@ -93,6 +95,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.SetOutput(stderr)
 	f.StringVar(&o.Domain, "domain", "localhost", "the server's domain")
 	f.StringVar(&o.c2s, "c2s", "127.0.0.1:5222", "where clients connect; port 0 takes a free one")
+	f.StringVar(&o.websocket, "websocket", "", "where clients connect with WebSocket (RFC 7395), if they may, as ws://`ADDR`/xmpp-websocket")
 	f.StringVar(&o.component, "component", "127.0.0.1:5347", "where components (XEP-0114) connect, such as push services")
 	f.StringVar(&o.ComponentSecret, "component-secret", "", "what components log in with (made up and printed if empty)")
 	f.Var(&o.users, "user", "an account, as `NAME:PASSWORD`; may be given again (default juliet and romeo)")
@@ -112,6 +115,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.IntVar(&o.messages, "load-messages", 5000, "with -load: the number of messages to offline clients")
 	f.IntVar(&o.rate, "load-rate", 100, "with -load: messages a second of the phase with a fixed rate")
 	f.IntVar(&o.seconds, "load-seconds", 20, "with -load: how long that phase is")
+	f.StringVar(&o.only, "load-only", "", "with -load: only the servers whose name contains this, such as ours, Prosody or SQLite")
 	f.IntVar(&o.nodes, "nodes", 1, "with -demo: how many servers there are, each a process; from 2 on the story is that of a cluster, and ends")
 	f.StringVar(&o.Cluster.Node, "node", "", "this server's `NAME` in a cluster of several")
 	f.StringVar(&o.Cluster.Listen, "cluster", "", "with -node: where the other servers connect")
@@ -330,6 +334,13 @@ func serve(ctx context.Context, o *options, stdout io.Writer) error {
 	components, err := s.ListenComponents(o.component)
 	if err != nil {
 		return err
+	}
+	if o.websocket != "" {
+		at, err := s.ListenWebSocket(o.websocket)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(stdout, "websocket   ws://%s/xmpp-websocket   from this machine only; a proxy with TLS makes it reachable\n", at)
 	}
 	if o.inspect != "" {
 		pages, err := inspect(s, o)

@@ -127,6 +127,7 @@ func TestDemoReplays(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes some seconds")
 	}
+	t.Parallel()
 	var file bytes.Buffer
 	rec, err := trace.NewRecorder(trace.RecorderConfig{
 		Create: func(string) (io.WriteCloser, error) { return unclosed{&file}, nil },

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +19,7 @@ func TestNodesDemo(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts processes")
 	}
+	t.Parallel()
 	self := buildServer(t)
 	cmd := exec.Command(self, "-demo", "-nodes", "3")
 	cmd.Env = append(os.Environ(), "NO_COLOR=1")
@@ -27,18 +30,34 @@ func TestNodesDemo(t *testing.T) {
 	t.Logf("%v", time.Since(start))
 }
 
+// buildServer builds the server once, without the race detector, for which the processes would be too slow beside each other.
 func buildServer(t *testing.T) string {
-	self := filepath.Join(t.TempDir(), "server")
-	out, err := exec.Command("go", "build", "-o", self, ".").CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	self, err := built()
+	require.NoError(t, err)
 	return self
 }
+
+var built = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "server") // TestMain removes it
+	if err != nil {
+		return "", err
+	}
+	buildDir = dir
+	self := filepath.Join(dir, "server")
+	if out, err := exec.Command("go", "build", "-o", self, ".").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return self, nil
+})
+
+var buildDir string
 
 // A real client whose connection is lost resumes at another server, and keeps its push.
 func TestSlixmppElsewhere(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts processes")
 	}
+	t.Parallel()
 	command := python("slixmpp", "python3-slixmpp", "slixmpp_life.py")(t)
 	f := &nodes{ctx: t.Context(), t: newTimeline(t.Output()), self: buildServer(t)}
 	t.Cleanup(func() {

@@ -10,8 +10,11 @@ import (
 
 // Messages on their way to an account, and those for which there is no session: offline storage (XEP-0160).
 
-// maxOffline is how many messages wait for an account.
-const maxOffline = 10_000
+// maxOffline is how many messages wait for an account, and maxOfflineBytes how large they may be together. A session's queue takes them all.
+const (
+	maxOffline      = 10_000
+	maxOfflineBytes = maxQueueBytes / 2
+)
 
 // message is a message on its way to an account. Several sessions may hold a copy; the lock of the account covers it.
 type message struct {
@@ -57,8 +60,9 @@ func (a *account) releaseMessage(m *message) {
 	}
 }
 
-// deliver gives a message to sessions, or keeps it offline if there are none. A copy that comes late says so.
-func (a *account) deliver(m *message, to []*session) {
+// deliver gives a message to sessions, or keeps it offline if there are none. A copy that comes late says so. If too many wait already, the message is in the
+// archive alone; one that is not there comes back as an error, which is returned.
+func (a *account) deliver(m *message, to []*session) []*element.Element {
 	el := m.el
 	if late := time.Since(m.at); late > time.Second && el.Child("urn:xmpp:delay", "delay") == nil {
 		el = el.Copy().Add(element.Delay(a.srv.domain, m.at))
@@ -68,16 +72,22 @@ func (a *account) deliver(m *message, to []*session) {
 	}
 	if len(to) > 0 || m.el.Child(nsHints, "no-store") != nil || a.srv.cluster.elsewhere(a.jid) {
 		a.releaseMessage(m)
-		return
+		return nil
+	}
+	size := m.el.Size()
+	if len(a.offline) >= maxOffline || a.offlineBytes+size > maxOfflineBytes {
+		a.releaseMessage(m)
+		if m.stored {
+			return nil
+		}
+		return []*element.Element{element.Error(m.el, "wait", "resource-constraint")}
 	}
 	m.offline = true
 	a.keepMessage(m)
 	a.offline = append(a.offline, m)
-	if len(a.offline) > maxOffline {
-		a.fetched(a.offline[0]) // still in the archive
-		a.offline = a.offline[1:]
-	}
+	a.offlineBytes += size
 	a.srv.push.offline(a, m)
+	return nil
 }
 
 // fetched says that a message is in offline storage no longer.
@@ -92,7 +102,7 @@ func (a *account) fetched(m *message) {
 func (x *session) deliverOffline() {
 	a := x.acct
 	ms := a.offline
-	a.offline = nil
+	a.offline, a.offlineBytes = nil, 0
 	for _, m := range ms {
 		a.fetched(m)
 	}

@@ -20,6 +20,8 @@ const (
 	nsPubsubOpts  = nsPubsub + "#publish-options"
 	// maxNodes is how many nodes an account may have, maxItems how many items a node.
 	maxNodes, maxItems = 200, 1000
+	// maxPEPBytes is how large all of an account's items may be together.
+	maxPEPBytes = 8 << 20
 )
 
 // pepNode is a node of an account, its items in the order in which they were published.
@@ -30,8 +32,9 @@ type pepNode struct {
 }
 
 type pepItem struct {
-	id string
-	el *element.Element // the item with what is in it
+	id   string
+	el   *element.Element // the item with what is in it
+	size int
 }
 
 const pepSchema = `
@@ -82,14 +85,40 @@ func (s *Server) restorePEP() error {
 		if i.el, err = element.Parse(xml); err != nil {
 			return fmt.Errorf("item %s at %s of %s: %w", i.id, name, owner, err)
 		}
+		i.size = i.el.Size()
 		a.pep[name].items = append(a.pep[name].items, i)
+		if name == nsBookmarks {
+			a.noteChat(i.id)
+		}
 		return nil
 	}, "SELECT account, node, id, xml FROM pep_item ORDER BY n")
 }
 
+// pepBytes is how large all items of the account are together.
+func (a *account) pepBytes() (size int) {
+	for _, n := range a.pep {
+		for _, i := range n.items {
+			size += i.size
+		}
+	}
+	return size
+}
+
 // index returns the place of an item, or -1.
 func (n *pepNode) index(id string) int {
+	if n == nil {
+		return -1
+	}
 	return slices.IndexFunc(n.items, func(i pepItem) bool { return i.id == id })
+}
+
+// ids are those of the items.
+func (n *pepNode) ids() []string {
+	ids := make([]string, len(n.items))
+	for i := range n.items {
+		ids[i] = n.items[i].id
+	}
+	return ids
 }
 
 // published returns what the account has published, or nil.
@@ -140,17 +169,20 @@ func (x *session) pepIQ(iq *element.Element) (reply *element.Element, out []*ele
 		i := n.index(id)
 		n.items = slices.Delete(n.items, i, i+1)
 		a.srv.keep.Do("DELETE FROM pep_item WHERE account = ? AND node = ? AND id = ?", a.jid, name, id)
+		a.itemsChanged(name, id)
 		return element.Result(iq), a.tellPEP(n, element.New(nsPubsubEvent, "items", "node", name).Add(element.New(nsPubsubEvent, "retract", "id", id)))
 	case action.Is(nsPubsubOwner, "delete") || action.Is(nsPubsubOwner, "purge"):
 		if n == nil {
 			return element.Error(iq, "cancel", "item-not-found"), nil
 		}
+		gone := n.ids()
 		n.items = nil
 		a.srv.keep.Do("DELETE FROM pep_item WHERE account = ? AND node = ?", a.jid, name)
 		if action.Name.Local == "delete" {
 			delete(a.pep, name)
 			a.srv.keep.Do("DELETE FROM pep_node WHERE account = ? AND node = ?", a.jid, name)
 		}
+		a.itemsChanged(name, gone...)
 		return element.Result(iq), a.tellPEP(n, element.New(nsPubsubEvent, action.Name.Local, "node", name))
 	}
 	return element.Error(iq, "cancel", "feature-not-implemented"), nil
@@ -163,6 +195,13 @@ func (a *account) publish(iq *element.Element, name string) (*element.Element, [
 		return element.Error(iq, "modify", "bad-request"), nil
 	}
 	n := a.pep[name]
+	size := a.pepBytes() + item.Size()
+	if i := n.index(item.Get("id")); i >= 0 {
+		size -= n.items[i].size
+	}
+	if size > maxPEPBytes {
+		return element.Error(iq, "wait", "resource-constraint"), nil
+	}
 	if n == nil {
 		if len(a.pep) >= maxNodes {
 			return element.Error(iq, "wait", "resource-constraint"), nil
@@ -184,7 +223,9 @@ func (a *account) publish(iq *element.Element, name string) (*element.Element, [
 	a.srv.keep.Do(`INSERT INTO pep_node VALUES (?, ?, ?, ?) ON CONFLICT (account, node) DO UPDATE SET access = excluded.access, max = excluded.max`,
 		a.jid, name, n.access, n.max)
 	id := cmp.Or(item.Get("id"), newID())
-	kept := pepItem{id, element.New(nsPubsub, "item", "id", id).Add(item.First())}
+	changed := []string{id}
+	kept := pepItem{id: id, el: element.New(nsPubsub, "item", "id", id).Add(item.First())}
+	kept.size = kept.el.Size()
 	if i := n.index(id); i >= 0 {
 		n.items = slices.Delete(n.items, i, i+1)
 	}
@@ -192,8 +233,10 @@ func (a *account) publish(iq *element.Element, name string) (*element.Element, [
 	a.srv.keep.Do("INSERT OR REPLACE INTO pep_item (account, node, id, xml) VALUES (?, ?, ?, ?)", a.jid, name, id, alone(kept.el))
 	for len(n.items) > n.max {
 		a.srv.keep.Do("DELETE FROM pep_item WHERE account = ? AND node = ? AND id = ?", a.jid, name, n.items[0].id)
+		changed = append(changed, n.items[0].id)
 		n.items = n.items[1:]
 	}
+	a.itemsChanged(name, changed...)
 	out := a.tellPEP(n, element.New(nsPubsubEvent, "items", "node", name).Add(
 		element.New(nsPubsubEvent, "item", "id", id).Add(item.First())))
 	return element.Result(iq, element.New(nsPubsub, "pubsub").Add(

@@ -20,6 +20,14 @@ type contact struct {
 	Pending *element.Element
 }
 
+// maxContacts is how many entries a roster may have.
+const maxContacts = 1000
+
+// roomFor tells whether there may be an entry for somebody.
+func (a *account) roomFor(bare string) bool {
+	return a.roster[bare] != nil || len(a.roster) < maxContacts
+}
+
 // saveContact writes down an entry, or that there is none any more.
 func (a *account) saveContact(bare string) {
 	if c := a.roster[bare]; c != nil {
@@ -27,6 +35,7 @@ func (a *account) saveContact(bare string) {
 	} else {
 		a.srv.keep.Do("DELETE FROM contact WHERE account = ? AND jid = ?", a.jid, bare)
 	}
+	a.chatChanged(bare)
 }
 
 func (c *contact) subscription() string {
@@ -101,6 +110,8 @@ func (x *session) rosterIQ(iq *element.Element) *element.Element {
 		delete(a.roster, bare)
 		a.saveContact(bare)
 		a.rosterPush(element.New(nsRoster, "item", "jid", bare, "subscription", "remove"))
+	} else if !a.roomFor(bare) {
+		return element.Error(iq, "wait", "resource-constraint")
 	} else {
 		c := a.contact(bare)
 		if c.Name = item.Get("name"); c.Name == "" {
@@ -144,6 +155,9 @@ func (x *session) presenceOut(st *element.Element, addressed bool) []*element.El
 	bare := to.Bare().String()
 	switch typ {
 	case "subscribe", "subscribed", "unsubscribe", "unsubscribed":
+		if !a.roomFor(bare) {
+			return []*element.Element{element.Error(st, "wait", "resource-constraint")}
+		}
 		c := a.contact(bare)
 		var now *element.Element
 		switch typ {
@@ -240,6 +254,9 @@ func (a *account) receivePresence(st *element.Element, to1 *session) []*element.
 		}
 		return out
 	case "subscribe":
+		if !a.roomFor(bare) {
+			return []*element.Element{element.Error(st, "wait", "resource-constraint")}
+		}
 		c := a.contact(bare)
 		if c.From {
 			return []*element.Element{element.New("", "presence", "type", "subscribed", "from", a.jid, "to", bare)}

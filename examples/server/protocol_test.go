@@ -475,6 +475,15 @@ func TestRefused(t *testing.T) {
 		"an unknown element":  {in + "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq><x xmlns='urn:example'/>", "<unsupported-stanza-type"},
 		"deep":                {in + strings.Repeat("<a>", 100), "<not-well-formed"},
 		"large":               {in + "<message><body>" + strings.Repeat("x", 300_000), "<not-well-formed"},
+		"large, from nobody":  {open + "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>" + strings.Repeat("A", 20_000), "<not-well-formed"},
+		"a bomb":              {"<?xml version='1.0'?><!DOCTYPE b [<!ENTITY a 'aaaaaaaa'><!ENTITY b '&a;&a;&a;&a;'>]>" + open, "<not-well-formed"},
+		"an unknown entity":   {in + "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq><message><body>&lol;</body></message>", "<not-well-formed"},
+		"not UTF-8":           {in + "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq><message><body>\xff\xfe</body></message>", "<not-well-formed"},
+		"many attributes":     {in + "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq><message" + attributes(100) + "/>", "<not-well-formed"},
+		"a response unasked":  {open + "<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>AA==</response>", "<not-authorized"},
+		"SCRAM that stops":    {open + auth("SCRAM-SHA-1", plain("n,,n=juliet,r=x")) + "<abort xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>", "<aborted"},
+		"SCRAM out of order":  {open + auth("SCRAM-SHA-1", plain("n,,n=juliet,r=x")) + auth("PLAIN", plain("\x00juliet\x00pw")), "<malformed-request"},
+		"SCRAM made up":       {open + auth("SCRAM-SHA-1", plain("n,,n=juliet,r=x")) + "<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>" + plain("c=biws,r=x,p=AAAA") + "</response>", "<not-authorized"},
 		"an hour of silence":  {open, "</stream:stream>"},
 		"a component's words": {strings.Replace(open, "jabber:client", "jabber:component:accept", 1), "<stream:features"},
 	} {
@@ -492,6 +501,13 @@ func TestRefused(t *testing.T) {
 			})
 		})
 	}
+}
+
+func attributes(n int) (s string) {
+	for i := range n {
+		s += fmt.Sprintf(" a%d='x'", i)
+	}
+	return s
 }
 
 // TestComponents is who may be a component.

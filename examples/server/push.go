@@ -17,11 +17,11 @@ import (
 //  2. Give it the stanzas that are for it: enable and disable from clients (request), replies from push services (reply), and revocations (notice).
 //     Announce the features of offer for accounts (see iq.go).
 //  3. Raise an event wherever one of these happens: opened, restored, closed, ackDelayed, acknowledged,
-//     hibernated, queued, resumed, archived, offline, groupchat, becameActive, announced, subscriptionKept, wasPublished. They are
+//     hibernated, queued, resumed, archived, offline, groupchat, becameActive, announced, subscriptionKept, wasPublished, chatChanged. They are
 //     called from account.go, sm.go, archive.go and route.go, in the account's lock, so that they come in their order.
-//  4. Close the Engine when the server stops (Server.Close).
-//
-// Follow its advice on how long a session stays resumable, if you can (ResumeTimeout).
+//  4. Answer what it asks of the server: how long a session can be resumed (ResumeTimeout), what is known of a chat (Chat in bookmarks.go), how many
+//     requests for subscription there are (PendingSubscriptions in active.go).
+//  5. Close the Engine when the server stops (Server.Close).
 
 // pushHost is the server as the push engine sees it, and the engine as the server does.
 type pushHost struct {
@@ -61,12 +61,13 @@ func newPushHost(s *Server) (*pushHost, error) {
 		Policy:        s.cfg.pushPolicy(),
 		Resumption:    p,
 		Subscriptions: p,
+		Chats:         p,
 		Logger:        s.log,
 		Observer:      push.Observers(s.cfg.Observer, p.observer()),
 	}
 	var err error
 	if s.cfg.Cluster.Node != "" {
-		cfg.Store = nil // the cluster keeps the registrations
+		cfg.Store, cfg.Chats = nil, nil // the cluster keeps the registrations, and asks nobody
 		if s.cluster, err = joinCluster(s, cfg); err != nil {
 			return nil, err
 		}
@@ -86,13 +87,12 @@ func (c *Config) pushPolicy() push.Policy {
 
 // Stanzas for the engine, and from it.
 
-// send routes a publish, once what it tells of is kept: a phone that is woken finds it, whatever happens to the server. A push service that is not there is an answer too: the stanza comes back as an error, to reply.
+// send routes a publish. It does not wait until what it tells of is kept, as everything does that a client is sent: a phone that is woken may be here before the
+// disk is done, and waits then. If the server is killed before, the phone was woken for a message that nobody was told is accepted; its sender sends it again.
+// A push service that is not there is an answer too: the stanza comes back as an error, to reply.
 func (p *pushHost) send(_ context.Context, _ string, iq []byte) error {
 	st, err := element.Parse(iq)
 	if err != nil {
-		return err
-	}
-	if err := p.srv.keep.Settle(); err != nil {
 		return err
 	}
 	p.srv.route(st)

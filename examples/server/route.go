@@ -18,6 +18,7 @@ const (
 // read handles what the client sends until the stream ends.
 func (x *session) read(t *stream) error {
 	for {
+		x.acct.srv.keep.Room()
 		e, err := t.in.Next()
 		if err != nil {
 			return err
@@ -238,9 +239,9 @@ func (a *account) receiveMessage(st *element.Element, to jid.JID, to1 *session) 
 	a.store(m)
 	a.srv.cluster.spread(a, m, false)
 	to1s := a.recipients(to1, a.top())
-	a.deliver(m, to1s)
+	back := a.deliver(m, to1s)
 	a.carbons(m, "received", func(x *session) bool { return !slices.Contains(to1s, x) })
-	return nil
+	return back
 }
 
 // recipients is the one session that is addressed, else the others.

@@ -81,7 +81,7 @@ func NewServer(cfg Config) (*Server, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	if s.keep, err = keep.Open(cfg.Data, "server.db", schema+pepSchema, s.log); err != nil {
+	if s.keep, err = keep.Open(cfg.Data, "server.db", []string{schema + pepSchema}, s.log); err != nil {
 		return nil, err
 	}
 	if s.push, err = newPushHost(s); err != nil {

@@ -25,11 +25,15 @@ const pushDomain = "push.localhost"
 func newWorld(t testing.TB, users int) *world { return newWorldWith(t, users, push.Policy{}) }
 
 func newWorldWith(t testing.TB, users int, policy push.Policy) *world {
+	return newWorldLogged(t, users, policy, slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelInfo})))
+}
+
+func newWorldLogged(t testing.TB, users int, policy push.Policy, log *slog.Logger) *world {
 	s, err := NewServer(Config{
 		Policy: policy,
 		Domain: "localhost", ComponentSecret: "secret",
 		AckDelay: 3 * time.Second, ResumeTimeout: 10 * time.Minute, MaxResume: 72 * time.Hour, MaxErrors: 16,
-		Logger: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelInfo})),
+		Logger: log,
 	})
 	if err != nil {
 		t.Fatal(err)

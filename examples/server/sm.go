@@ -12,8 +12,11 @@ import (
 
 const nsSM = "urn:xmpp:sm:3"
 
-// maxQueue is how many stanzas may wait for a session's acknowledgement.
-const maxQueue = 10_000
+// maxQueue is how many stanzas may wait for a session's acknowledgement, and maxQueueBytes how large they may be together.
+const (
+	maxQueue      = 10_000
+	maxQueueBytes = 8 << 20
+)
 
 // acks is the state of a session's stream management.
 type acks struct {
@@ -22,6 +25,8 @@ type acks struct {
 	// in counts stanzas that were handled, acked those that the client has acknowledged; queue are the ones after.
 	in, acked uint32
 	queue     []outgoing
+	bytes     int  // of the queue
+	full      bool // the session is about to end
 	// seq numbers the next stanza in the database.
 	seq int64
 	// restored: the session is from before a restart and was not resumed since; before is how many of the queue are. What the client was sent in the last
@@ -87,14 +92,12 @@ func seconds(d time.Duration) string { return strconv.Itoa(int(d / time.Second))
 
 // enqueue keeps a stanza until it is acknowledged, and sends it with a request for that unless the session is hibernated.
 func (x *session) enqueue(o outgoing) {
-	if len(x.sm.queue) >= maxQueue {
+	size := o.el.Size()
+	x.sm.bytes += size
+	if !x.sm.full && (len(x.sm.queue) >= maxQueue || x.sm.bytes > maxQueueBytes && x.sm.bytes != size) {
+		x.sm.full = true
 		// The stanza is not lost: it is handed on with the others.
-		go func() {
-			unlock := x.acct.whole()
-			out := x.end("resource-constraint")
-			unlock()
-			x.acct.srv.route(out...)
-		}()
+		go x.endLater("a queue that is too long", "resource-constraint", func() bool { return true })
 	}
 	if m := o.msg; m != nil {
 		m.holders++
@@ -128,13 +131,15 @@ func (x *session) await() {
 		sm := x.sm
 		var timer *time.Timer
 		timer = time.AfterFunc(x.acct.srv.cfg.AckDelay, func() {
-			x.acct.mu.Lock()
-			defer x.acct.mu.Unlock()
-			if sm.waiting == timer {
-				sm.waiting = nil
-				sm.late = true
-				x.acct.srv.push.ackDelayed(x, 0)
-			}
+			x.acct.srv.surviving("a late acknowledgement", func() {
+				x.acct.mu.Lock()
+				defer x.acct.mu.Unlock()
+				if sm.waiting == timer {
+					sm.waiting = nil
+					sm.late = true
+					x.acct.srv.push.ackDelayed(x, 0)
+				}
+			})
 		})
 		sm.waiting = timer
 	}
@@ -168,6 +173,7 @@ func (x *session) acknowledge(h string) bool {
 	}
 	var told []string
 	for _, o := range x.sm.queue[:known] {
+		x.sm.bytes -= o.el.Size()
 		if o.told {
 			told = append(told, o.id)
 		}
@@ -204,53 +210,57 @@ func (x *session) hibernate() {
 
 // expire ends a session that was not resumed in time.
 func (x *session) expire(stillDue func() bool) {
-	unlock := x.acct.whole()
-	var out []*element.Element
-	if !x.ended && x.stream == nil && stillDue() {
-		out = x.end("")
-	}
-	unlock()
-	x.acct.srv.route(out...)
+	x.endLater("the end of a session", "", func() bool { return x.stream == nil && stillDue() })
 }
 
-// resume continues a session on the stream of a client that has logged in. The client is told by answer before anything else. If it cannot be, it returns
-// nil and what to say.
+// endLater ends a session if that is still to be done. It is called without the account's lock.
+func (x *session) endLater(what, condition string, stillDue func() bool) {
+	x.acct.srv.surviving(what, func() {
+		x.acct.srv.route(func() []*element.Element {
+			defer x.acct.whole()()
+			if x.ended || !stillDue() {
+				return nil
+			}
+			return x.end(condition)
+		}()...)
+	})
+}
+
+// resume continues a session on the stream of a client that has logged in. The client is told by answer before anything else, without the account's lock, once
+// what it is told is kept. If the session cannot be resumed, it returns nil and what to say.
 func (a *account) resume(t *stream, req *element.Element, answer func(x *session, resumed *element.Element)) (*session, *element.Element) {
 	failed := element.New(nsSM, "failed").Add(element.New(element.NSStanzas, "item-not-found"))
 	for {
-		if a.srv.keep.Settle() != nil { // what the session has handled
-			return nil, failed
-		}
-		unlock := a.whole()
-		var x *session
-		for _, o := range a.sessions {
-			if o.sm != nil && o.sm.resumeID != "" && o.sm.resumeID == req.Get("previd") {
-				x = o
-			}
-		}
-		if x == nil {
-			unlock()
-			if a.srv.cluster.fetch(a, req.Get("previd")) { // it was at another node
-				continue
-			}
-			return nil, failed
-		}
-		old := x.stream
-		if old == nil {
-			ok := x.revive(t, req.Get("h"), answer)
-			unlock()
-			if !ok {
-				return nil, failed
-			}
+		x, old, ok := a.tryResume(t, req, answer)
+		switch {
+		case old != nil:
+			<-old.served
+		case ok:
 			return x, nil
+		case x != nil || !a.srv.cluster.fetch(a, req.Get("previd")): // or it was at another node
+			return nil, failed
 		}
-		// The client is quicker than the loss of its connection. What was read from the old one has to be dealt with first, so that
-		// the count in <resumed/> is right; then the session is found hibernated.
-		x.leaving = true
-		old.close("conflict")
-		unlock()
-		<-old.served
 	}
+}
+
+// tryResume is a try of resume. If the client is quicker than the loss of its connection, it returns the old one: what was read from that has to be dealt with
+// first, so that the count in <resumed/> is right; then the session is found hibernated.
+func (a *account) tryResume(t *stream, req *element.Element, answer func(*session, *element.Element)) (x *session, old *stream, ok bool) {
+	defer a.whole()()
+	for _, o := range a.sessions {
+		if o.sm != nil && o.sm.resumeID != "" && o.sm.resumeID == req.Get("previd") {
+			x = o
+		}
+	}
+	if x == nil {
+		return nil, nil, false
+	}
+	if x.stream != nil {
+		x.leaving = true
+		x.stream.close("conflict")
+		return x, x.stream, false
+	}
+	return x, nil, x.revive(t, req.Get("h"), answer)
 }
 
 // revive continues a hibernated session on a new stream, with what it has missed.
@@ -262,12 +272,18 @@ func (x *session) revive(t *stream, h string, answer func(*session, *element.Ele
 	x.stream, x.inactive, x.leaving = t, false, false
 	x.resumption.stop()
 	x.acct.srv.push.resumed(x)
-	answer(x, element.New(nsSM, "resumed", "previd", x.sm.resumeID, "h", strconv.FormatUint(uint64(x.sm.in), 10)))
-	for _, o := range x.sm.queue {
-		t.send(o.el)
-	}
+	resumed := element.New(nsSM, "resumed", "previd", x.sm.resumeID, "h", strconv.FormatUint(uint64(x.sm.in), 10))
+	x.acct.srv.keep.After(func(err error) {
+		if err == nil {
+			answer(x, resumed)
+		}
+	})
 	if len(x.sm.queue) > 0 {
-		t.send(element.New(nsSM, "r"))
+		var missed []*element.Element
+		for _, o := range x.sm.queue {
+			missed = append(missed, o.el)
+		}
+		x.transmit(append(missed, element.New(nsSM, "r"))...)
 		x.await()
 	}
 	x.setInactive(false)

@@ -14,7 +14,8 @@ import (
 // archive.go and offline.go messages, sm.go sessions and what they have not acknowledged, presence.go contacts, pep.go what the account published. Here is
 // the schema, and how it is read when the server starts.
 //
-// What a client is promised is kept before it is promised: the count of an <a/> and a <resumed/>, the result of a set, a publish that tells of a message.
+// What a client is promised is kept before it is promised: the count of an <a/> and a <resumed/>, the result of a set. So is what it is sent. Only a publish goes
+// out before: it promises nothing, and a phone that connects because of it waits for the disk then.
 // A stanza's effects and the count that says it was handled are committed together (session.stanza), so that a client that resumes after a crash sends
 // again what was not kept, and nothing else.
 
@@ -118,6 +119,7 @@ func (s *Server) restoreContacts() error {
 			return fmt.Errorf("contact %s of %s: %w", bare, owner, err)
 		}
 		a.roster[bare] = c
+		a.noteChat(bare)
 		return nil
 	}, "SELECT account, jid, json FROM contact")
 }
@@ -157,6 +159,7 @@ func (s *Server) restoreMessages() error {
 			return fmt.Errorf("message %s of %s: %w", m.id, owner, err)
 		}
 		a.offline = append(a.offline, m)
+		a.offlineBytes += m.el.Size()
 		return nil
 	}, "SELECT account, id, at, xml, archived, taken FROM message WHERE offline ORDER BY n")
 }
@@ -309,6 +312,7 @@ func (x *session) restoreQueue(messages map[[2]string]*message) error {
 		o.seq = seq
 		x.sm.seq = seq + 1
 		x.sm.queue = append(x.sm.queue, o)
+		x.sm.bytes += o.el.Size()
 		x.sm.before = len(x.sm.queue)
 		return nil
 	}, `SELECT q.seq, q.id, q.message, q.xml, m.xml, coalesce(m.at, 0), coalesce(m.archived, 0), coalesce(m.taken, 0)

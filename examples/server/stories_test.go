@@ -353,6 +353,7 @@ func TestStoriesOnProsody(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute")
 	}
+	t.Parallel()
 	var users []string
 	for _, st := range wireStories {
 		users = append(users, "alice-"+st.name, "bob-"+st.name)

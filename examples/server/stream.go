@@ -15,8 +15,10 @@ const (
 	negotiateIn = 30 * time.Second
 	// writeIn is how long the operating system may refuse to take what is written before the connection counts as lost.
 	writeIn = 30 * time.Second
-	// maxOut is how many bytes may wait for a slow reader.
-	maxOut = 8 << 20
+	// maxStranger and maxStanza are how many bytes an element may have, before the other side has logged in and after.
+	maxStranger, maxStanza = 16 << 10, 256 << 10
+	// maxOut is how many bytes may wait for a slow reader. A session's queue (maxQueueBytes) and a page of an archive fit.
+	maxOut = 16 << 20
 )
 
 // stream is the XML stream on one connection. One goroutine reads; anybody may send, which never blocks.
@@ -28,16 +30,21 @@ type stream struct {
 	// served is closed when the goroutine that reads has done all it will do.
 	served chan struct{}
 
+	// framed: it is a WebSocket, and ends are where the messages in out end.
+	framed bool
+
 	mu      sync.Mutex
 	out     []byte
+	ends    []int
 	wake    chan struct{}
 	closing bool
 	pumped  chan struct{}
 }
 
 func newStream(conn net.Conn, space string) *stream {
+	_, framed := conn.(*socket)
 	return &stream{
-		conn: conn, in: element.NewReader(conn), space: space,
+		conn: conn, framed: framed, in: element.NewReader(conn), space: space,
 		served: make(chan struct{}), wake: make(chan struct{}, 1), pumped: make(chan struct{}),
 	}
 }
@@ -57,6 +64,10 @@ func (t *stream) open(domain string) (*element.Element, error) {
 
 // header sends the stream header.
 func (t *stream) header(from, id string) {
+	if t.framed {
+		t.send(element.New(nsFraming, "open", "from", from, "id", id, "version", "1.0"))
+		return
+	}
 	h := []byte(`<?xml version='1.0'?><stream:stream xmlns='` + t.space + `' xmlns:stream='` + element.NSStream + `' version='1.0' xml:lang='en' from='`)
 	h = element.Escape(h, from)
 	h = append(h, "' id='"...)
@@ -71,6 +82,7 @@ func (t *stream) startTLS(cfg *tls.Config) error {
 		return err
 	}
 	t.conn, t.in = c, element.NewReader(c)
+	t.in.Limit(maxStranger)
 	return nil
 }
 
@@ -80,8 +92,8 @@ func (t *stream) pump() {
 	defer t.conn.Close()
 	for range t.wake {
 		t.mu.Lock()
-		b, closing := t.out, t.closing
-		t.out = nil
+		b, ends, closing := t.out, t.ends, t.closing
+		t.out, t.ends = nil, nil
 		t.mu.Unlock()
 		if len(b) > 0 {
 			patience := writeIn
@@ -89,7 +101,7 @@ func (t *stream) pump() {
 				patience = time.Second
 			}
 			t.conn.SetWriteDeadline(time.Now().Add(patience))
-			if _, err := t.conn.Write(b); err != nil {
+			if err := t.write(b, ends); err != nil {
 				return
 			}
 		}
@@ -102,32 +114,70 @@ func (t *stream) pump() {
 // flush waits until all that was sent is written. It is for the negotiation, where conn changes.
 func (t *stream) flush() error {
 	t.mu.Lock()
-	b := t.out
-	t.out = nil
+	b, ends := t.out, t.ends
+	t.out, t.ends = nil, nil
 	t.mu.Unlock()
+	return t.write(b, ends)
+}
+
+func (t *stream) write(b []byte, ends []int) error {
+	if c, ok := t.conn.(*socket); ok {
+		return c.frames(b, ends)
+	}
 	_, err := t.conn.Write(b)
 	return err
 }
 
 func (t *stream) send(es ...*element.Element) {
 	var b []byte
+	if t.framed {
+		for _, e := range es {
+			t.sendBytes(e.AppendAlone(nil))
+		}
+		return
+	}
 	for _, e := range es {
 		b = e.Append(b)
 	}
 	t.sendBytes(b)
 }
 
+// sendOwn sends an element that belongs to the stream itself; old clients want its prefix.
+func (t *stream) sendOwn(local string, children ...*element.Element) {
+	t.sendBytes(t.own(local, children...))
+}
+
+func (t *stream) own(local string, children ...*element.Element) []byte {
+	b := []byte("<stream:" + local)
+	if t.framed {
+		b = append(b, " xmlns:stream='"+element.NSStream+"'"...)
+	}
+	b = append(b, '>')
+	for _, c := range children {
+		b = c.AppendAlone(b)
+	}
+	return append(b, "</stream:"+local+">"...)
+}
+
+// sendBytes sends a whole element or header.
 func (t *stream) sendBytes(b []byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closing {
 		return
 	}
-	t.out = append(t.out, b...)
+	t.put(b)
 	if len(t.out) > maxOut {
 		t.closing = true // whoever does not read is not there
 	}
 	t.poke()
+}
+
+func (t *stream) put(b []byte) {
+	t.out = append(t.out, b...)
+	if t.framed {
+		t.ends = append(t.ends, len(t.out))
+	}
 }
 
 func (t *stream) poke() {
@@ -139,16 +189,19 @@ func (t *stream) poke() {
 
 // close ends the stream in good order, with a stream error (RFC 6120 §4.9) unless condition is empty.
 func (t *stream) close(condition string) {
-	b := []byte("</stream:stream>")
-	if condition != "" {
-		b = []byte("<stream:error><" + condition + " xmlns='" + element.NSStreams + "'/></stream:error></stream:stream>")
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closing {
 		return
 	}
-	t.out = append(t.out, b...)
+	if condition != "" {
+		t.put(t.own("error", element.New(element.NSStreams, condition)))
+	}
+	if t.framed {
+		t.put([]byte("<close xmlns='" + nsFraming + "'/>"))
+	} else {
+		t.put([]byte("</stream:stream>"))
+	}
 	t.closing = true
 	// What the other side sends now is for nobody, and it has a moment to take what is left.
 	t.conn.SetDeadline(time.Now().Add(time.Second))
@@ -160,6 +213,8 @@ func (t *stream) closeFor(err error) {
 	switch {
 	case errors.Is(err, element.ErrXML):
 		t.close("not-well-formed")
+	case errors.Is(err, errBroken):
+		t.close("internal-server-error")
 	default:
 		t.close("")
 	}

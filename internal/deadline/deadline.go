@@ -99,6 +99,9 @@ func (h *entries[E]) Pop() any {
 	var none E
 	old[len(old)-1] = none
 	*h = old[:len(old)-1]
+	if len(*h) < cap(*h)/4 && cap(*h) > 16 { // what was needed once is given back
+		*h = append(make(entries[E], 0, 2*len(*h)), *h...)
+	}
 	e.item().index = 0
 	return e
 }

@@ -404,7 +404,7 @@ func (w *walker) binary(e *ast.BinaryExpr) {
 		w.compared(e)
 	default:
 		other := opposites[e.Op]
-		if t, ok := w.info.Types[e].Type.Underlying().(*types.Basic); ok && other != "" && t.Info()&types.IsNumeric != 0 && t.Info()&types.IsUntyped == 0 {
+		if t, ok := w.info.Types[e].Type.Underlying().(*types.Basic); ok && other != "" && t.Info()&types.IsNumeric != 0 && t.Info()&types.IsUntyped == 0 && !w.calls(e) {
 			w.wrap(e, e.Op.String()+" is "+other, "mutatedTo(%d, ", fmt.Sprintf(", (%s) %s (%s))", w.text(e.X), other, w.text(e.Y)))
 		}
 		w.sides(e)
@@ -422,6 +422,18 @@ func (w *walker) compared(e *ast.BinaryExpr) {
 		}
 	}
 	w.sides(e)
+}
+
+// calls tells whether an expression calls something that may do more than to compute: as a part of both alternatives it would be called twice.
+func (w *walker) calls(e ast.Expr) (found bool) {
+	ast.Inspect(e, func(n ast.Node) bool {
+		if call, ok := n.(*ast.CallExpr); ok {
+			tv := w.info.Types[call.Fun]
+			found = found || !tv.IsType() && !tv.IsBuiltin()
+		}
+		return !found
+	})
+	return found
 }
 
 func (w *walker) sides(e *ast.BinaryExpr) {
@@ -460,7 +472,7 @@ func (w *walker) result(e ast.Expr, t types.Type, which string) {
 		}
 	case tv.IsNil() || !types.Identical(tv.Type, t) && tv.Value == nil:
 	case basic != nil && basic.Info()&types.IsNumeric != 0 && types.Identical(t, types.Default(tv.Type)):
-		w.wrap(e, "returns one more"+which, "mutatedTo(%d, ", fmt.Sprintf(", (%s)+1)", w.text(e)))
+		w.wrap(e, "returns one more"+which, "mutatedMore(%d, ", ")")
 	case basic != nil && basic.Info()&types.IsString != 0 && types.Identical(t, types.Default(tv.Type)):
 		if w.text(e) != `""` {
 			w.wrap(e, "returns an empty string"+which, "mutatedTo(%d, ", `, "")`)
@@ -501,6 +513,15 @@ func mutated(id int) bool {
 		}
 	}
 	return id == mutatedID
+}
+
+func mutatedMore[T interface {
+	~int | ~int8 | ~int16 | ~int32 | ~int64 | ~uint | ~uint8 | ~uint16 | ~uint32 | ~uint64 | ~uintptr | ~float32 | ~float64
+}](id int, x T) T {
+	if mutated(id) {
+		x++
+	}
+	return x
 }
 
 func mutatedTo[T any](id int, is, other T) T {

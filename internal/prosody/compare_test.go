@@ -50,7 +50,7 @@ const (
 	// of a sent message says so), it was retracted, the call is over. Prosody
 	// notifies all the same, and does not tell those that rang.
 	since   = "content: taken back since (read, retracted, call over)"
-	callEnd = "content: the end of a call is for those that it was announced to"
+	callEnd = "content: the end of a call is for those that it was announced to, and a call that is over rings nowhere"
 	asked   = "content: a subscription request notifies once for each contact"
 	// Prosody publishes once for each class of a batch.
 	oneOfBatch = "one publish a batch"
@@ -165,8 +165,9 @@ func (d *difference) kind() string {
 type comparison struct {
 	events  []line // the event lines: number n is events[n-1]
 	xml     map[stanzaOf]string
-	replies bool // the trace has the services' replies
-	atOnce  bool // our policy is the default: an important stanza goes at once, and two publishes have a second between them
+	calls   map[string][]callEvent // by account
+	replies bool                   // the trace has the services' replies
+	atOnce  bool                   // our policy is the default: an important stanza goes at once, and two publishes have a second between them
 
 	prosody   map[int]map[notice]int64 // by event: until when Prosody published it last
 	classes   map[stanzaOf]string      // Prosody's
@@ -203,6 +204,7 @@ type loss struct {
 func compare(trace, prosody []byte, ours *ours, atOnce bool) (*comparison, error) {
 	c := &comparison{
 		atOnce:    atOnce,
+		calls:     map[string][]callEvent{},
 		xml:       map[stanzaOf]string{},
 		prosody:   map[int]map[notice]int64{},
 		classes:   map[stanzaOf]string{},
@@ -277,6 +279,12 @@ func (c *comparison) readTrace(trace []byte) error {
 			}
 		}
 		c.events = append(c.events, l)
+		for _, s := range l.stanzas() {
+			xml := c.xml[stanzaOf{user, s.ID}]
+			if end := isCallEnd(xml); end && !s.Held || rings(xml) {
+				c.calls[user] = append(c.calls[user], callEvent{len(c.events), s.ID, callID(xml), caller(user, xml), end})
+			}
+		}
 		return nil
 	})
 }
@@ -394,10 +402,10 @@ func higher(a, b string) string {
 
 // bound is a session of the trace, with the registration that it has.
 type bound struct {
-	user     string
-	prosody  address // Prosody's session.push_identifier
-	ours     address // R1
-	byClient address // R14
+	user, resource string
+	prosody        address // Prosody's session.push_identifier
+	ours           address // R1
+	byClient       address // R14
 	// claim is the one that it has, or would have if no newer session had it, since is when it last made it its own.
 	// claimByClient: the claim is by the client's ID, and no enable of the session.
 	claim         address
@@ -513,8 +521,8 @@ func (w *world) step(l line) (removed []address) {
 	}
 	switch l.Type {
 	case "session-open":
-		user, _, _ := strings.Cut(l.JID, "/")
-		s := &bound{user: user}
+		user, resource, _ := strings.Cut(l.JID, "/")
+		s := &bound{user: user, resource: resource}
 		w.sessions[l.Session] = s
 		w.clientOf[l.Session] = l.Client
 		var mine address
@@ -570,6 +578,16 @@ func (w *world) any(user string, f func(*bound) bool) bool {
 		}
 	}
 	return false
+}
+
+// from tells whether a stanza was sent from the session that has a registration.
+func (w *world) from(a address, xml string) bool {
+	i := strings.LastIndex(xml, " from='"+a.user+"/")
+	if i < 0 {
+		return false
+	}
+	resource, _, _ := strings.Cut(xml[i+len(" from='"+a.user+"/"):], "'")
+	return w.any(a.user, func(s *bound) bool { return s.resource == resource && s.has() == a })
 }
 
 func newWorld() *world {
@@ -785,7 +803,9 @@ func (c *comparison) whyNotDecided(w *world, event int, k notice, earlier map[no
 		return duplicate
 	case dropped[k] == since: // it is remembered
 		return since
-	case isCallEnd(xml):
+	case isCallEnd(xml) && (!c.rung(event, k) || c.withdrawn(k.address, l.At, l.At) || w.from(k.address, xml)): // or it still waited, or the device ended it
+		return callEnd
+	case rings(xml) && c.over(event, k.user, callID(xml)):
 		return callEnd
 	case isRequest(xml) && c.askedBefore(event, k):
 		return asked
@@ -836,7 +856,7 @@ func (c *comparison) whyOnlyOurs(w *world, event int, k notice, earlier int, dro
 	switch {
 	case l.Type == "archive-added" && !w.any(k.user, func(*bound) bool { return true }):
 		return noSession
-	case isCallEnd(c.xml[k.of()]):
+	case isCallEnd(c.xml[k.of()]) && c.announced(event, k):
 		return callEnd
 	case l.Type == "archive-added" && w.any(k.user, func(s *bound) bool { return s.prosody == k.address && s.claim == k.address && s.has() != k.address }):
 		return newer
@@ -898,10 +918,91 @@ func (c *comparison) askedBefore(event int, k notice) bool {
 	return false
 }
 
+// callEvent is an event with a call in it, or the end of one.
+type callEvent struct {
+	event int
+	id    string // the stanza's
+	call  string // its ID
+	chat  string // as caller has it
+	end   bool
+}
+
+// rung tells whether we notified the registration of the call that the event's stanza ends, and nobody ended it before.
+func (c *comparison) rung(event int, k notice) bool {
+	xml := c.xml[k.of()]
+	return c.announced(event, k) && !c.over(event, k.user, callID(xml))
+}
+
+// announced tells whether we notified the registration of the call that the event's stanza ends.
+func (c *comparison) announced(event int, k notice) bool {
+	xml := c.xml[k.of()]
+	return slices.ContainsFunc(c.calls[k.user], func(e callEvent) bool {
+		return !e.end && e.event <= event && e.call == callID(xml) && ends(k.user, xml, e.chat) &&
+			c.weDecided(e.event, notice{k.address, e.id}) && !c.removedBetween(k.address, e.event, event)
+	})
+}
+
+// over tells whether a call that somebody was notified of was ended before the event.
+func (c *comparison) over(event int, user, call string) bool {
+	chat := ""
+	for _, e := range c.calls[user] {
+		switch {
+		case e.event >= event:
+			return false
+		case e.call != call:
+		case !e.end && c.anybodyDecided(e):
+			chat = e.chat
+		case e.end && chat != "" && ends(user, c.xml[stanzaOf{user, e.id}], chat):
+			return true
+		}
+	}
+	return false
+}
+
+// ends tells whether who sent a stanza ends calls of a caller: the caller does, and the user.
+func ends(user, xml, chat string) bool {
+	from := caller(user, xml)
+	return from == "" || from == chat
+}
+
+// callID is the ID of the call that a stanza is about.
+func callID(xml string) string {
+	_, rest, _ := strings.Cut(xml, "xmlns='urn:xmpp:jingle-message:0' id='")
+	id, _, _ := strings.Cut(rest, "'")
+	return id
+}
+
+func (c *comparison) anybodyDecided(e callEvent) bool {
+	for _, d := range c.decided[e.event] {
+		if slices.Contains(d.stanzas, e.id) {
+			return true
+		}
+	}
+	return false
+}
+
+// caller is the bare JID of who sent the message, or the message inside a carbon, and empty if that is the user, who ends any call.
+func caller(user, xml string) string {
+	i := strings.LastIndex(xml, " from='")
+	if i < 0 {
+		return ""
+	}
+	from := xml[i+len(" from='"):]
+	if from = from[:strings.IndexAny(from, "'/")]; from == user {
+		return ""
+	}
+	return from
+}
+
 func isCallEnd(xml string) bool {
 	return strings.Contains(xml, "<retract xmlns='urn:xmpp:jingle-message:0'")
 }
-func isCall(xml string) bool     { return strings.Contains(xml, "<propose") }
+func isCall(xml string) bool { return strings.Contains(xml, "<propose") }
+
+// rings tells whether a stanza is a call to the account, for us.
+func rings(xml string) bool {
+	return isCall(xml) && !isHeadline(xml) && !strings.Contains(xml, "<sent xmlns='urn:xmpp:carbons:2'")
+}
 func isHeadline(xml string) bool { return strings.Contains(xml, "type='headline'") }
 func isCarbon(xml string) bool   { return strings.Contains(xml, "'urn:xmpp:carbons:2'") }
 

@@ -6,6 +6,7 @@ package prosody
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -94,7 +95,7 @@ func Generate(w io.Writer, seed uint64, o Options) error {
 		Options: o,
 		w:       bufio.NewWriter(w),
 		now:     1000,
-		shown:   map[string]bool{},
+		shown:   map[string]bool{}, calls: map[string]string{},
 	}
 	fmt.Fprintf(g.w, `{"type":"config","host":%q}`+"\n", host)
 	for i := range o.Accounts {
@@ -118,7 +119,8 @@ type generator struct {
 	sessions int
 	stanzas  int
 	accounts []*account
-	shown    map[string]bool // stanza IDs whose XML is in the trace
+	shown    map[string]bool   // stanza IDs whose XML is in the trace
+	calls    map[string]string // the last call to an account
 }
 
 type account struct {
@@ -610,13 +612,28 @@ func (g *generator) message(from, to string, toSession bool) stanza {
 				typ = " type='" + m.typ + "'"
 			}
 			g.stanzas++
+			children := m.children
+			if strings.Contains(children, "'urn:xmpp:jingle-message:0'") {
+				children = strings.Replace(children, "id='c'", "id='"+g.call(m.kind, from, to)+"'", 1)
+			}
 			return stanza{
 				ID:  fmt.Sprintf("%s.%d", m.kind, g.stanzas),
-				XML: fmt.Sprintf("<message from='%s' to='%s' id='m%d'%s>%s</message>", from, to, g.stanzas, typ, m.children),
+				XML: fmt.Sprintf("<message from='%s' to='%s' id='m%d'%s>%s</message>", from, to, g.stanzas, typ, children),
 			}
 		}
 	}
 	panic("unreachable")
+}
+
+// call is the ID of a call: a new one, or the last of the account, which an end of it names.
+func (g *generator) call(kind, from, to string) string {
+	from, _, _ = strings.Cut(from, "/")
+	to, _, _ = strings.Cut(to, "/")
+	if kind == "retract" {
+		return cmp.Or(g.calls[to], g.calls[from], "c")
+	}
+	g.calls[to] = fmt.Sprintf("c%d", g.stanzas)
+	return g.calls[to]
 }
 
 // carbon is a copy of a message for another session. It is a stanza of its own.

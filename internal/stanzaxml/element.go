@@ -35,6 +35,14 @@ func Parse(data []byte) (*Element, error) {
 	if len(data) > MaxBytes {
 		return nil, fmt.Errorf("%w: %d bytes, more than %d", ErrStanza, len(data), MaxBytes)
 	}
+	if bytes.Contains(data, []byte("&#")) { // encoding/xml takes a reference to half of a surrogate pair for U+FFFD
+		s := Scanner{Src: string(data)}
+		for s.Next() {
+		}
+		if s.Err() != nil {
+			return nil, s.Err()
+		}
+	}
 	return New(xml.NewDecoder(bytes.NewReader(data))), nil
 }
 

@@ -34,7 +34,9 @@ type Dialect struct {
 }
 
 // SQLite is SQLite 3.37 or newer, whose tables can be strict. The driver that the sqlite subpackage imports is modernc.org/sqlite; others will do.
-var SQLite = &Dialect{
+var SQLite *Dialect = &sqliteDialect
+
+var sqliteDialect = Dialect{
 	name:     "sqlite",
 	begin:    "BEGIN IMMEDIATE",
 	hasTable: "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = $1",
@@ -45,7 +47,9 @@ var SQLite = &Dialect{
 }
 
 // Postgres is PostgreSQL 11 or newer.
-var Postgres = &Dialect{
+var Postgres *Dialect = &postgresDialect
+
+var postgresDialect = Dialect{
 	name:  "postgres",
 	begin: "BEGIN",
 	lock:  "SELECT pg_advisory_xact_lock(hashtextextended('{prefix}migrate', 0))",

@@ -15,6 +15,7 @@ import (
 const (
 	NSClient    = "jabber:client"
 	NSComponent = "jabber:component:accept"
+	NSFraming   = "urn:ietf:params:xml:ns:xmpp-framing"
 	NSStream    = "http://etherx.jabber.org/streams"
 	NSStanzas   = "urn:ietf:params:xml:ns:xmpp-stanzas"
 	NSStreams   = "urn:ietf:params:xml:ns:xmpp-streams"
@@ -50,6 +51,23 @@ func (e *Element) Add(nodes ...any) *Element {
 		e.Nodes = append(e.Nodes, n)
 	}
 	return e
+}
+
+// Size is about how much memory the element takes, and no less than its XML.
+func (e *Element) Size() int {
+	n := 100 + len(e.Name.Space) + 2*len(e.Name.Local)
+	for _, a := range e.Attr {
+		n += 50 + len(a.Name.Space) + len(a.Name.Local) + len(a.Value)
+	}
+	for _, c := range e.Nodes {
+		switch c := c.(type) {
+		case *Element:
+			n += c.Size()
+		case string:
+			n += 16 + len(c)
+		}
+	}
+	return n
 }
 
 // Is tells whether the element has this name.

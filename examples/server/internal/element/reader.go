@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"unicode"
 	"unicode/utf8"
@@ -14,7 +15,7 @@ import (
 
 // Limits on what the other side may send before it is thrown out.
 const (
-	maxBytes = 256 << 10
+	maxBytes = 256 << 10 // unless Limit says otherwise
 	maxDepth = 48
 	maxAttr  = 64 // of one element
 )
@@ -33,11 +34,15 @@ type Reader struct {
 	in    budget
 	dec   *xml.Decoder
 	space string
+	own   bool // what comes was written by this program
 }
+
+// Limit sets how many bytes an element may have from the next one on.
+func (r *Reader) Limit(bytes int) { r.in.max = bytes }
 
 // NewReader returns a Reader of r.
 func NewReader(r io.Reader) *Reader {
-	rd := &Reader{in: budget{r: bufio.NewReader(r)}}
+	rd := &Reader{in: budget{r: bufio.NewReader(r), max: maxBytes}}
 	rd.Restart()
 	return rd
 }
@@ -50,7 +55,7 @@ func (r *Reader) Restart() {
 
 // Header reads the stream's header and returns it as an element without children.
 func (r *Reader) Header() (*Element, error) {
-	r.in.left = maxBytes
+	r.in.left = r.in.max
 	for {
 		tok, err := r.dec.Token()
 		if err != nil {
@@ -63,6 +68,10 @@ func (r *Reader) Header() (*Element, error) {
 			}
 		case xml.CharData:
 		case xml.StartElement:
+			if t.Name.Local == "open" && t.Name.Space == NSFraming { // RFC 7395
+				r.space = NSClient
+				return r.start(t), r.dec.Skip()
+			}
 			if t.Name.Local != "stream" || t.Name.Space != NSStream {
 				return nil, fmt.Errorf("%w: it starts with <%s/>", ErrXML, t.Name.Local)
 			}
@@ -78,9 +87,16 @@ func (r *Reader) Header() (*Element, error) {
 	}
 }
 
-// Parse returns the one element that b holds.
+// Trust takes the limits away, for what a program wrote that has them: that may be larger and deeper, and have more attributes, than what it was made of.
+func (r *Reader) Trust() {
+	r.own = true
+	r.Limit(math.MaxInt)
+}
+
+// Parse returns the one element that b holds. It is for what Append wrote, which is trusted: what was accepted once is accepted for good.
 func Parse(b []byte) (*Element, error) {
 	r := NewReader(bytes.NewReader(b))
+	r.Trust()
 	e, err := r.Next()
 	if err != nil {
 		return nil, err
@@ -90,7 +106,7 @@ func Parse(b []byte) (*Element, error) {
 
 // Next reads the next element.
 func (r *Reader) Next() (*Element, error) {
-	r.in.left = maxBytes
+	r.in.left = r.in.max
 	var open []*Element
 	for {
 		tok, err := r.dec.Token()
@@ -99,11 +115,11 @@ func (r *Reader) Next() (*Element, error) {
 		}
 		switch t := tok.(type) {
 		case xml.StartElement:
-			if len(open) >= maxDepth {
+			if len(open) >= maxDepth && !r.own {
 				return nil, fmt.Errorf("%w: elements nest deeper than %d", ErrXML, maxDepth)
 			}
 			e := r.start(t)
-			if !e.writable() {
+			if len(e.Attr) > maxAttr && !r.own || !e.writable() {
 				return nil, fmt.Errorf("%w: names", ErrXML)
 			}
 			if len(open) > 0 {
@@ -115,6 +131,9 @@ func (r *Reader) Next() (*Element, error) {
 				return nil, ErrClosed
 			}
 			if len(open) == 1 {
+				if open[0].Is(NSFraming, "close") {
+					return nil, ErrClosed
+				}
 				return open[0], nil
 			}
 			open = open[:len(open)-1]
@@ -122,7 +141,7 @@ func (r *Reader) Next() (*Element, error) {
 			if len(open) > 0 {
 				open[len(open)-1].Add(string(t))
 			} else {
-				r.in.left = maxBytes // white space between stanzas keeps connections alive
+				r.in.left = r.in.max // white space between stanzas keeps connections alive
 			}
 		default:
 			return nil, fmt.Errorf("%w: comments and the like (RFC 6120 §11.1)", ErrXML)
@@ -151,9 +170,6 @@ func (e *Element) writable() bool {
 		r, _ := utf8.DecodeRuneInString(local)
 		return r == '_' || unicode.IsLetter(r)
 	}
-	if len(e.Attr) > maxAttr {
-		return false
-	}
 	for i, a := range e.Attr {
 		if !ok(a.Name.Local) || slices.ContainsFunc(e.Attr[:i], func(b xml.Attr) bool { return a.Name == b.Name }) {
 			return false
@@ -175,13 +191,13 @@ func fault(err error) error {
 
 // budget hands out no more bytes than are left for the current element. Being an io.ByteReader, it keeps the decoder from reading ahead.
 type budget struct {
-	r    *bufio.Reader
-	left int
+	r         *bufio.Reader
+	left, max int
 }
 
 func (b *budget) ReadByte() (byte, error) {
 	if b.left <= 0 {
-		return 0, fmt.Errorf("%w: more than %d bytes", ErrXML, maxBytes)
+		return 0, fmt.Errorf("%w: more than %d bytes", ErrXML, b.max)
 	}
 	b.left--
 	return b.r.ReadByte()

@@ -21,6 +21,9 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
 
+// maxBacklog is how many writes may wait before Room makes those wait who bring more.
+const maxBacklog = 20_000
+
 // ErrClosed: the Keep was closed before the write was committed.
 var ErrClosed = errors.New("keep: closed")
 
@@ -42,13 +45,14 @@ type Keep struct {
 	// whole is held for reading while writes are made that must be committed together.
 	whole sync.RWMutex
 
-	mu     sync.Mutex
-	queue  []op
-	busy   bool // what was taken out of the queue is not yet committed
-	closed bool
-	wake   chan struct{}
-	stop   chan struct{}
-	ended  chan struct{}
+	mu      sync.Mutex
+	queue   []op
+	busy    bool // what was taken out of the queue is not yet committed
+	closed  bool
+	drained *sync.Cond // the queue was taken, or the Keep closed
+	wake    chan struct{}
+	stop    chan struct{}
+	ended   chan struct{}
 }
 
 // op is a write, or something to do once all before it are committed.
@@ -58,8 +62,12 @@ type op struct {
 	then  func(error)
 }
 
-// Open opens the file name in a folder, which it makes if need be, and creates what the schema says that is not there. Without a folder it is in memory.
-func Open(dir, name, schema string, log *slog.Logger) (*Keep, error) {
+// ErrNewer: the file was written by a newer version of the program.
+var ErrNewer = errors.New("the database was written by a newer version of this program")
+
+// Open opens the file name in a folder, which it makes if need be. Without a folder it is in memory. The schema is what was ever done to make the tables as they
+// are: to change them, append a step, which old files then get when they are opened. The first step must do no harm to tables that are there.
+func Open(dir, name string, schema []string, log *slog.Logger) (*Keep, error) {
 	k := &Keep{
 		Durable: dir != "", log: log, turn: make(chan struct{}, 1), prepared: make(map[string]*sql.Stmt),
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}),
@@ -81,13 +89,14 @@ func Open(dir, name, schema string, log *slog.Logger) (*Keep, error) {
 		pragmas := url.Values{"_pragma": {"busy_timeout(1000)", "journal_mode(WAL)", "synchronous(FULL)"}}
 		source = "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + pragmas.Encode()
 	}
+	k.drained = sync.NewCond(&k.mu)
 	var err error
 	if k.db, err = sql.Open("sqlite", source); err != nil {
 		return nil, err
 	}
 	k.db.SetMaxIdleConns(4)
 	if k.conn, err = k.db.Conn(context.Background()); err == nil {
-		_, err = k.conn.ExecContext(context.Background(), schema)
+		err = k.migrate(schema)
 	}
 	if err != nil {
 		k.db.Close()
@@ -96,6 +105,25 @@ func Open(dir, name, schema string, log *slog.Logger) (*Keep, error) {
 	k.turn <- struct{}{}
 	go k.write()
 	return k, nil
+}
+
+// migrate takes the steps of the schema that the file has not had.
+func (k *Keep) migrate(schema []string) error {
+	ctx := context.Background()
+	var had int
+	if err := k.conn.QueryRowContext(ctx, "PRAGMA user_version").Scan(&had); err != nil {
+		return err
+	}
+	if had > len(schema) {
+		return ErrNewer
+	}
+	for ; had < len(schema); had++ {
+		step := fmt.Sprintf("BEGIN IMMEDIATE; %s; PRAGMA user_version = %d; COMMIT", schema[had], had+1)
+		if _, err := k.conn.ExecContext(ctx, step); err != nil {
+			return fmt.Errorf("step %d: %w", had+1, err)
+		}
+	}
+	return nil
 }
 
 // Do queues a write.
@@ -128,6 +156,16 @@ func (k *Keep) Settle() error {
 	return <-done
 }
 
+// Room waits while so much waits to be committed that no more should be accepted, as when the disk is full. Whoever reads what others send calls it before they
+// read on, so that those others wait.
+func (k *Keep) Room() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for len(k.queue) > maxBacklog && !k.closed {
+		k.drained.Wait()
+	}
+}
+
 func (k *Keep) put(o op) {
 	k.mu.Lock()
 	if k.closed {
@@ -157,6 +195,7 @@ func (k *Keep) write() {
 		k.whole.Lock() // not between two writes that belong together
 		k.mu.Lock()
 		batch, k.queue = k.queue, batch[:0]
+		k.drained.Broadcast()
 		k.busy = len(batch) > 0
 		closed := k.closed
 		k.mu.Unlock()
@@ -254,6 +293,7 @@ func (k *Keep) Close() error {
 	k.mu.Lock()
 	closed := k.closed
 	k.closed = true
+	k.drained.Broadcast()
 	k.mu.Unlock()
 	if closed {
 		return nil

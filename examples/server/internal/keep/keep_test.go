@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-const schema = `CREATE TABLE IF NOT EXISTS pair (a INTEGER PRIMARY KEY, b INTEGER)`
+var schema = []string{`CREATE TABLE IF NOT EXISTS pair (a INTEGER PRIMARY KEY, b INTEGER)`}
 
 func open(t *testing.T, dir string) *Keep {
 	t.Helper()
@@ -143,4 +143,58 @@ func TestFailure(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestRoom: while nothing can be committed, those who bring more wait, and no longer than that.
+func TestRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := open(t, "")
+		<-k.turn // the disk stands still
+		for i := range maxBacklog + 10 {
+			k.Do("INSERT INTO pair VALUES (?,0)", i)
+			k.Do("INSERT INTO pair VALUES (?,0)", -i-1)
+		}
+		entered := false
+		go func() { k.Room(); entered = true }()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if entered {
+			t.Error("there was room")
+		}
+		k.turn <- struct{}{}
+		synctest.Wait()
+		if !entered {
+			t.Error("there is still no room")
+		}
+		if err := k.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestMigration opens files of older versions, and refuses that of a newer one.
+func TestMigration(t *testing.T) {
+	dir := t.TempDir()
+	k := open(t, dir)
+	k.Do("INSERT INTO pair VALUES (1,2)")
+	k.Do("PRAGMA user_version = 0") // as before there were steps
+	if err := k.Close(); err != nil {
+		t.Fatal(err)
+	}
+	newer := append(schema[:1:1], "ALTER TABLE pair ADD COLUMN c INTEGER NOT NULL DEFAULT 3")
+	for range 2 {
+		k, err := Open(dir, "test.db", newer, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := count(t, k, "a = 1 AND b = 2 AND c = 3"); n != 1 {
+			t.Errorf("%d rows", n)
+		}
+		if err := k.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Open(dir, "test.db", schema, slog.New(slog.DiscardHandler)); !errors.Is(err, ErrNewer) {
+		t.Errorf("an older program: %v", err)
+	}
 }

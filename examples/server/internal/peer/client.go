@@ -105,8 +105,10 @@ func (c *Client) User() string { return c.login.User }
 
 func newClient(conn net.Conn, l Login) *Client {
 	conn.SetDeadline(time.Now().Add(30 * time.Second))
-	return &Client{login: l, conn: conn, in: element.NewReader(conn), done: make(chan struct{}),
+	c := &Client{login: l, conn: conn, in: element.NewReader(conn), done: make(chan struct{}),
 		news: make(chan struct{}, 1), asked: make(chan struct{}, 1)}
+	c.in.Trust()
+	return c
 }
 
 // Resume continues the session of c, which has lost its connection, on a new one. The new Client has what c had not yet received and not yet
@@ -454,6 +456,12 @@ func (c *Client) Abandon() {
 	defer c.mu.Unlock()
 	c.abandoned = true
 	close(c.done)
+}
+
+// Raw sends bytes as they are. They are not sent again after a resumption.
+func (c *Client) Raw(b []byte) error {
+	_, err := c.conn.Write(b)
+	return err
 }
 
 // Nonza sends what is not a stanza.

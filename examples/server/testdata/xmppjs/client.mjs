@@ -2,12 +2,15 @@
 import { client, xml } from "@xmpp/client";
 import readline from "node:readline";
 
-const [port, password] = process.argv.slice(2);
+globalThis.WebSocket ??= (await import("ws")).default; // older Node has none
+
+const [kind, port, password] = process.argv.slice(2);
+const service = kind === "ws" ? `ws://127.0.0.1:${port}/xmpp-websocket` : `xmpp://127.0.0.1:${port}`;
 const say = (line) => process.stdout.write(line + "\n");
 const PUBSUB = "http://jabber.org/protocol/pubsub";
 
 const xmpp = client({
-  service: `xmpp://127.0.0.1:${port}`,
+  service,
   domain: "localhost",
   resource: "js",
   username: "juliet",
@@ -47,7 +50,7 @@ const commands = {
     say("enabled");
   },
   async resume() {
-    await xmpp.connect(`xmpp://127.0.0.1:${port}`);
+    await xmpp.connect(service);
     await xmpp.open({ domain: "localhost", lang: "en" });
   },
   async archive() {

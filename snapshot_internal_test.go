@@ -1,0 +1,209 @@
+package push
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// contradiction makes an account of two registrations and two sessions in which something waits and something is in flight, for a test to break it.
+func contradiction() *Account {
+	a := OpenAccount("juliet@example.com", nil)
+	for _, node := range []string{"n1", "n2"} {
+		a.regs = append(a.regs, &registration{Registration: Registration{Account: a.name, Key: Key{Service: "push.example.net", Node: node}}, pace: pacer{stub: true}})
+	}
+	a.key = hashKey{1, 2}
+	a.claims, a.touched = 2, 100
+	a.sessions = []*session{{id: "s1", bound: a.regs[0], claim: &a.regs[0].Key, since: 1}, {id: "s2", claim: &a.regs[1].Key, since: 2}}
+	r := a.regs[0]
+	r.unread = 2
+	r.mem.ring = []remembered{{hash: 8 | counts, at: 1}, {hash: 16, at: 1}}
+	p := part{stanzas: []noted{{hash: 8 | 1, event: 1}}, nameless: 1}
+	p.count[ClassImportant], p.at[ClassImportant] = 2, 50
+	r.pace.waiting = []part{p}
+	f := part{from: a.sessions[0], over: true, wakes: true, stanzas: []noted{{hash: 16, event: 1}}}
+	f.count[ClassPlain], f.at[ClassPlain] = 1, 50
+	r.pace.flight, r.pace.inFlight, r.pace.due = []part{f, {from: a.sessions[0], wakes: true, at: [3]instant{50}}}, true, 50
+	return a
+}
+
+// A snapshot whose bytes are sound and that says what cannot be is refused, so that the rest of the code can rely on what it does.
+func TestSnapshotOfContradictions(t *testing.T) {
+	data, err := contradiction().MarshalBinary()
+	require.NoError(t, err)
+	_, err = RestoreAccount("juliet@example.com", nil, data)
+	require.NoError(t, err, "without a contradiction")
+	_, err = RestoreAccount("romeo@example.com", nil, data)
+	require.ErrorIs(t, err, ErrSnapshot)
+	for name, damage := range map[string]func(a *Account){
+		"a session without an ID":          func(a *Account) { a.sessions[1].id = "" },
+		"two sessions of one ID":           func(a *Account) { a.sessions[1].id = "s1" },
+		"a claim of the future":            func(a *Account) { a.sessions[1].since = 3 },
+		"two sessions bound to one":        func(a *Account) { a.sessions[1].bound, a.sessions[1].claim = a.regs[0], &a.regs[0].Key },
+		"one stanza twice":                 func(a *Account) { a.regs[0].mem.ring[1].hash = 8 },
+		"a stanza with flags":              func(a *Account) { a.regs[0].mem.ring[1].hash = 16 | 2 },
+		"two parts of one session":         func(a *Account) { a.regs[0].pace.flight[0].over = false },
+		"two parts of no session":          func(a *Account) { a.regs[0].pace.waiting = append(a.regs[0].pace.waiting, a.regs[0].pace.waiting[0]) },
+		"more unread than counted":         func(a *Account) { a.regs[0].unread = 1 },
+		"what waits is not due":            func(a *Account) { a.regs[0].pace.due = 0 },
+		"hashes without a key":             func(a *Account) { a.key = hashKey{} },
+		"a part of nothing":                func(a *Account) { a.regs[0].pace.flight[1].wakes, a.regs[0].pace.flight[1].at = false, [3]instant{} },
+		"a stanza of no class":             func(a *Account) { a.regs[0].pace.waiting[0].stanzas[0].hash = 8 | 3 },
+		"more stanzas than counted":        func(a *Account) { a.regs[0].pace.flight[0].count[ClassPlain] = 0 },
+		"a time of none":                   func(a *Account) { a.regs[0].pace.waiting[0].at[ClassUrgent] = 50 },
+		"some of no time":                  func(a *Account) { a.regs[0].pace.waiting[0].count[ClassPlain] = 1 },
+		"more without an ID than there is": func(a *Account) { a.regs[0].pace.waiting[0].nameless, a.regs[0].unread = 3, 9 },
+		"keys out of order":                func(a *Account) { a.regs[0], a.regs[1] = a.regs[1], a.regs[0] },
+		"one key twice":                    func(a *Account) { a.regs[1].Key = a.regs[0].Key },
+	} {
+		a := contradiction()
+		damage(a)
+		data, err := a.MarshalBinary()
+		require.NoError(t, err)
+		_, err = RestoreAccount("juliet@example.com", nil, data)
+		require.ErrorIs(t, err, ErrSnapshot, name)
+	}
+	// Each of these needs the key by itself.
+	only := func(keep func(a *Account)) error {
+		a := OpenAccount("juliet@example.com", nil)
+		a.regs = contradiction().regs[1:]
+		keep(a)
+		data, err := a.MarshalBinary()
+		require.NoError(t, err)
+		_, err = RestoreAccount("juliet@example.com", nil, data)
+		return err
+	}
+	require.NoError(t, only(func(*Account) {}))
+	require.ErrorIs(t, only(func(a *Account) { a.regs[0].mem.ring = []remembered{{hash: 8, at: 1}} }), ErrSnapshot)
+	require.ErrorIs(t, only(func(a *Account) { a.chats = &chats{heard: []heard{{hash: 8, chat: 1}}} }), ErrSnapshot)
+	require.ErrorIs(t, only(func(a *Account) {
+		a.regs[0].pace.waiting, a.regs[0].pace.due = []part{{count: [3]int32{1}, at: [3]instant{50}, stanzas: []noted{{hash: 8}}}}, 50
+	}), ErrSnapshot)
+}
+
+// sealedSections is a snapshot of sections with the right checksum.
+func sealedSections(sections ...[]byte) []byte {
+	var body []byte
+	for _, s := range sections {
+		body = append(body, s...)
+	}
+	data := binary.LittleEndian.AppendUint32([]byte{snapshotVersion}, crc32.Checksum(body, castagnoli))
+	return append(data, body...)
+}
+
+func sectionOf(tag uint64, write func(e *snapshotWriter)) []byte {
+	var content, e snapshotWriter
+	write(&content)
+	e.uint(tag)
+	e.bytes(content.b)
+	return e.b
+}
+
+// Sections that are out of order, too long, too short or with what no release writes are refused, each with a reason.
+func TestSnapshotOfBadSections(t *testing.T) {
+	a := contradiction()
+	head := sectionOf(2, func(e *snapshotWriter) { writeHead(e, a) })
+	hash := sectionOf(4, func(e *snapshotWriter) { writeHashKey(e, a) })
+	keys := sectionOf(6, func(e *snapshotWriter) { writeKeys(e, a) })
+	session := func(flags byte, more func(e *snapshotWriter)) []byte {
+		return sectionOf(8, func(e *snapshotWriter) {
+			e.string("s1")
+			e.string("")
+			e.b = append(e.b, flags)
+			more(e)
+		})
+	}
+	end := func(e *snapshotWriter) {
+		e.uint(1)
+		e.b = append(e.b, 0)
+	}
+	ends := func(first uint64) func(e *snapshotWriter) {
+		return func(e *snapshotWriter) {
+			e.uint(first)
+			end(e)
+		}
+	}
+	restore := func(sections ...[]byte) error {
+		_, err := RestoreAccount(a.name, nil, sealedSections(sections...))
+		return err
+	}
+	require.NoError(t, restore(head, hash, keys, session(0, end)))
+	require.NoError(t, restore(head, hash, keys, session(claimsBound, ends(1))))
+	require.NoError(t, restore(head, hash, keys, session(claimsUnknown, func(e *snapshotWriter) {
+		e.key(Key{Service: "a.example"})
+		end(e)
+	})))
+	require.NoError(t, restore(head, sectionOf(99, func(e *snapshotWriter) { e.uint(7) })), "a newer release's, which may be left out")
+	for name, sections := range map[string][][]byte{
+		"nothing":                              {},
+		"the same section twice":               {head, hash, hash},
+		"sections out of order":                {head, keys, hash},
+		"an unknown section between":           {head, sectionOf(5000, func(*snapshotWriter) {})},
+		"an unknown section in the middle":     {head, sectionOf(3, func(*snapshotWriter) {}), sectionOf(100, func(*snapshotWriter) {})},
+		"bytes too many":                       {head, sectionOf(4, func(e *snapshotWriter) { writeHashKey(e, a); e.b = append(e.b, 0) })},
+		"bytes too few":                        {head, sectionOf(4, func(e *snapshotWriter) { e.fixed(1) })},
+		"an unknown flag":                      {head, hash, keys, session(128, end)},
+		"a registration that is not there":     {head, hash, keys, session(claimsBound, ends(2))},
+		"a time of none":                       {head, hash, keys, session(0, func(e *snapshotWriter) { e.uint(1); e.instant(0); e.uint(1) })},
+		"a stanza that is heard and has none":  {head, hash, keys, sectionOf(17, func(e *snapshotWriter) { e.fixed(0); e.uint(1); e.uint(1); e.uint(1); e.uint(1) })},
+		"a chat's hash that is too large":      {head, hash, keys, sectionOf(17, func(e *snapshotWriter) { e.fixed(8); e.uint(1 << 32); e.uint(1); e.uint(1); e.uint(1) })},
+		"a use of a session that is not there": {head, hash, keys, sectionOf(15, func(e *snapshotWriter) { e.uint(0); e.uint(1); e.uint(1); e.b = append(e.b, 0) })},
+		"what no registration was told":        {head, hash, keys, sectionOf(15, func(e *snapshotWriter) { e.uint(2<<1 | 1); e.uint(1); e.b = append(e.b, 0) })},
+		"a number without an end":              {head, []byte{4, 1, 0x80}, keys},
+		"a length without an end":              {head, []byte{4, 0x80}},
+		"a length of more than there is":       {head, []byte{4, 9, 1}},
+		"a base without an end":                {sectionOf(2, func(e *snapshotWriter) { e.string(a.name); e.b = append(e.b, 0x80) })},
+	} {
+		err := restore(sections...)
+		require.ErrorIs(t, err, ErrSnapshot, name)
+		require.Greater(t, len(err.Error()), len(ErrSnapshot.Error())+5, name)
+	}
+	newer := sealedSections(head)
+	newer[0]++
+	_, err := RestoreAccount(a.name, nil, newer)
+	require.ErrorContains(t, err, fmt.Sprint("version ", snapshotVersion+1))
+	_, err = RestoreAccount(a.name, nil, nil)
+	require.ErrorIs(t, err, ErrSnapshot)
+}
+
+// What was notified chat by chat is read from snapshots of before it was made smaller.
+func TestSnapshotOfWideChats(t *testing.T) {
+	a := NewAccount("juliet@example.com", nil, []Registration{{Account: "juliet@example.com", Key: Key{Service: "push.example.net"}}})
+	now := time.Unix(1_800_000_000, 0)
+	var d Decision
+	st := Stanza{ID: "m1", Kind: KindMessage, Class: ClassImportant, Content: ContentText, Type: MessageChat, From: "romeo@example.net/x", To: a.name, MessageID: "id1"}
+	a.Handle(Offline{a.name, st}, Facts{Now: now}, &d)
+	require.True(t, d.Notifies())
+	n := a.chats.heard[0]
+	a.chats = nil
+	data, err := a.MarshalBinary()
+	require.NoError(t, err)
+	body := append(data[5:len(data):len(data)], sectionOf(13, func(e *snapshotWriter) {
+		e.fixed(n.hash)
+		e.fixed(a.hash("romeo@example.net"))
+		for _, u := range []uint32{n.message, n.room, n.sender, uint32(now.Unix())} {
+			e.uint(uint64(u))
+		}
+	})...)
+	b, err := RestoreAccount(a.name, nil, sealedSections(body))
+	require.NoError(t, err)
+	assert.Equal(t, []heard{n}, b.chats.heard)
+	b.Load(a.Registrations(), now, &d.Effects)
+	b.Handle(Displayed{Account: a.name, Chat: "romeo@example.net", UpTo: "id1"}, Facts{Now: now}, &d)
+	assert.Equal(t, ReasonNone, d.Reason)
+	assert.Len(t, d.Drops, 1)
+	_, err = RestoreAccount(a.name, nil, sealedSections(data[5:], sectionOf(13, func(e *snapshotWriter) {
+		e.fixed(0)
+		e.fixed(0)
+		e.uint(0)
+		e.uint(0)
+		e.uint(0)
+		e.uint(0)
+	})))
+	require.ErrorIs(t, err, ErrSnapshot)
+}
