@@ -34,6 +34,7 @@ type Engine struct {
 	quick  Observer // and those that are
 	hooks  hooks
 	dog    watchdog
+	strict *strict // nil: Config.Strict is off
 	// cached is the Store's ability to say without waiting what an account has; keeper its ability to keep what waits.
 	cached func(account string) ([]Registration, bool)
 	keeper Keeper
@@ -76,6 +77,9 @@ func New(cfg Config) (*Engine, error) {
 	e := &Engine{cfg: cfg, policy: cfg.Policy.resolve(), log: cfg.Logger, start: time.Now()}
 	e.wall = e.start.Round(0)
 	e.hooks.init()
+	if cfg.Strict {
+		e.strict = newStrict()
+	}
 	e.work.zero = make(chan struct{}, 1)
 	e.close.done = make(chan struct{})
 	if e.cfg.Store == nil {
@@ -159,6 +163,16 @@ func (e *Engine) Handle(ctx context.Context, ev Event) (Decision, error) {
 
 // HandleTo is Handle for callers that use one Decision again and again, which saves allocations. d may be nil.
 func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
+	if e.strict != nil {
+		if kept := own(ev); kept != nil {
+			return e.strictly(ctx, kept, d)
+		}
+	}
+	return e.handle(ctx, ev, d)
+}
+
+// handle is HandleTo without Config.Strict.
+func (e *Engine) handle(ctx context.Context, ev Event, d *Decision) error {
 	if d == nil {
 		d = decisions.Get().(*Decision)
 		defer decisions.Put(d)

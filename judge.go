@@ -61,7 +61,9 @@ func (a *Account) judgeAccount(on trigger, st *Stanza, f *Facts, d *Decision) {
 // ofAccount is the question about an event of the account.
 func (a *Account) ofAccount(on trigger, own, away bool, r *registration, f *Facts) question {
 	q := question{event: on, own: own, away: away, skipPlain: a.policy.SkipPlain, policy: a.policy}
-	q.live, q.hibernated = a.standing(r)
+	if q.live, q.hibernated = a.standing(r); !q.live && !q.hibernated {
+		q.live, q.hibernated = a.moved(r)
+	}
 	q.live = q.live || slices.Contains(f.Elsewhere, r.Key)
 	return q
 }

@@ -12,7 +12,11 @@ import (
 // their order. The numbers R1 to R17 are used in the documentation, the tests and this file alike. Sources: Daniel Gultsch's rules on
 // the XMPP standards list (2016-02-16), Prosody's mod_cloud_notify, XEP-0357 version 0.4.1.
 //
-// The order is: enabled, held, is it news, does the event reach for the registration, what the user and the client asked for (wanted.go), once.
+// The order is: enabled, held, is a call over, is it news, does the event reach for the registration, are plain stanzas wanted, what the client (push2match.go)
+// and the user asked for (wanted.go), once. The first no decides. A yes may still be vetoed by the host, and waits as pace.go has it.
+//
+// Classes say how much the user wants to know: urgent is an incoming call, important what the user should see, plain all else, which wakes a client
+// silently. The table is in content.go.
 //
 // R1 (a session is bound to the registration it enabled last), R5 (a resumption drops what waits) and R14 (a client ID binds) say who
 // has which registration rather than who is notified; they are in session.go.
@@ -39,8 +43,8 @@ type question struct {
 	// wishes is what the client asked for, or nil.
 	wishes *wishes.Wishes
 
-	// disabled, live, hibernated and seen are about the registration: it is a tombstone; a session that is bound to it is connected; one is
-	// hibernated; it was notified of this stanza before.
+	// disabled, live, hibernated and seen are about the registration: it is a tombstone; a session of its device is connected, one that is bound to it or,
+	// by the client ID, to a newer registration; one is hibernated; it was notified of this stanza before.
 	disabled, live, hibernated, seen bool
 
 	// match is the number of the match of Push 2.0 that lets the stanza through, from 1, or 0.
@@ -79,7 +83,8 @@ const (
 // decide answers for one stanza and one registration. The reason tells whether to notify. s is what is known of what the stanza st says, or nil
 // if nobody asked for anything that depends on it.
 func decide(q *question, st *Stanza, s *said) (Rule, Reason) {
-	// R12. A registration that is not enabled is never published to (XEP-0357 §6). It is asked again when the publish is sent.
+	// R12. A registration that is not enabled is never published to (XEP-0357 §6): its push service has refused it, and its client has not enabled it again.
+	// It is asked again when the publish is sent.
 	if q.disabled {
 		return RuleEnabled, ReasonDisabled
 	}
@@ -121,7 +126,8 @@ func decide(q *question, st *Stanza, s *said) (Rule, Reason) {
 			return rule, reason
 		}
 	}
-	// R11. Never twice for the same stanza and registration, whatever the events and their order.
+	// R11. Never twice for the same stanza and registration, whatever the events and their order, as long as it is remembered. The host's ID says which
+	// stanza is the same; a request for subscription is the same whenever the same contact makes it.
 	if q.seen {
 		return RuleOnce, ReasonSeen
 	}
@@ -147,8 +153,8 @@ func reach(q *question) (Rule, Reason) {
 
 	// R6, R9. A message to the account was archived: all its devices are notified that have no session, since to the others it is sent
 	// or R2 to R4 take care. A call cannot wait for a dead connection to be noticed, so it goes to those with a session too.
-	// What the account sent itself is archived as well, and notifies nobody. (Gultsch 4b; mod_cloud_notify) A client may ask to be notified also
-	// while every connected session is away (tigase:push:away:0).
+	// What the account sent itself, to others, is archived as well, and notifies nobody. (Gultsch 4b; mod_cloud_notify) A client may ask to be notified
+	// also while every connected session is away (tigase:push:away:0).
 	case onArchiveAdded:
 		switch {
 		case q.own:
@@ -164,14 +170,16 @@ func reach(q *question) (Rule, Reason) {
 		}
 		return RuleArchived, fetchable(q, ReasonNoSession)
 
-	// R7, R9. A message went to offline storage: no session took it, so every device is notified. (Gultsch 4c)
+	// R7, R9. A message went to offline storage: no session took it, so every device is notified, one with a connected session too: that has a negative
+	// priority (RFC 6121 §8.5.2). (Gultsch 4c)
 	case onOffline:
 		if q.class == ClassUrgent {
 			return RuleUrgent, ReasonCall
 		}
 		return RuleOffline, fetchable(q, ReasonOffline)
 
-	// R8. A room sent a message to the account because no resource of it is joined.
+	// R8. A room sent a message to the account because no resource of it is joined: every device is notified, whatever session it has, for none is in
+	// the room.
 	case onGroupchat:
 		return RuleGroupchat, fetchable(q, ReasonGroupchat)
 

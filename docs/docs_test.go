@@ -8,16 +8,60 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"unicode"
 )
 
-// TestPages checks the links between pages and files, and that each test that a page names exists.
+// slug is what a heading is linked by.
+func slug(heading string) string {
+	var b strings.Builder
+	for _, r := range strings.ToLower(heading) {
+		switch {
+		case r == ' ' || r == '-':
+			b.WriteByte('-')
+		case r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r):
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// anchors are those of a page.
+func anchors(page string) map[string]bool {
+	found := make(map[string]bool)
+	b, _ := os.ReadFile(page)
+	for _, m := range regexp.MustCompile(`(?m)^#+ +(.+)$`).FindAllStringSubmatch(string(b), -1) {
+		found[slug(m[1])] = true
+	}
+	return found
+}
+
+// TestRunbook checks that each alert links to a section that is there.
+func TestRunbook(t *testing.T) {
+	b, err := os.ReadFile("../metrics/prometheus/alerts.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := anchors("runbook.md")
+	links := regexp.MustCompile(`docs/runbook\.md#(\S+)`).FindAllStringSubmatch(string(b), -1)
+	if n := strings.Count(string(b), "- alert:"); n == 0 || n != len(links) {
+		t.Errorf("%d alerts, %d links", n, len(links))
+	}
+	for _, m := range links {
+		if !at[m[1]] {
+			t.Errorf("the runbook has no section %s", m[1])
+		}
+	}
+}
+
+// TestPages checks the links between pages and files, and that each test and file that a page names exists.
 func TestPages(t *testing.T) {
-	tests := make(map[string]bool)
+	tests, files := make(map[string]bool), make(map[string]bool)
 	var pages []string
 	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
+		files[d.Name()] = true
 		switch {
 		case d.IsDir() && (d.Name() == "node_modules" || strings.HasPrefix(d.Name(), ".") && d.Name() != ".."):
 			return filepath.SkipDir
@@ -42,12 +86,23 @@ func TestPages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range regexp.MustCompile(`\]\(([^)#\s]+)[^)]*\)`).FindAllStringSubmatch(string(b), -1) {
+		for _, m := range regexp.MustCompile(`\]\(([^)#\s]*)(?:#([^)\s]+))?[^)]*\)`).FindAllStringSubmatch(string(b), -1) {
 			if strings.Contains(m[1], "://") {
 				continue
 			}
-			if _, err := os.Stat(filepath.Join(filepath.Dir(page), m[1])); err != nil {
+			to := page
+			if m[1] != "" {
+				to = filepath.Join(filepath.Dir(page), m[1])
+			}
+			if _, err := os.Stat(to); err != nil {
 				t.Errorf("%s links to %s, which is not there", page, m[1])
+			} else if m[2] != "" && !anchors(to)[m[2]] {
+				t.Errorf("%s links to %s#%s, which is not there", page, m[1], m[2])
+			}
+		}
+		for _, m := range regexp.MustCompile("`(\\w+\\.(?:go|md|yml|lua))`").FindAllStringSubmatch(string(b), -1) {
+			if !files[m[1]] {
+				t.Errorf("%s names %s, which is not there", page, m[1])
 			}
 		}
 		for _, m := range regexp.MustCompile("`((?:Test|Fuzz|Benchmark)[A-Z]\\w*)`").FindAllStringSubmatch(string(b), -1) {

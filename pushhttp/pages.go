@@ -26,9 +26,16 @@ type overviewPage struct {
 	Accounts  []accountRow  `json:"accounts"`
 	Off       int           `json:"devices_given_up"`
 	Hooks     []hookView    `json:"hooks,omitempty"`
+	Misuses   []misuseView  `json:"misuses,omitempty"`
 }
 
 // hookView is a function of the host's own with which something went wrong.
+// misuseView leaves out what was said the last time, which names accounts.
+type misuseView struct {
+	Kind  string `json:"kind"`
+	Times uint64 `json:"times"`
+}
+
 type hookView struct {
 	Hook     string `json:"hook"`
 	Panics   uint64 `json:"panics"`
@@ -114,6 +121,11 @@ func (p *Handler) overview(w http.ResponseWriter, r *http.Request, operator stri
 	if h, ok := p.cfg.Engine.(interface{ Hooks() []push.HookStatus }); ok {
 		for _, s := range h.Hooks() {
 			v.Hooks = append(v.Hooks, hookView{s.Hook, s.Panics, s.Overruns, s.Skipped, s.Hanging})
+		}
+	}
+	if m, ok := p.cfg.Engine.(interface{ Misuses() []push.MisuseStatus }); ok {
+		for _, s := range m.Misuses() {
+			v.Misuses = append(v.Misuses, misuseView{s.Kind, s.Times})
 		}
 	}
 	p.standing(&v)

@@ -1,0 +1,91 @@
+package push_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	. "github.com/xmpp-push/push"
+)
+
+// TestStrict is wrong use of an Engine with Config.Strict: an error with what to do, and else nothing is different.
+func TestStrict(t *testing.T) {
+	s := phoneSession
+	open := SessionOpen{Session: s, JID: juliet + "/phone"}
+	enable := PushEnable{Session: s, Key: phone}
+	nameless := message("")
+	other := message("m1")
+	other.Body = "another text"
+	odd := message("m2")
+	odd.From = "Romeo@Example.net"
+	for name, c := range map[string]struct {
+		evs  []Event
+		kind string // of the last event's error; empty: none
+		text string
+	}{
+		"good": {[]Event{open, enable, AckDelayed{s, []Stanza{message("m1")}}, Acknowledged{s, []string{"m1"}}, HibernationStart{s, []Stanza{message("m2")}}, StanzaQueued{s, message("m3")},
+			HibernationEnd{s}, Acknowledged{s, []string{"m2", "m3"}}, SessionClose{s}, Offline{juliet, message("m1")}}, "", ""},
+		"good restored":        {[]Event{SessionRestored{Session: s, JID: juliet + "/phone", Bound: phone, IsBound: true, Hibernated: true}, HibernationEnd{s}, SessionClose{s}}, "", ""},
+		"good, not resumed":    {[]Event{open, enable, HibernationStart{s, []Stanza{message("m2")}}, SessionClose{s}}, "", ""},
+		"closed twice":         {[]Event{open, SessionClose{s}, SessionClose{s}}, "", ""},
+		"account":              {[]Event{Offline{"Juliet@Example.org", message("m1")}}, "jid", "prepared form"},
+		"account, full":        {[]Event{Offline{juliet + "/phone", message("m1")}}, "jid", "bare JID"},
+		"no JID":               {[]Event{Offline{"juliet@@", message("m1")}}, "jid", "prepared form"},
+		"sender":               {[]Event{Offline{juliet, odd}}, "jid", "Romeo@Example.net"},
+		"service":              {[]Event{open, PushEnable{Session: s, Key: Key{Service: "Push.Example.net"}}}, "jid", "its service"},
+		"JID of another":       {[]Event{SessionOpen{Session: s, JID: "romeo@example.com/phone"}}, "jid", "not a full JID of account"},
+		"JID that is bare":     {[]Event{SessionOpen{Session: s, JID: juliet}}, "jid", "not a full JID"},
+		"no ID":                {[]Event{Offline{juliet, nameless}}, "stanza-without-id", "stanza-id"},
+		"no ID in a queue":     {[]Event{open, HibernationStart{s, []Stanza{message("m1"), nameless}}}, "stanza-without-id", "stanza-id"},
+		"ID twice":             {[]Event{ArchiveAdded{juliet, message("m1")}, Offline{juliet, other}}, "stanza-id", "another text"},
+		"never opened":         {[]Event{StanzaQueued{s, message("m1")}}, "session", "SessionOpen"},
+		"never opened, active": {[]Event{SessionActive{s}}, "session", "SessionOpen"},
+		"after its end":        {[]Event{open, SessionClose{s}, HibernationStart{s, nil}}, "session", "nothing after SessionClose"},
+		"opened twice":         {[]Event{open, open}, "session", "never used again"},
+		"queued while online":  {[]Event{open, StanzaQueued{s, message("m1")}}, "hibernation", "HibernationStart when"},
+		"ended, not begun":     {[]Event{open, HibernationEnd{s}}, "hibernation", "only when"},
+		"begun twice":          {[]Event{open, HibernationStart{s, nil}, HibernationStart{s, nil}}, "hibernation", "once"},
+		"never acknowledged":   {[]Event{open, enable, HibernationStart{s, []Stanza{message("m1")}}, HibernationEnd{s}, SessionClose{s}}, "acknowledged", "XEP-0198"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				lax, strict := newEngine(t, Config{Publisher: &service{}}), newEngine(t, Config{Publisher: &service{}, Strict: true})
+				for i, ev := range c.evs {
+					want, err := lax.Handle(t.Context(), ev)
+					require.NoError(t, err)
+					got, err := strict.Handle(t.Context(), ev)
+					assert.Equal(t, want.Reason, got.Reason)
+					assert.Equal(t, want.Changes, got.Changes)
+					assert.Equal(t, len(want.Verdicts), len(got.Verdicts))
+					if i < len(c.evs)-1 || c.kind == "" {
+						require.NoError(t, err, ev.Name())
+						continue
+					}
+					require.ErrorIs(t, err, ErrMisuse)
+					assert.ErrorContains(t, err, ev.Name()+": ")
+					assert.ErrorContains(t, err, c.text)
+					assert.NotContains(t, err.Error(), "wherefore", "a text")
+					require.Len(t, strict.Misuses(), 1)
+					m := strict.Misuses()[0]
+					assert.Equal(t, MisuseStatus{c.kind, 1, m.Last}, m)
+					assert.True(t, strings.HasSuffix(err.Error(), m.Last))
+				}
+				assert.Empty(t, lax.Misuses())
+				pass(time.Minute)
+				require.NoError(t, lax.Close(t.Context()))
+				require.NoError(t, strict.Close(t.Context()))
+			})
+		})
+	}
+	e := newEngine(t, Config{Publisher: &service{}, Strict: true})
+	_, err := e.Handle(t.Context(), &open)
+	require.ErrorIs(t, err, ErrEvent, "what is refused without Strict is refused")
+	assert.NotErrorIs(t, err, ErrMisuse)
+	require.NoError(t, e.HandleTo(context.Background(), open, nil))
+	require.NoError(t, e.Close(t.Context()))
+}
