@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -50,8 +51,13 @@ func (n *Node) listen(ctx context.Context) error {
 		return nil
 	}
 	me := n.cfg.Node
+	// Is there another of that name? One that has just died does not answer, and NATS says so at once; one that is stopped finds out when it wakes up.
+	if m, err := n.cfg.Conn.Request(n.names.node(me, "here"), nil, appendTimeout/2); err == nil {
+		return fmt.Errorf("%w: %q runs already, since %s", ErrName, me, m.Data)
+	}
 	for subject, f := range map[string]func(m *nats.Msg){
 		n.names.beat():               n.heard,
+		n.names.node(me, "here"):     func(m *nats.Msg) { _ = m.Respond([]byte(n.gates.started.UTC().Format(time.RFC3339))) },
 		n.names.node(me, "answer"):   n.answered,
 		n.names.node(me, "register"): n.register,
 		n.names.node(me, "advice"):   n.advised,
@@ -69,6 +75,7 @@ func (n *Node) listen(ctx context.Context) error {
 			return err
 		}
 	}
+	n.joined.Store(true)
 	n.beat()
 	for { // from then on the owners say so themselves, and wait until they are heard; what is missed is read here
 		err := n.catchUp(ctx)
@@ -110,6 +117,9 @@ func (n *Node) lane(account string) *lane { return n.lanes[partition.Of(account,
 // ---- who is alive
 
 func (n *Node) beat() {
+	if !n.joined.Load() { // nobody has to hear of a node that does not come to be, least of all one of its name
+		return
+	}
 	n.mu.Lock()
 	b := n.members.Beat(time.Now(), n.leaving)
 	b.Gone, b.Writes = n.gone, n.version()
@@ -126,6 +136,9 @@ func (n *Node) heard(m *nats.Msg) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if b.Node == n.cfg.Node && b.Incarnation > n.members.Me().Incarnation {
+		n.leave(fmt.Errorf("%w: %q has started after this one; give each node a name of its own", ErrName, b.Node))
+	}
 	if n.members.Heard(time.Now(), &b) {
 		n.stale = true
 	}
@@ -143,10 +156,10 @@ func (n *Node) choose() {
 	now := time.Now()
 	n.mu.Lock()
 	live := n.members.Live(now)
-	leaving, stale := n.leaving, n.stale
+	leaving, stale, deaf := n.leaving, n.stale, n.members.Deaf(now)
 	n.mu.Unlock()
 	n.compareVersions(now)
-	if n.ready(now) {
+	if n.ready(now) && !deaf {
 		for p, l := range n.lanes {
 			want := !leaving && partition.Chosen(live, p) == n.cfg.Node
 			l.post(func() { l.owner.Want(time.Now(), want) })
@@ -183,6 +196,12 @@ func (n *Node) again() {
 		l.again(me)
 	}
 	n.beat()
+}
+
+func (n *Node) back() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.members.Back(time.Now())
 }
 
 // others returns the other nodes that have to hear what changes.
@@ -225,42 +244,55 @@ func (n *Node) catchUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if last := s.CachedInfo().State.LastSeq; last > n.caughtTo {
-		watching, stop := context.WithCancel(ctx)
-		defer stop()
-		w, err := n.regs.WatchAll(watching, jetstream.IgnoreDeletes(), jetstream.ResumeFromRevision(n.caughtTo+1))
-		if err != nil {
-			return err
-		}
-		defer w.Stop() //nolint:errcheck
-		quiet := time.NewTimer(readPatience)
-		defer quiet.Stop()
-		for to := n.caughtTo; to < last; { // a replica that is late says that it is done before
-			select {
-			case e, ok := <-w.Updates():
-				if !ok {
-					return fmt.Errorf("the bucket of registrations ended at %d of %d", to, last)
-				}
-				quiet.Reset(readPatience)
-				if e != nil {
-					if err := n.seen(e); err != nil {
-						return err
-					}
-					to = max(to, e.Revision())
-				}
-			case <-quiet.C:
-				return fmt.Errorf("the bucket of registrations ended at %d of %d", to, last)
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-		n.caughtTo = last
-	}
 	n.mu.Lock()
-	few := n.members.Few(time.Now())
+	n.members.Reached(time.Now())
+	n.mu.Unlock()
+	last := s.CachedInfo().State.LastSeq
+	if err := n.entries(ctx, n.caughtTo, last, n.seen); err != nil {
+		return err
+	}
+	n.caughtTo = max(n.caughtTo, last)
+	n.mu.Lock()
+	few := n.members.Few(time.Now()) || n.members.Back(time.Now()) // or the others may not have heard of it yet
 	n.mu.Unlock()
 	if !few {
 		n.caughtAt.Store(int64(began))
+	}
+	return nil
+}
+
+// entries reads what the bucket of registrations has behind one revision and up to another.
+func (n *Node) entries(ctx context.Context, from, last uint64, f func(e jetstream.KeyValueEntry) error) error {
+	if last <= from {
+		return nil
+	}
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	w, err := n.regs.WatchAll(watching, jetstream.IgnoreDeletes(), jetstream.ResumeFromRevision(from+1))
+	if err != nil {
+		return err
+	}
+	defer w.Stop() //nolint:errcheck
+	quiet := time.NewTimer(readPatience)
+	defer quiet.Stop()
+	for to := from; to < last; { // a replica that is late says that it is done before
+		select {
+		case e, ok := <-w.Updates():
+			if !ok {
+				return fmt.Errorf("the bucket of registrations ended at %d of %d", to, last)
+			}
+			quiet.Reset(readPatience)
+			if e != nil {
+				if err := f(e); err != nil {
+					return err
+				}
+				to = max(to, e.Revision())
+			}
+		case <-quiet.C:
+			return fmt.Errorf("the bucket of registrations ended at %d of %d", to, last)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	return nil
 }
@@ -276,7 +308,7 @@ func (n *Node) since() time.Duration { return time.Since(n.gates.started) }
 // of NATS that have just met do not bring everything to each other yet, so there may be owners that have not heard of it.
 func (n *Node) behind() bool {
 	now, at := n.since(), time.Duration(n.caughtAt.Load())
-	return n.outdated.Load() || at < n.cfg.Lease*3/2 || now-at > n.cfg.Lease*3/4
+	return n.left.Load() != nil || at < n.cfg.Lease*3/2 || now-at > n.cfg.Lease*3/4
 }
 
 func regKey(account string) string { return base64.RawURLEncoding.EncodeToString([]byte(account)) }
@@ -299,12 +331,21 @@ func (n *Node) seen(e jetstream.KeyValueEntry) error {
 
 // register takes note of what an owner says.
 func (n *Node) register(m *nats.Msg) {
-	var r registered
-	if err := partition.Decode(m.Data, &r); err != nil {
+	var news registeredList
+	if err := partition.Decode(m.Data, &news); err != nil {
 		return
 	}
-	n.know(r)
+	for _, r := range news.List {
+		n.know(r)
+	}
 	_ = m.Respond(nil)
+}
+
+func (n *Node) registered(account string) bool {
+	l := n.lane(account)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.local.Registered(account)
 }
 
 func (n *Node) know(r registered) {
@@ -338,8 +379,8 @@ func (n *Node) tellRegistered(l *lane, accounts []string, answers []answer, firs
 		list = append(list, r)
 	}
 	l.registrar.post(l, func() {
-		for i := range list {
-			n.tell(&list[i])
+		for part := range slices.Chunk(list, tellAtOnce) {
+			n.tell(part)
 		}
 		for _, a := range answers {
 			n.answer(a)
@@ -347,28 +388,36 @@ func (n *Node) tellRegistered(l *lane, accounts []string, answers []answer, firs
 	})
 }
 
-// tell writes down one account's registrations, and lets the other nodes know.
-func (n *Node) tell(r *registered) {
-	for n.ctx.Err() == nil {
-		ctx, cancel := context.WithTimeout(n.ctx, appendTimeout)
-		err := n.putRegistered(ctx, r)
-		cancel()
-		if err == nil {
-			break
-		}
-		if errors.Is(err, partition.ErrFenced) {
-			return
-		}
-		n.warn("registrations not written", -1, err)
-		sleep(n.ctx, 250*time.Millisecond)
+// tellAtOnce is how many accounts' registrations are written and told at once.
+const tellAtOnce = 64
+
+// registeredList is what nodes are told at once.
+type registeredList struct{ List []registered }
+
+// tell writes down the registrations of some accounts, and lets the other nodes know.
+func (n *Node) tell(list []registered) {
+	var wg sync.WaitGroup
+	written := make([]bool, len(list))
+	for i := range list {
+		wg.Go(func() { written[i] = n.write(&list[i]) })
 	}
-	n.know(*r)
-	data := partition.Encode(n.version(), *r)
-	others := n.others()
-	done := make(chan struct{}, len(others))
-	for _, o := range others {
-		go func() {
-			defer func() { done <- struct{}{} }()
+	wg.Wait()
+	var news registeredList
+	for i := range list {
+		if written[i] {
+			n.know(list[i])
+			news.List = append(news.List, list[i])
+		}
+	}
+	if len(news.List) == 0 {
+		return
+	}
+	data := partition.Encode(n.version(), news)
+	for until := time.Now().Add(n.cfg.Lease * 3 / 2); n.back() && time.Now().Before(until); {
+		sleep(n.ctx, 50*time.Millisecond)
+	}
+	for _, o := range n.others() {
+		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(n.ctx, n.cfg.Lease*3/2)
 			defer cancel()
 			for slices.Contains(n.others(), o) { // until it has heard, or knows that it is behind
@@ -379,16 +428,39 @@ func (n *Node) tell(r *registered) {
 					return
 				}
 			}
-		}()
+		})
 	}
-	for range others {
-		<-done
+	wg.Wait()
+}
+
+// write writes down one account's registrations, and returns false if a later owner has, or the Node is closed.
+func (n *Node) write(r *registered) bool {
+	for n.ctx.Err() == nil {
+		ctx, cancel := context.WithTimeout(n.ctx, appendTimeout)
+		err := n.putRegistered(ctx, r)
+		cancel()
+		if err == nil {
+			return true
+		}
+		if errors.Is(err, partition.ErrFenced) {
+			return false
+		}
+		n.warn("registrations not written", -1, err)
+		sleep(n.ctx, 250*time.Millisecond)
 	}
+	return false
 }
 
 // putRegistered writes r, unless a later owner has written something: ErrFenced.
 func (n *Node) putRegistered(ctx context.Context, r *registered) error {
 	key := regKey(r.Account)
+	if !n.registered(r.Account) && len(r.Registrations) > 0 { // most are new, and need not be read
+		rev, err := n.regs.Create(ctx, key, partition.Encode(n.version(), *r))
+		if !wrongRevision(err) {
+			r.Revision = rev
+			return err
+		}
+	}
 	for {
 		value, rev, err := n.latest(ctx, n.names.regs, key)
 		if err != nil {

@@ -31,6 +31,7 @@ func (badVeto) VetoPublish(context.Context, *push.Notification) string { panic("
 
 // What the host does wrong stays with the host: a function that panics or hangs holds up no partition, and the phone rings.
 func TestBadHooks(t *testing.T) {
+	t.Parallel()
 	svc := newService()
 	hang := make(chan struct{})
 	n := join(t, start(t, embedded.Config{}), "a", svc, func(c *jetstream.Config) {

@@ -40,6 +40,8 @@ var (
 	ErrUnreachable = errors.New("jetstream: the log of the cluster does not answer")
 	// ErrAlone: the log did not answer, and this node has decided the event by itself (Config.Alone). The Decision says how.
 	ErrAlone = fmt.Errorf("%w; decided by this node alone", ErrUnreachable)
+	// ErrName: another node that runs has the same Config.Node. Join returns it; a node that finds a later one with its name leaves, and Handle returns it.
+	ErrName = errors.New("jetstream: another node has the same name")
 	// ErrConfig is wrapped by what Join says about its Config, and about a cluster that was set up otherwise.
 	ErrConfig = errors.New("jetstream: unusable configuration")
 )
@@ -109,12 +111,15 @@ type Node struct {
 	subs   []*nats.Subscription
 	work   sync.WaitGroup
 	closed atomic.Bool
+	joined atomic.Bool // others may have heard of it
 	// writes is the version that this node writes; outdated: it cannot read what the others write.
 	writes   atomic.Int64
 	raising  atomic.Bool
 	outdated atomic.Bool
-	counts   counts
-	turns    chan struct{} // of appends
+	// left is why the node has left by itself.
+	left   atomic.Pointer[error]
+	counts counts
+	turns  chan struct{} // of appends
 }
 
 type names struct{ stream, prefix, snaps, regs string }
@@ -254,7 +259,7 @@ func (n *Node) setUp(ctx context.Context) error {
 			Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew, MaxMsgSize: 8 << 20, Duplicates: time.Second, AllowDirect: true,
 		}
 	}
-	err := patient(ctx, func(ctx context.Context) error {
+	err := n.patient(ctx, func(ctx context.Context) error {
 		s, err := n.js.Stream(ctx, n.names.stream)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			r := replicas
@@ -287,7 +292,7 @@ func (n *Node) setUp(ctx context.Context) error {
 }
 
 func (n *Node) bucket(ctx context.Context, cfg jetstream.KeyValueConfig) (kv jetstream.KeyValue, err error) {
-	err = patient(ctx, func(ctx context.Context) (err error) {
+	err = n.patient(ctx, func(ctx context.Context) (err error) {
 		kv, err = n.js.KeyValue(ctx, cfg.Bucket)
 		if errors.Is(err, jetstream.ErrBucketNotFound) {
 			kv, err = n.js.CreateKeyValue(ctx, cfg)
@@ -298,15 +303,24 @@ func (n *Node) bucket(ctx context.Context, cfg jetstream.KeyValueConfig) (kv jet
 }
 
 // patient tries until it succeeds or ctx ends: servers that have just started answer late, or not.
-func patient(ctx context.Context, f func(ctx context.Context) error) error {
+func (n *Node) patient(ctx context.Context, f func(ctx context.Context) error) error {
 	for {
 		try, cancel := context.WithTimeout(ctx, appendTimeout)
 		err := f(try)
 		cancel()
-		if err == nil || errors.Is(err, ErrVersion) {
+		switch {
+		case err == nil || errors.Is(err, ErrVersion):
 			return err
+		case n.cfg.Conn.IsClosed():
+			return fmt.Errorf("%w: Config.Conn is closed: %w", ErrConfig, cmp.Or(n.cfg.Conn.LastError(), err))
 		}
 		if !sleep(ctx, 100*time.Millisecond) {
+			if errors.Is(err, nats.ErrNoResponders) {
+				return fmt.Errorf("%w: NATS has no JetStream, or it is not ready: %w", ErrUnreachable, err)
+			}
+			if last := n.cfg.Conn.LastError(); last != nil { // such as missing permissions, which the server tells apart from the answer
+				return fmt.Errorf("%w: %w; the connection says: %w", ErrUnreachable, err, last)
+			}
 			return fmt.Errorf("%w: %w", ErrUnreachable, err)
 		}
 	}
@@ -343,7 +357,7 @@ type call struct {
 // Handle takes note of an event. When it returns nil, the event is in the log and cannot be lost. The Decision is the owner's if it waits for it
 // (Config.Wait; always for push-enable and push-disable), else empty.
 //
-// The error is push.ErrClosed, push.ErrEvent, ErrVersion, or wraps ErrUnreachable and the context's error; with Config.Alone it is ErrAlone.
+// The error is push.ErrClosed, push.ErrEvent, ErrVersion, ErrName, or wraps ErrUnreachable and the context's error; with Config.Alone it is ErrAlone.
 func (n *Node) Handle(ctx context.Context, ev push.Event) (push.Decision, error) {
 	account := ev.Subject().Account
 	d := push.Decision{Account: account}
@@ -359,8 +373,8 @@ func (n *Node) Handle(ctx context.Context, ev push.Event) (push.Decision, error)
 	if n.closed.Load() {
 		return d, push.ErrClosed
 	}
-	if n.outdated.Load() {
-		return d, ErrVersion
+	if err := n.left.Load(); err != nil {
+		return d, *err
 	}
 	if n.alone != nil {
 		l.note(account, n.alone.notes(account)) // before the same stanza comes again

@@ -177,6 +177,7 @@ func TestKill(t *testing.T) {
 
 // One machine with a file: kill -9 between a decision and its publish, and between a publish and its answer, loses nothing.
 func TestKillSingle(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 1, func(c *childConfig) { c.Lease = time.Second }, nil)
 	f.start()
 	f.owned(20 * time.Second)
@@ -197,6 +198,7 @@ func TestStop(t *testing.T) {
 	f := newFleet(t, 3, nil, nil)
 	f.start()
 	f.owned(20 * time.Second)
+	f.slow.Store(int64(30 * time.Millisecond)) // so that there is always something in flight
 	l := f.load(200, 4, 5*time.Millisecond)
 	for round := range *kills {
 		p := f.procs[round%3]

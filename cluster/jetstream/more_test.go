@@ -25,6 +25,7 @@ import (
 
 // Nodes come and go under load: nothing is lost, and nothing is published twice.
 func TestJoinAndLeave(t *testing.T) {
+	t.Parallel()
 	svc := newService()
 	srv := start(t, embedded.Config{})
 	// A lease that is long enough for a busy machine: a node that is taken for dead is a test of its own.
@@ -69,7 +70,7 @@ func TestJoinAndLeave(t *testing.T) {
 			}
 		})
 	}
-	rounds := 3
+	rounds := 2
 	if os.Getenv("PUSH_TEST_FULL") == "1" {
 		rounds = 15
 	}
@@ -148,9 +149,11 @@ func (v *verdicts) sorted() []string {
 // The same events, through one Engine and through three nodes at random: the same stanzas to the same registrations in the same classes, for the same
 // reasons. (What a resumption can still drop depends on how fast the publishes go out, and is not compared.)
 func TestDifferential(t *testing.T) {
+	t.Parallel()
 	traces := map[string][]push.Event{"the recording of Prosody": recording(t), "random 1": randomEvents(1, 1500), "random 2": randomEvents(2, 1500)}
 	for name, events := range traces {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			policy := push.Policy{MinInterval: -1}
 			var one, three verdicts
 			svc := newService()
@@ -273,6 +276,7 @@ func randomEvents(seed uint64, n int) []push.Event {
 
 // Advice reaches the node that has the session, wherever its account is decided for.
 func TestAdvice(t *testing.T) {
+	t.Parallel()
 	srv := start(t, embedded.Config{})
 	svc := newService()
 	type advice struct {

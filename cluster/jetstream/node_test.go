@@ -109,6 +109,7 @@ func message(id string) push.ArchiveAdded {
 }
 
 func TestOneNode(t *testing.T) {
+	t.Parallel()
 	svc := newService()
 	n := join(t, start(t, embedded.Config{}), "a", svc)
 	// A node that has just joined is not sure of it at once.
@@ -134,6 +135,7 @@ func TestOneNode(t *testing.T) {
 }
 
 func TestSeveralNodes(t *testing.T) {
+	t.Parallel()
 	svc := newService()
 	srv := start(t, embedded.Config{})
 	var nodes []*jetstream.Node

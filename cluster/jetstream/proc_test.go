@@ -53,6 +53,10 @@ func TestMain(m *testing.M) {
 		child(text)
 		return
 	}
+	flag.Parse()
+	if p := flag.Lookup("test.parallel"); p.Value.String() == p.DefValue {
+		_ = p.Value.Set("5") // they wait for leases and elections most of the time
+	}
 	os.Exit(m.Run())
 }
 

@@ -39,7 +39,7 @@ func (n *Node) written(ctx context.Context) (version int, rev uint64, err error)
 
 // readVersion finds out what to write. A program that is too old does not join.
 func (n *Node) readVersion(ctx context.Context) error {
-	return patient(ctx, func(ctx context.Context) error {
+	return n.patient(ctx, func(ctx context.Context) error {
 		v, _, err := n.written(ctx)
 		if err != nil {
 			return err
@@ -98,10 +98,16 @@ func (n *Node) raise(to int) error {
 
 // outdate lets this node leave: there is something that it cannot read, and must not skip.
 func (n *Node) outdate(why string) {
-	if n.outdated.Swap(true) {
+	n.outdated.Store(true)
+	n.leave(fmt.Errorf("%w: %s", ErrVersion, why))
+}
+
+// leave lets this node leave the cluster by itself. From then on it takes no events.
+func (n *Node) leave(why error) {
+	if !n.left.CompareAndSwap(nil, &why) {
 		return
 	}
-	n.log.LogAttrs(n.ctx, slog.LevelError, "push cluster: this node has left, because the others have a later version of the program; upgrade it", slog.String("node", n.cfg.Node), slog.String("cause", why))
+	n.log.LogAttrs(n.ctx, slog.LevelError, "push cluster: this node has left the cluster", slog.String("node", n.cfg.Node), slog.Any("error", why))
 	n.work.Add(1)
 	go func() {
 		defer n.work.Done()

@@ -174,7 +174,10 @@ func (n *Node) load(ctx context.Context, p int, epoch uint64) ([]byte, manifest,
 				return nil, m, 0, fmt.Errorf("the manifest of partition %d: %w", p, err)
 			}
 		}
-		if m.Epoch > epoch {
+		if m.Epoch > epoch || m.Keep > epoch {
+			if err := n.damaged(ctx, p, max(m.Epoch, m.Keep)); err != nil {
+				return nil, m, 0, err
+			}
 			return nil, m, 0, partition.ErrFenced
 		}
 		m.Epoch = epoch
@@ -204,6 +207,21 @@ func (n *Node) load(ctx context.Context, p int, epoch uint64) ([]byte, manifest,
 		}
 		return data, m, rev, nil
 	}
+}
+
+// damaged tells whether the log ends before what the snapshot of a partition is of.
+func (n *Node) damaged(ctx context.Context, p int, of uint64) error {
+	try, cancel := context.WithTimeout(ctx, appendTimeout)
+	defer cancel()
+	s, err := n.js.Stream(try, n.names.stream) // its leader says how far it goes
+	if err != nil {
+		return err
+	}
+	if last := s.CachedInfo().State.LastSeq; last < of {
+		return fmt.Errorf("%w: the log %s ends at message %d, and the snapshot of partition %d is of message %d: NATS has lost a part of its store; restore a backup of %s, %s and %s",
+			partition.ErrDamaged, n.names.stream, last, p, of, n.names.stream, n.names.snaps, n.names.regs)
+	}
+	return nil
 }
 
 func (n *Node) putManifest(ctx context.Context, p int, m manifest, rev uint64) (uint64, error) {
@@ -489,6 +507,13 @@ func (w *world) Show(out *partition.Out, replayed bool) {
 			answers = append(answers, answer{l.p, d.Origin, d.Batch, d.Index, d.Decision})
 		}
 		if replayed {
+			continue
+		}
+		if _, own := d.Event.(partition.Import); own { // the host knows no such event
+			if n.obs.Affected != nil {
+				account, at, eff := d.Decision.Account, d.At, d.Decision.Effects
+				n.call(&n.hooks.observer, "", func() { n.obs.Affected(account, at, &eff) })
+			}
 			continue
 		}
 		n.counts.decided.Add(1)

@@ -31,7 +31,7 @@ var names = []string{
 	"Succeeded", "Disabled", "Cause", "Errors", "Refusals",
 	"session-open", "session-close", "session-restored", "push-enable", "push-disable", "ack-delayed", "acknowledged", "hibernation-start",
 	"stanza-queued", "hibernation-end", "archive-added", "offline", "groupchat", "ping", "affiliation-none", "account-removed",
-	"claim", "release", "begin", "end", "down", "tick", "alone",
+	"claim", "release", "begin", "end", "down", "tick", "alone", "import",
 }
 
 const firstTag = 2

@@ -15,6 +15,8 @@ type Members struct {
 	lease   time.Duration
 	started time.Time
 	peers   map[string]*peer
+	// reached is when the log has answered last, since is from when on it did without a long gap.
+	reached, since time.Time
 }
 
 type peer struct {
@@ -119,6 +121,23 @@ func (m *Members) Few(now time.Time) bool {
 	}
 	return 2*heard < all
 }
+
+// Reached notes that the log has answered.
+func (m *Members) Reached(now time.Time) {
+	if m.reached.IsZero() || now.Sub(m.reached) > m.lease/2 {
+		m.since = now
+	}
+	m.reached = now
+}
+
+// Back tells whether the node was cut off, or stopped, or the log did not answer, a moment ago: the next beats of others may be yet to come, so it must not do without telling
+// them something because it has not heard of them.
+func (m *Members) Back(now time.Time) bool {
+	return now.Sub(m.reached) > m.lease/2 || now.Sub(m.since) < m.lease/2
+}
+
+// Deaf tells whether it is Back and hears of too few: then it must not take their partitions either.
+func (m *Members) Deaf(now time.Time) bool { return m.Few(now) && m.Back(now) }
 
 // May returns the names of the other nodes that may go by what they knew before: by half a lease after they count as dead they know that they are cut off (Few).
 func (m *Members) May(now time.Time) []string {

@@ -107,6 +107,15 @@ type Alone struct {
 // Name is "alone".
 func (Alone) Name() string { return "alone" }
 
+// Import is another: registrations that a host had in a Store before it was a cluster.
+type Import struct {
+	push.AccountRemoved
+	Registrations []push.Registration
+}
+
+// Name is "import".
+func (Import) Name() string { return "import" }
+
 // Told is a registration that was notified.
 type Told struct {
 	Key push.Key
@@ -120,7 +129,7 @@ var events = func() map[string]reflect.Type {
 	m := make(map[string]any)
 	for _, ev := range []push.Event{
 		push.SessionOpen{}, push.SessionClose{}, push.PushEnable{}, push.PushDisable{}, push.AckDelayed{}, push.HibernationStart{}, push.StanzaQueued{},
-		Alone{}, push.HibernationEnd{}, push.ArchiveAdded{}, push.Offline{}, push.Groupchat{}, push.Ping{}, push.AffiliationNone{}, push.AccountRemoved{},
+		Alone{}, Import{}, push.HibernationEnd{}, push.ArchiveAdded{}, push.Offline{}, push.Groupchat{}, push.Ping{}, push.AffiliationNone{}, push.AccountRemoved{},
 		push.SessionRestored{}, push.Acknowledged{}, push.ChatChanged{}, push.Displayed{}, push.SessionActive{}, push.SessionPresence{},
 	} {
 		m[ev.Name()] = ev

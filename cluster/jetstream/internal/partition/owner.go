@@ -16,6 +16,8 @@ var (
 	ErrFenced = errors.New("partition: another node owns it")
 	// ErrDoubt: it is not known whether the log has taken it.
 	ErrDoubt = errors.New("partition: no answer")
+	// ErrDamaged: the log and the snapshot do not belong together.
+	ErrDamaged = errors.New("damaged")
 )
 
 // World is what an Owner asks for. The calls return at once; the answers come back through the Owner's method of the name that each one says, in
@@ -319,7 +321,7 @@ func (o *Owner) Loaded(now time.Time, snapshot []byte, err error) {
 	}
 	if err != nil {
 		o.Err = err
-		if errors.Is(err, ErrUnknown) || errors.Is(err, errMalformed) {
+		if errors.Is(err, ErrUnknown) || errors.Is(err, errMalformed) || errors.Is(err, ErrDamaged) {
 			o.phase = PhaseStuck
 			return
 		}
@@ -344,7 +346,7 @@ func (o *Owner) Message(now time.Time, m Message) {
 			o.replayed(now)
 		}
 	case PhaseOwning, PhaseDraining, PhaseReleasing:
-		o.logTime, o.receivedAt = m.Time, now
+		o.hear(now, m.Time)
 		if m.Records {
 			if by, _, err := ReadRecords(m.Data); err != nil || by != o.me {
 				o.lost(now)
@@ -356,7 +358,8 @@ func (o *Owner) Message(now time.Time, m Message) {
 			o.stuck(err)
 			return
 		}
-		o.state.Batch(m.Seq, o.now(now), b, &o.out)
+		o.catchTime(now, m.Time)
+		o.state.Batch(m.Seq, m.Time, b, &o.out)
 		o.since++
 		o.show(false)
 		o.ready(nil)
@@ -426,6 +429,9 @@ func (o *Owner) replayed(now time.Time) {
 	}
 	o.Resent += o.out.Resent
 	o.logTime, o.receivedAt = last.Time, now
+	if n := o.state.Now(); o.logTime.Before(n) {
+		o.logTime = n
+	}
 	o.phase = PhaseOwning
 	o.Takeovers++
 	o.TakenIn = now.Sub(o.wantAt)
@@ -443,6 +449,26 @@ func (o *Owner) replayed(now time.Time) {
 }
 
 func (w When) when() When { return w }
+
+// hear takes the time of a message. The log's time is that of the server that leads it. Where another server's clock is late, time goes on from where it was; it
+// never goes back, nor stands still until the log has caught up.
+func (o *Owner) hear(now, at time.Time) {
+	if is := o.now(now); at.Before(is) {
+		at = is
+	}
+	o.logTime, o.receivedAt = at, now
+}
+
+// maxLate is how far the State's time may be behind the owner's when it takes note of an event.
+const maxLate = 500 * time.Millisecond
+
+// catchTime brings the State's time up to the owner's before a message from a time that is behind it. Its successors read that from the log.
+func (o *Owner) catchTime(now, at time.Time) {
+	if t := o.now(now); t.Sub(at) > maxLate && t.Sub(o.state.Now()) > maxLate && (o.phase == PhaseOwning || o.phase == PhaseDraining) {
+		o.state.Advance(t, &o.out)
+		o.pending = append(o.pending, Tick{o.when()})
+	}
+}
 
 // now is the time of the log: nodes whose clocks differ agree on it.
 func (o *Owner) now(local time.Time) time.Time {

@@ -48,7 +48,8 @@ type simulation struct {
 	claims   [][]uint64
 	owner    []Origin
 	snaps    []simSnapshot
-	outage   time.Time // until then the log answers nobody
+	skew     time.Duration // of the log's clock
+	outage   time.Time     // until then the log answers nobody
 	nodes    []*simNode
 	policy   *push.Policy
 	phones   []*phone
@@ -61,14 +62,17 @@ type simulation struct {
 	failures []string
 	known    map[string]bool   // accounts with registrations, as the store has them
 	knownBy  map[string]uint64 // the epoch of the owner who said so
-	busy     bool              // faults and events go on
+	knownRev map[string]uint64 // when it was said
+	rev      uint64
+	sure     map[string]bool // a client was told that its registration is there: no node may take the account for one without
+	busy     bool            // faults and events go on
 
 	Stats simStats
 }
 
 type simStats struct {
-	Events, Accepted, Refused, Published, Twice, Resent, Takeovers, Crashes, Pauses, Cuts, Moves, Downs, Misses int
-	MaxTakeover                                                                                                 time.Duration
+	Events, Accepted, Refused, Published, Twice, Resent, Takeovers, Crashes, Pauses, Cuts, Moves, Downs, Misses, Behind int
+	MaxTakeover                                                                                                         time.Duration
 }
 
 type simSnapshot struct {
@@ -158,6 +162,57 @@ type simNode struct {
 	stale    bool
 	leaving  bool
 	troubled time.Time
+	started  time.Time // by its clock
+	caught   time.Time // when it began to read the registrations last, by its clock, in vain or not
+}
+
+// behind is as the shell has it.
+func (n *simNode) behind() bool {
+	if n.s.cfg.sabotage == "C10" {
+		return false
+	}
+	return n.caught.Sub(n.started) < simLease*3/2 || n.clock().Sub(n.caught) > simLease*3/4
+}
+
+const simLease = 4 * time.Second
+
+// catchUp reads the registrations again and again.
+func (n *simNode) catchUp() {
+	s := n.s
+	if !n.cut && !s.now.Before(s.outage) {
+		began := n.clock()
+		n.in(s.delay(), func() {
+			for a, has := range s.known {
+				n.local.Register(Hash(a), has, s.knownRev[a])
+			}
+			n.members.Reached(n.clock())
+			if !n.members.Few(n.clock()) && !n.members.Back(n.clock()) {
+				n.caught = began
+			}
+		})
+	}
+	n.in(simLease/4, n.catchUp)
+}
+
+// tell tells a node what registrations an account has, until it has heard, or must know that it is behind.
+func (w *simWorld) tell(o *simNode, account string, has bool, rev uint64, until time.Time, heard func()) {
+	s := w.n.s
+	if w.n.members.Back(w.n.clock()) && !s.now.After(until) {
+		w.n.in(100*time.Millisecond, func() { w.tell(o, account, has, rev, until, heard) })
+		return
+	}
+	if s.now.After(until) || !slices.Contains(w.n.members.May(w.n.clock()), o.name) {
+		heard()
+		return
+	}
+	if !w.n.cut && !o.cut && !(s.cfg.faults && s.busy && s.r.IntN(20) == 0) {
+		o.in(s.delay(), func() {
+			o.local.Register(Hash(account), has, rev)
+			w.n.in(s.delay(), heard)
+			heard = func() {}
+		})
+	}
+	w.n.in(500*time.Millisecond, func() { w.tell(o, account, has, rev, until, heard) })
 }
 
 // clock is the node's own: wrong by an offset, and fast or slow.
@@ -196,11 +251,10 @@ func (n *simNode) start() {
 	me := Origin{n.name, uint64(n.clock().UnixNano())}
 	n.members = NewMembers(me, 4*time.Second, n.clock())
 	n.local = NewLocal()
-	for _, p := range s.phones { // the watch of the registrations begins with all of them
-		if s.registered(p.account) {
-			n.local.Register(Hash(p.account), true, 0)
-		}
+	for a, has := range s.known { // the first reading of the registrations
+		n.local.Register(Hash(a), has, s.knownRev[a])
 	}
+	n.started, n.caught = n.clock(), n.clock()
 	cfg := &Config{
 		Policy: s.policy, SnapshotEvery: s.cfg.snapshotEvery, SnapshotAge: 20 * time.Second, Patience: time.Minute,
 		Alive: func(o Origin) bool { return n.members.Alive(n.clock(), o) },
@@ -220,6 +274,7 @@ func (n *simNode) start() {
 	n.in(0, n.beat)
 	n.in(1500*time.Millisecond, n.choose)
 	n.in(100*time.Millisecond, n.tick)
+	n.in(simLease/4, n.catchUp)
 }
 
 // registered tells what the registrations' store says: the state that the whole log adds up to is that of the newest owner.
@@ -241,8 +296,10 @@ func (n *simNode) beat() {
 
 func (n *simNode) choose() {
 	live := n.members.Live(n.clock())
-	for p, o := range n.owners {
-		o.Want(n.clock(), !n.leaving && Chosen(live, p) == n.name)
+	if !n.members.Deaf(n.clock()) {
+		for p, o := range n.owners {
+			o.Want(n.clock(), !n.leaving && Chosen(live, p) == n.name)
+		}
 	}
 	if n.stale && !n.cut {
 		n.again()
@@ -281,7 +338,7 @@ func (n *simNode) tick() {
 
 // handle is a host's call at the node. It returns whether anything has to be in the log.
 func (n *simNode) handle(ev push.Event, done func(ok bool)) bool {
-	list := n.local.Events(ev, false)
+	list := n.local.Events(ev, n.behind())
 	for i, e := range list {
 		if i == len(list)-1 {
 			n.enter(e, done)
@@ -378,7 +435,7 @@ func (n *simNode) request(do func() bool, answer func(bool)) {
 
 func (s *simulation) append(p int, records bool, data []byte) uint64 {
 	s.seq++
-	m := Message{s.seq, s.now, records, data}
+	m := Message{s.seq, s.now.Add(s.skew), records, data}
 	s.log[p] = append(s.log[p], m)
 	if records {
 		by, rs, _ := ReadRecords(data)
@@ -696,12 +753,33 @@ func (w *simWorld) Show(out *Out, replayed bool) {
 		if s.knownBy[a] > w.o.epoch {
 			continue // a later owner has said something
 		}
-		s.known[a], s.knownBy[a] = len(w.o.state.Registrations(a)) > 0, w.o.epoch
-		for _, o := range s.nodes {
-			if o.up {
-				o.in(s.delay(), func() { o.local.Register(Hash(a), s.known[a], 0) })
+		s.rev++
+		s.note("%s says of %s: %v, as %d", w.n.name, a, len(w.o.state.Registrations(a)), s.rev)
+		has, rev := len(w.o.state.Registrations(a)) > 0, s.rev
+		s.known[a], s.knownBy[a], s.knownRev[a] = has, w.o.epoch, rev
+		w.n.local.Register(Hash(a), has, rev)
+		if !has {
+			s.sure[a] = false
+		}
+		waiting := 1
+		heard := func() {
+			if waiting--; waiting == 0 && s.knownRev[a] == rev {
+				s.sure[a] = has
 			}
 		}
+		for _, o := range s.nodes {
+			if o != w.n && o.up {
+				waiting++
+				once := false
+				w.tell(o, a, has, rev, s.now.Add(simLease*3/2), func() {
+					if !once {
+						once = true
+						heard()
+					}
+				})
+			}
+		}
+		heard()
 	}
 	if replayed {
 		s.Stats.Resent += out.Resent
@@ -750,7 +828,7 @@ func (p *phone) gone() bool { return p.node == nil || !p.node.up || p.node.run !
 func newSimulation(cfg simConfig) *simulation {
 	s := &simulation{
 		cfg: cfg, r: rand.New(rand.NewPCG(cfg.seed, 1)), now: simStart, service: make(map[Ref]map[string]time.Time), stanzas: make(map[uint64]string), disabled: make(map[Ref]time.Time), settled: make(map[Ref]map[string]bool),
-		accepted: make(map[string]bool), known: make(map[string]bool), knownBy: make(map[string]uint64), busy: true,
+		accepted: make(map[string]bool), known: make(map[string]bool), knownBy: make(map[string]uint64), knownRev: make(map[string]uint64), sure: make(map[string]bool), busy: true,
 	}
 	s.log, s.forgot, s.snaps, s.claims = make([][]Message, cfg.parts), make([]uint64, cfg.parts), make([]simSnapshot, cfg.parts), make([][]uint64, cfg.parts)
 	s.owner = make([]Origin, cfg.parts)
@@ -824,8 +902,13 @@ func (s *simulation) happen() {
 	default:
 		id := fmt.Sprint("m", s.Stats.Events)
 		st := push.Stanza{ID: id, From: "nurse@example.net/x", To: p.account, Class: push.Class(s.r.IntN(3))}
-		if !n.handle(push.ArchiveAdded{Account: p.account, Stanza: st}, func(ok bool) { s.accepted[id] = ok }) && p.enabled && s.known[p.account] && !s.cfg.faults {
+		sure := s.sure[p.account]
+		if n.behind() {
+			s.Stats.Behind++
+		}
+		if !n.handle(push.ArchiveAdded{Account: p.account, Stanza: st}, func(ok bool) { s.accepted[id] = ok }) && sure {
 			s.Stats.Misses++
+			s.note("miss: %s does not know %s: since %v, caught %v ago, told as %d", n.name, p.account, n.clock().Sub(n.started), n.clock().Sub(n.caught), s.knownRev[p.account])
 		}
 		for _, q := range s.phones {
 			if q.account == p.account && q.hibernated && !q.gone() && !q.node.paused && !q.node.cut {
@@ -867,6 +950,7 @@ func (s *simulation) trouble() {
 	default:
 		s.outage = s.now.Add(time.Duration(s.r.IntN(6000)) * time.Millisecond)
 		s.troubled = s.outage
+		s.skew = -time.Duration(s.r.IntN(3)*s.r.IntN(3600)) * time.Second // another server leads the log now, whose clock is late
 	}
 }
 

@@ -242,6 +242,11 @@ func (s *State) Batch(seq uint64, at time.Time, m *Batch, out *Out) {
 			s.told(alone, out)
 			continue
 		}
+		if old, ok := ev.(Import); ok {
+			s.take(&d, old, out)
+			out.Decided = append(out.Decided, d)
+			continue
+		}
 		s.event(&d, out)
 		out.Decided = append(out.Decided, d)
 	}
@@ -256,6 +261,22 @@ func (s *State) told(ev Alone, out *Out) {
 	for _, t := range ev.Told {
 		a.Notified(t.Key, s.now, t.IDs...)
 	}
+	s.settle(a, out)
+}
+
+// take takes over registrations that the account has not got yet.
+func (s *State) take(d *Decided, ev Import, out *Out) {
+	a := s.account(ev.Account, true)
+	d.Decision.Account = ev.Account
+	list := a.Registrations()
+	for _, r := range ev.Registrations {
+		r.Account = ev.Account
+		if !slices.ContainsFunc(list, func(has push.Registration) bool { return has.Key == r.Key }) {
+			list = append(list, r)
+		}
+	}
+	a.Load(list, s.now, &d.Decision.Effects)
+	s.advise(a, &d.Decision.Effects, out)
 	s.settle(a, out)
 }
 
