@@ -58,7 +58,6 @@ func (r *reentrant) Update(ctx context.Context, account string, k Key, u Update)
 	r.call("Update")
 	return r.MemoryStore.Update(ctx, account, k, u)
 }
-func (r *reentrant) Cached(string, string)                        {}
 func (r *reentrant) Publish(context.Context, *Notification) error { r.call("Publish"); return nil }
 func (r *reentrant) Unread(context.Context, string) (int, error)  { r.call("Unread"); return 1, nil }
 func (r *reentrant) Elsewhere(context.Context, string) ([]Key, error) {
