@@ -34,6 +34,8 @@ const (
 	newer = "R1 newer session of the device"
 	// R14: Prosody stores the client ID, but does nothing with it.
 	client = "R14 bound by the client's ID"
+	// R14: the device, by its client's ID, is in a session with a newer registration of the same service.
+	moved = "R14 moved to another node"
 	// Prosody calls a stanza urgent although it is a headline, and does not
 	// look for a call inside a carbon.
 	headlineCall = "call in a headline"
@@ -182,6 +184,7 @@ type comparison struct {
 	enabling              map[string][]enabled
 	removals              map[address][]int
 	losses                map[loss][]int  // to a newer session
+	moved                 map[notice]bool // not notified, because the device is in a session with a newer one
 	failed                map[address]int // event at which a service's error was first
 
 	counts map[string]int
@@ -216,6 +219,7 @@ func compare(trace, prosody []byte, ours *ours, atOnce bool) (*comparison, error
 		enabling:    map[string][]enabled{},
 		removals:    map[address][]int{},
 		losses:      map[loss][]int{},
+		moved:       map[notice]bool{},
 		failed:      map[address]int{},
 
 		counts: map[string]int{},
@@ -468,6 +472,20 @@ func (w *world) pass(user string, a address) {
 	if heir != nil {
 		heir.have(a)
 	}
+}
+
+// moved tells whether the device of a registration has a session with another one of the same service.
+func (w *world) moved(a address) bool {
+	id := w.clients[a]
+	if id == "" {
+		return false
+	}
+	for session, s := range w.sessions {
+		if b := s.has(); s.user == a.user && b != (address{}) && b != a && b.service == a.service && w.clientOf[session] == id {
+			return true
+		}
+	}
+	return false
 }
 
 // remove takes registrations away. Prosody forgets the binding of the session
@@ -815,6 +833,9 @@ func (c *comparison) whyNotDecided(w *world, event int, k notice, earlier map[no
 		return headlineCall
 	case l.Type == "archive-added" && w.any(k.user, func(s *bound) bool { return s.byClient == k.address }):
 		return client
+	case l.Type == "archive-added" && w.moved(k.address):
+		c.moved[k] = true
+		return moved
 	}
 	return ""
 }
@@ -870,6 +891,8 @@ func (c *comparison) whyOnlyOurs(w *world, event int, k notice, earlier int, dro
 		return anew
 	case s != nil && s.byClient == k.address:
 		return client
+	case pushed && c.moved[k]: // Prosody notified when we did not
+		return moved
 	case s == nil || !c.waits(event):
 		return ""
 	}
