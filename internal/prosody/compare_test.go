@@ -34,8 +34,8 @@ const (
 	newer = "R1 newer session of the device"
 	// R14: Prosody stores the client ID, but does nothing with it.
 	client = "R14 bound by the client's ID"
-	// R14: the device, by its client's ID, is in a session with a newer registration of the same service.
-	moved = "R14 moved to another node"
+	// The device has enabled another registration of the same service since, by the client's ID, and its session has that one.
+	moved = "R14 the device has another registration now"
 	// Prosody calls a stanza urgent although it is a headline, and does not
 	// look for a call inside a carbon.
 	headlineCall = "call in a headline"
@@ -833,7 +833,7 @@ func (c *comparison) whyNotDecided(w *world, event int, k notice, earlier map[no
 		return headlineCall
 	case l.Type == "archive-added" && w.any(k.user, func(s *bound) bool { return s.byClient == k.address }):
 		return client
-	case l.Type == "archive-added" && w.moved(k.address):
+	case l.Type == "archive-added" && c.classes[k.of()] != "urgent" && w.moved(k.address):
 		c.moved[k] = true
 		return moved
 	}
