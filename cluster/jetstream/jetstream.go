@@ -57,8 +57,7 @@ type Config struct {
 	// and Logger are the node's own, and are called for the accounts that this node decides for. Liveness and Store must be nil: the cluster
 	// knows where sessions are, and keeps the registrations. A panic of any of them is recovered and counted (Hooks); a call of Veto, Unread,
 	// Resumption or Observer that takes longer than HookTimeout is left to itself: the event is decided as if there were none, and that function is not called
-	// until it has returned. A host that comes from a Store of its own gives Handle a push.PushEnable without a session for
-	// each registration that it lists, once; or lets clients enable again when they connect next.
+	// for that account until it has returned. A host that comes from a Store of its own gives it to Import, once; or lets clients enable again when they connect next.
 	Push push.Config
 	// Name is the first part of the names of everything in NATS, so that several clusters can share one. Default "push".
 	Name string
