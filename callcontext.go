@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// callContext is the context of one call of the host's, with a bound. It is to others what context.WithDeadline would make, but makes that only when somebody waits for its end: most who
-// are given a context look at it once, or not at all.
+// callContext is the context of one call of the host's, with a bound. It is to others what context.WithDeadline would make, but makes that only when
+// somebody waits for its end: most who are given a context look at it once, or not at all.
 type callContext struct {
 	parent context.Context
 	// also ends it too, if it is not nil.

@@ -163,8 +163,8 @@ func (e *Engine) watch(g *gate) {
 	}
 }
 
-// lose takes their slots from those publishes that are past their deadline. Whether they were sent is not known, so their registrations wait for the Publisher to say it, as long as
-// what they carry is of use; then it counts as not answered, and is too old to be tried again.
+// lose takes their slots from those publishes that are past their deadline. Whether they were sent is not known, so their registrations wait for the
+// Publisher to say it, as long as what they carry is of use; then it counts as not answered, and is too old to be tried again.
 func (e *Engine) lose(g *gate) {
 	e.work.add()
 	defer e.work.done()

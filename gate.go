@@ -13,8 +13,9 @@ import (
 // one ahead of all others; it is asked whether the registration still holds when it gets it (rule R12). So the host's code never has a
 // slot, and the time of a push service begins when it is asked.
 //
-// Each publish has a goroutine while it lasts. A Publisher that does not return soon after Policy.ReplyTimeout loses its slot, so that others go on; while there are hangLimit of them at one service,
-// nobody does. Its registration waits for what it says when it returns, however late, for only it knows whether the publish was sent: else the device is notified twice.
+// Each publish has a goroutine while it lasts. A Publisher that does not return soon after Policy.ReplyTimeout loses its slot, so that others go on;
+// while there are hangLimit of them at one service, nobody does. Its registration waits for what it says when it returns, however late, for only it
+// knows whether the publish was sent: else the device is notified twice.
 type gate struct {
 	name    string
 	mu      sync.Mutex

@@ -11,10 +11,11 @@ import (
 	"time"
 )
 
-// The host's code may panic, hang, fail or lie. Every call of it goes through this file, but those of the Publisher, which the gates watch (flight.go).
-// Nothing of the Engine is held during one: no lock, no service's slot. A call runs in a goroutine of its own, which is left to itself
-// when its time is over; what it returns then changes nothing (telling.go has the exception, observers that are quick). While an account has such a call under way, the same hook is not called for it
-// again, and while there are maxHanging of one hook, for nobody: so no host can make goroutines pile up.
+// The host's code may panic, hang, fail or lie. Every call of it goes through this file, but those of the Publisher, which the gates watch
+// (flight.go). Nothing of the Engine is held during one: no lock, no service's slot. A call runs in a goroutine of its own, which is left to itself
+// when its time is over; what it returns then changes nothing (telling.go has the exception, observers that are quick). While an account has such a
+// call under way, the same hook is not called for it again, and while there are maxHanging of one hook, for nobody: so no host can make goroutines
+// pile up.
 
 // maxHanging is how many calls of one hook may have overrun their time before it is not called any more.
 const maxHanging = 256

@@ -9,9 +9,9 @@ import (
 	"github.com/xmpp-push/push/internal/stanzaxml"
 )
 
-// ReadReply reads an IQ of type result or error, or a message of type error (Push 2.0), the answer to a publish, from a token reader that is positioned before its start element. from is
-// its sender as it is written, and e nil for a result. It is for Publishers of a host's own that read tokens and know which publish the answer
-// is to. An error wraps ErrNotPush if the stanza is none of these, or ErrStanza if it is none at all.
+// ReadReply reads an IQ of type result or error, or a message of type error (Push 2.0), the answer to a publish, from a token reader that is
+// positioned before its start element. from is its sender as it is written, and e nil for a result. It is for Publishers of a host's own that read
+// tokens and know which publish the answer is to. An error wraps ErrNotPush if the stanza is none of these, or ErrStanza if it is none at all.
 func ReadReply(r xml.TokenReader) (from string, e *ReplyError, err error) {
 	el := stanzaxml.New(r)
 	start, err := el.Open()

@@ -13,9 +13,9 @@ import (
 // A snapshot is what an account knows besides the stored part of its registrations, as bytes: sessions and what they are bound to, what was notified,
 // what waits and is in flight with its tries, unread counts, advice. It is for a host that wants that to outlive a restart, or to go on another machine.
 //
-// It begins with its version and a checksum of the rest. Sections follow, each with a tag and its length, in the order of their tags, and left out if there is nothing in them.
-// Who does not know a tag refuses the whole, but for odd ones, which say less than what would be lost by that. What another file adds to an account
-// gets a section of its own, or, where that is told apart by the version, more fields.
+// It begins with its version and a checksum of the rest. Sections follow, each with a tag and its length, in the order of their tags, and left out if
+// there is nothing in them. Who does not know a tag refuses the whole, but for odd ones, which say less than what would be lost by that. What another
+// file adds to an account gets a section of its own, or, where that is told apart by the version, more fields.
 
 const snapshotVersion = 1
 

@@ -12,9 +12,9 @@ import (
 // its observers told when it returns. It is told by a goroutine of the account's, while there is something to tell; a call that overruns its time loses the account's
 // ear: another goroutine tells the rest, without that hook until it has returned.
 //
-// An Observer that is quick is told by whoever has something to tell, who has unlocked everything, with what it has at hand: nothing is copied and no other goroutine is waited
-// for. That keeps the order all the same, for only one tells an account's at a time. Should such a call hang, it has its caller, but the account goes on as with any, and until it
-// has returned others are told by goroutines.
+// An Observer that is quick is told by whoever has something to tell, who has unlocked everything, with what it has at hand: nothing is copied and no
+// other goroutine is waited for. That keeps the order all the same, for only one tells an account's at a time. Should such a call hang, it has its
+// caller, but the account goes on as with any, and until it has returned others are told by goroutines.
 
 // maxNotes is how much an account's goroutine may be behind. Beyond it the oldest are dropped, but advice for a session only for newer advice.
 const maxNotes = 256
@@ -197,7 +197,8 @@ func (e *Engine) deliver(s *shard, en *entry, wait bool) (h hearing) {
 	return hearing{done: done}
 }
 
-// hereOr is deliver for somebody who goes on to call hear at once: he tells it himself if all of it is for those who are quick, of whom no call hangs, and nobody is telling.
+// hereOr is deliver for somebody who goes on to call hear at once: he tells it himself if all of it is for those who are quick, of whom no call
+// hangs, and nobody is telling.
 func (e *Engine) hereOr(s *shard, en *entry, now time.Time, wait bool) hearing {
 	if m := en.mail; m != nil && !m.running && (m.first.hook != nil || m.slow == 0 && len(m.notes) > 0 && e.hooks.quick.hangs.Load() == 0) {
 		m.running = true
@@ -371,7 +372,8 @@ func (m *mail) overrun(e *Engine, s *shard, _ time.Time) {
 	go e.teller(s, m, m.turn, nil)
 }
 
-// tellDecided queues what there is to tell of an event. The shard is locked. If mine, ev and d are those of somebody who calls hereOr next, with the shard still locked, and hear then.
+// tellDecided queues what there is to tell of an event. The shard is locked. If mine, ev and d are those of somebody who calls hereOr next, with the
+// shard still locked, and hear then.
 func (e *Engine) tellDecided(en *entry, number uint64, at time.Time, ev Event, d *Decision, took time.Duration, mine bool) {
 	if e.telling {
 		e.tellEffects(en, at, &d.Effects, false)

@@ -305,7 +305,8 @@ func (e *Engine) learn(s *shard, en *entry, k Key, u Update) {
 	}
 }
 
-// unlearn lets go what is said of lessons that the Store has not been told, those that wait in the lane included: it is called there, so none is being told. The shard is locked.
+// unlearn lets go what is said of lessons that the Store has not been told, those that wait in the lane included: it is called there, so none is
+// being told. The shard is locked.
 func (e *Engine) unlearn(en *entry, is func(ls *lesson) bool) {
 	l := en.getLane()
 	for _, list := range []*[]lesson{&l.learned, &l.writing} {

@@ -55,7 +55,8 @@ type Config struct {
 	Node string
 	// Push is what an Engine would be given, the same on every node. Policy and Host must be; Publisher, Resumption, Unread, Veto, Observer
 	// and Logger are the node's own, and are called for the accounts that this node decides for. Liveness and Store must be nil: the cluster
-	// knows where sessions are, and keeps the registrations. A panic of any of them is recovered and counted (Hooks); a call of Veto, Unread,
+	// knows where sessions are, and keeps the registrations. Contacts, Chats and Subscriptions must be nil, too: the cluster asks nobody, so that what
+	// the log says is all that a decision rests on; give what is known of a chat with the event (push.Stanza.Info). A panic of any of them is recovered and counted (Hooks); a call of Veto, Unread,
 	// Resumption or Observer that takes longer than HookTimeout is left to itself: the event is decided as if there were none, and that function is not called
 	// for that account until it has returned. A host that comes from a Store of its own gives it to Import, once; or lets clients enable again when they connect next.
 	Push push.Config
@@ -166,6 +167,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Push.Store != nil {
 		say("Config.Push.Store is not nil; the cluster keeps the registrations")
+	}
+	if c.Push.Contacts != nil || c.Push.Chats != nil || c.Push.Subscriptions != nil {
+		say("Config.Push.Contacts, Chats or Subscriptions is not nil; the cluster asks none of them: give what is known of a chat with the event, in Stanza.Info")
 	}
 	errs = append(errs, c.Push.Validate())
 	return errors.Join(errs...)

@@ -407,13 +407,13 @@ func (n *Node) append(subject string, data []byte, prev int64) (uint64, error) {
 	return n.appendTo(ctx, &nats.Msg{Subject: subject, Data: data}, prev)
 }
 
-// lean takes out of an event what the log must not have: texts that the policy does not let out.
+// lean takes out of an event what the log must not have: texts that the policy does not let out, the stanza itself included.
 func (n *Node) lean(ev push.Event) push.Event {
 	if n.policy.IncludeBody {
 		return ev
 	}
 	strip := func(st push.Stanza) push.Stanza {
-		st.Body = ""
+		st.Body, st.XML = "", ""
 		return st
 	}
 	switch ev := ev.(type) {

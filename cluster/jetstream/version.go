@@ -11,12 +11,12 @@ import (
 	"github.com/xmpp-push/push/cluster/jetstream/internal/partition"
 )
 
-// Versions: what nodes write has one, and each node reads those up to its own. They write the latest that all of them read, which they tell each other in their beats: while
-// one node after another is upgraded that stays as it is, and when the last one is, it is raised, once and for all. It is kept beside the snapshots, so that
-// an older program that comes later refuses to join.
+// Versions: what nodes write has one, and each node reads those up to its own. They write the latest that all of them read, which they tell each
+// other in their beats: while one node after another is upgraded that stays as it is, and when the last one is, it is raised, once and for all. It is
+// kept beside the snapshots, so that an older program that comes later refuses to join.
 
-// ErrVersion: the cluster is written in a version that this program cannot read, since all its other nodes were upgraded. It has left the cluster, takes no events any more,
-// and has to be upgraded too.
+// ErrVersion: the cluster is written in a version that this program cannot read, since all its other nodes were upgraded. It has left the cluster,
+// takes no events any more, and has to be upgraded too.
 var ErrVersion = errors.New("jetstream: the cluster is written by a later version of this program; upgrade this node")
 
 // versionKey is where the version is that is written, in the bucket of snapshots.

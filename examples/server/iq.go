@@ -50,7 +50,7 @@ func (x *session) iq(iq *element.Element) *element.Element {
 		x.acct.mu.Unlock()
 		return element.Result(iq)
 	case name.Space == nsDiscoInfo && own && typ == "get":
-		return info(iq, [][2]string{{"account", "registered"}, {"pubsub", "pep"}}, append(offer.Features(), nsDiscoInfo, nsMAM, nsStanID,
+		return info(iq, [][2]string{{"account", "registered"}, {"pubsub", "pep"}}, append(x.acct.srv.push.offer().Features(), nsDiscoInfo, nsMAM, nsStanID,
 			nsPubsub+"#publish", nsPubsub+"#publish-options", nsPubsub+"#persistent-items", nsPubsub+"#multi-items", nsPubsub+"#auto-create",
 			nsPubsub+"#retrieve-items", nsPubsub+"#retract-items", nsPubsub+"#delete-nodes", nsPubsub+"#purge-nodes", nsPubsub+"#config-node-max")...)
 	case name.Space == nsLegacy && typ == "set":

@@ -67,7 +67,7 @@ func newPushHost(s *Server) (*pushHost, error) {
 	}
 	var err error
 	if s.cfg.Cluster.Node != "" {
-		cfg.Store, cfg.Chats = nil, nil // the cluster keeps the registrations, and asks nobody
+		cfg.Store, cfg.Chats, cfg.Subscriptions = nil, nil, nil // the cluster keeps the registrations, and asks nobody
 		if s.cluster, err = joinCluster(s, cfg); err != nil {
 			return nil, err
 		}
@@ -99,8 +99,11 @@ func (p *pushHost) send(_ context.Context, _ string, iq []byte) error {
 	return nil
 }
 
-// offer is what clients are offered besides XEP-0357, and so what accounts announce.
-var offer = push.Offer{Contacts: true, Presence: true, Push2: true, Archive: true, Content: true}
+// offer is what clients are offered besides XEP-0357, and so what accounts announce. A cluster asks about no contacts, and its log has no texts.
+func (p *pushHost) offer() push.Offer {
+	alone := p.srv.cfg.Cluster.Node == ""
+	return push.Offer{Contacts: alone, Presence: true, Push2: true, Archive: true, Content: alone}
+}
 
 // reply takes IQ results and errors, and messages that are errors, that are addressed to the server. It ignores those that answer no publish.
 func (p *pushHost) reply(iq *element.Element) {

@@ -4,7 +4,7 @@
 //	release -proxy DIR v0.1.0    a module proxy in the file system, as it would be if v0.1.0 were tagged now
 //	release -tag v0.1.0          a commit beside the branch with these go.mod files, and a tag for each module; nothing is pushed
 //
-// All modules have one version. It works on what is committed. Scripts call it as scripts/release, and scripts/outsider builds against the proxy.
+// All modules have one version. It works on what is committed. scripts/release calls it, and its test builds an outsider's program against the proxy.
 package main
 
 import (
