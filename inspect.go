@@ -19,7 +19,7 @@ func (e *Engine) Inspect(ctx context.Context, account string) (AccountStatus, er
 		if err != nil {
 			return AccountStatus{}, fmt.Errorf("%w: %w", ErrStore, err)
 		}
-		return NewAccount(account, e.policy, sane(account, rs)).Status(e.now()), nil
+		return NewAccount(account, e.policy, sane(account, rs, e.policy)).Status(e.now()), nil
 	}
 	e.work.add()
 	defer e.work.done()

@@ -196,7 +196,7 @@ type Config struct {
 	Keep KeepMode
 
 	// Strict is for development and tests of a host: Handle returns an error that wraps ErrMisuse, and says what to do, for an event that was handled as ever but should not have been raised so:
-	// addresses that are not prepared, stanzas without an ID or with that of another one, events of sessions that were never opened, the end of a hibernation that never began,
+	// addresses that are not prepared, stanzas without an ID or with that of another one, events of sessions that were never opened, stanzas queued for one that does not hibernate,
 	// a client's acknowledgements that are never raised. [Engine.Misuses] counts them. It costs some microseconds and memory for each event; off, it costs nothing.
 	Strict bool
 	// Logger gets one record a decision at level debug, and one an outcome: debug for success, info for errors, warn for a registration that

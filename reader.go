@@ -129,7 +129,7 @@ func (e *Engine) readNow(s *shard, en *entry) <-chan struct{} {
 
 // load takes what the Store has of an account, in the account's turn.
 func (e *Engine) load(en *entry, rs []Registration, eff *Effects) {
-	rs = sane(en.name, rs)
+	rs = sane(en.name, rs, e.policy)
 	if l := en.lane; l != nil {
 		l.fails, l.readAt, l.stale = 0, time.Time{}, false
 		for i := range rs { // what it has not been told yet
@@ -148,10 +148,17 @@ func (e *Engine) load(en *entry, rs []Registration, eff *Effects) {
 	e.tellRead(en, e.now())
 }
 
-// sane leaves out what a Store should not have returned.
-func sane(account string, rs []Registration) []Registration {
+// maxStored is how many registrations of one account are looked at: a Store that has more has lost count.
+const maxStored = 256
+
+// sane leaves out what a Store should not have returned. Of far too many the newest are kept.
+func sane(account string, rs []Registration, p *Policy) []Registration {
 	if len(rs) > 0 {
 		rs = slices.DeleteFunc(rs, func(r Registration) bool { return r.Account != account || r.Service == "" })
+	}
+	if most := max(maxStored, p.MaxRegistrations); len(rs) > most {
+		slices.SortStableFunc(rs, func(a, b Registration) int { return b.Enabled.Compare(a.Enabled) })
+		rs = rs[:most]
 	}
 	return rs
 }

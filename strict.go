@@ -148,10 +148,6 @@ func (s *strict) judge(ev Event, d *Decision) map[string]string {
 		if x != nil && !x.hibernated {
 			say("hibernation", "session %q does not hibernate; raise HibernationStart when the connection is lost, and StanzaQueued after that", cut(of.ID, 64))
 		}
-	case HibernationEnd:
-		if x != nil && !x.hibernated {
-			say("hibernation", "session %q does not hibernate; raise HibernationEnd only when a session is resumed for which HibernationStart was raised", cut(of.ID, 64))
-		}
 	case ArchiveAdded:
 		stanzas = []Stanza{ev.Stanza}
 	case Offline:

@@ -48,9 +48,10 @@ func TestStrict(t *testing.T) {
 		"after its end":        {[]Event{open, SessionClose{s}, HibernationStart{s, nil}}, "session", "nothing after SessionClose"},
 		"opened twice":         {[]Event{open, open}, "session", "never used again"},
 		"queued while online":  {[]Event{open, StanzaQueued{s, message("m1")}}, "hibernation", "HibernationStart when"},
-		"ended, not begun":     {[]Event{open, HibernationEnd{s}}, "hibernation", "only when"},
-		"begun twice":          {[]Event{open, HibernationStart{s, nil}, HibernationStart{s, nil}}, "hibernation", "once"},
-		"never acknowledged":   {[]Event{open, enable, HibernationStart{s, []Stanza{message("m1")}}, HibernationEnd{s}, SessionClose{s}}, "acknowledged", "XEP-0198"},
+		"good, resumed before its connection was seen to be lost": {[]Event{open, HibernationEnd{s}}, "", ""},
+		"resumed, not opened": {[]Event{HibernationEnd{s}}, "session", "SessionRestored"},
+		"begun twice":         {[]Event{open, HibernationStart{s, nil}, HibernationStart{s, nil}}, "hibernation", "once"},
+		"never acknowledged":  {[]Event{open, enable, HibernationStart{s, []Stanza{message("m1")}}, HibernationEnd{s}, SessionClose{s}}, "acknowledged", "XEP-0198"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -217,6 +217,26 @@ func (s *PushService) Close() {
 	<-s.done
 }
 
+// ConnectComponent connects a component that is told of each stanza that comes.
+func ConnectComponent(conn net.Conn, domain, secret string, got func(*element.Element)) (*PushService, error) {
+	s := &PushService{Domain: domain, conn: conn, in: element.NewReader(conn), done: make(chan struct{}), news: make(chan struct{}, 1)}
+	if err := s.shakeHands(secret); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	go func() {
+		defer close(s.done)
+		for {
+			e, err := s.in.Next()
+			if err != nil {
+				return
+			}
+			got(e)
+		}
+	}()
+	return s, nil
+}
+
 // ServeRaw connects a component that answers each IQ with what reply returns.
 func ServeRaw(conn net.Conn, domain, secret string, reply func(iq []byte) [][]byte) error {
 	s := &PushService{Domain: domain, conn: conn, in: element.NewReader(conn), done: make(chan struct{}), news: make(chan struct{}, 1)}

@@ -1,0 +1,281 @@
+package push_test
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	. "github.com/xmpp-push/push"
+)
+
+// What hosts do that TestFaults does not generate: their functions call back, contexts have ended before, Close comes in the middle of a storm, Stores lie about whose rows they have.
+
+// reentrant is a host whose functions call the Engine, which they must not.
+type reentrant struct {
+	*MemoryStore
+	e     atomic.Pointer[Engine]
+	in    string
+	with  func(e *Engine)
+	deep  atomic.Int32
+	times atomic.Int32
+}
+
+func (r *reentrant) call(in string) {
+	if e := r.e.Load(); e != nil && in == r.in && r.deep.Add(1) == 1 { // once at a time, or it calls itself for ever
+		r.times.Add(1)
+		r.with(e)
+	}
+	if in == r.in {
+		r.deep.Add(-1)
+	}
+}
+
+func (r *reentrant) List(ctx context.Context, account string) ([]Registration, error) {
+	r.call("List")
+	return r.MemoryStore.List(ctx, account)
+}
+
+func (r *reentrant) Enable(ctx context.Context, n Registration, limit int) ([]Registration, error) {
+	r.call("Enable")
+	return r.MemoryStore.Enable(ctx, n, limit)
+}
+
+func (r *reentrant) Remove(ctx context.Context, account string, k Key) ([]Key, error) {
+	r.call("Remove")
+	return r.MemoryStore.Remove(ctx, account, k)
+}
+
+func (r *reentrant) Update(ctx context.Context, account string, k Key, u Update) error {
+	r.call("Update")
+	return r.MemoryStore.Update(ctx, account, k, u)
+}
+func (r *reentrant) Publish(context.Context, *Notification) error { r.call("Publish"); return nil }
+func (r *reentrant) Unread(context.Context, string) (int, error)  { r.call("Unread"); return 1, nil }
+func (r *reentrant) Elsewhere(context.Context, string) ([]Key, error) {
+	r.call("Elsewhere")
+	return nil, nil
+}
+func (r *reentrant) Chat(context.Context, string, string) (ChatInfo, error) {
+	r.call("Chat")
+	return ChatInfo{}, nil
+}
+func (r *reentrant) VetoStanza(*Registration, Stanza) string { r.call("VetoStanza"); return "" }
+func (r *reentrant) VetoPublish(context.Context, *Notification) string {
+	r.call("VetoPublish")
+	return ""
+}
+func (r *reentrant) ResumeTimeout(SessionID, time.Duration, Reason) { r.call("ResumeTimeout") }
+func (r *reentrant) observer(name string) *Observer {
+	return &Observer{
+		Quick:   name == "Quick",
+		Decided: func(uint64, time.Time, Event, *Decision, time.Duration) { r.call(name) },
+		Sent:    func(time.Time, *Notification) { r.call(name) },
+		Replied: func(time.Time, *Notification, Reply, Result, time.Duration) { r.call(name) },
+	}
+}
+
+// TestCalledBack has each function of the host's call the Engine for its own account: Handle, Inspect, or Close. It gets an answer, at the latest when its time is over, and so does every event.
+func TestCalledBack(t *testing.T) {
+	calls := map[string]func(e *Engine){
+		"event": func(e *Engine) { _, _ = e.Handle(context.Background(), Offline{juliet, message("inner")}) },
+		"enable": func(e *Engine) {
+			_, _ = e.Handle(context.Background(), PushEnable{Session: SessionID{Account: juliet}, Key: node("inner")})
+		},
+		"inspect": func(e *Engine) {
+			_, _ = e.Inspect(context.Background(), juliet)
+			e.Services()
+			e.Hooks()
+			_ = e.Refresh(context.Background(), juliet)
+		},
+		"close": func(e *Engine) {
+			ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+			defer cancel()
+			_ = e.Close(ctx)
+		},
+	}
+	for _, in := range []string{"List", "Enable", "Remove", "Update", "Publish", "Unread", "Elsewhere", "Chat", "VetoStanza", "VetoPublish", "ResumeTimeout", "Observer", "Quick"} {
+		for name, with := range calls {
+			t.Run(in+" calls "+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					r := &reentrant{MemoryStore: NewMemoryStore(), in: in, with: with}
+					e := newEngine(t, Config{Publisher: r, Store: struct{ Store }{r}, Unread: r, Liveness: r, Chats: r, Veto: r, Resumption: r, Observer: Observers(r.observer("Observer"), r.observer("Quick"))})
+					r.e.Store(e)
+					do := func(ev Event) {
+						began := time.Now()
+						_, err := e.Handle(t.Context(), ev)
+						assert.LessOrEqual(t, time.Since(began), 35*time.Second, ev.Name()) // Config.StoreTimeout, and a moment
+						if name != "close" && in != "Enable" && in != "Remove" {            // of which the inner one waits for the outer
+							assert.NoError(t, err, ev.Name())
+						}
+					}
+					began := time.Now()
+					do(SessionOpen{Session: phoneSession, JID: juliet + "/phone"})
+					do(PushEnable{Session: phoneSession, Key: phone})
+					do(ArchiveAdded{juliet, message("m1")})
+					do(HibernationStart{phoneSession, []Stanza{message("m2")}})
+					pass(time.Minute)
+					do(Offline{juliet, message("m3")})
+					do(Offline{"romeo@example.com", message("m3")})
+					do(PushDisable{phoneSession, phone})
+					assert.Less(t, time.Since(began), 5*time.Minute)
+					assert.Positive(t, r.times.Load())
+					r.e.Store(nil)
+					pass(time.Hour)
+					require.NoError(t, e.Close(t.Context()))
+					pass(time.Hour)
+				})
+			})
+		}
+	}
+}
+
+// TestEndedContext has contexts that have ended before the event is raised: it is handled at once, or it says that it was not.
+func TestEndedContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		var svc service
+		memory := NewMemoryStore()
+		e := newEngine(t, Config{Publisher: &svc, Store: struct{ Store }{memory}})
+		began := time.Now()
+		_, err := e.Handle(ended, PushEnable{Session: SessionID{Account: juliet}, Key: phone})
+		assert.ErrorIs(t, err, context.Canceled)
+		rs, _ := memory.List(t.Context(), juliet)
+		assert.Empty(t, rs, "what was refused has no effect")
+		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone})
+		_, err = e.Handle(ended, Offline{juliet, message("m1")})
+		assert.NoError(t, err)
+		pass(time.Second)
+		assert.Len(t, svc.published(), 1)
+		pass(time.Hour) // it is read again then
+		_, err = e.Handle(ended, Offline{juliet, message("m2")})
+		assert.NoError(t, err, "deferred, or decided")
+		pass(time.Second)
+		assert.Len(t, svc.published(), 2)
+		_, err = e.Inspect(ended, juliet)
+		_ = err // either
+		assert.Less(t, time.Since(began), time.Hour+10*time.Second)
+		assert.ErrorIs(t, e.Refresh(ended, juliet), context.Canceled)
+		require.NoError(t, e.Close(t.Context()))
+		assert.NoError(t, e.Close(ended), "it is closed")
+	})
+}
+
+// TestCloseInAStorm closes the Engine while events come from everywhere: each event is handled or says ErrClosed, and each yes is published, dropped, or reported.
+func TestCloseInAStorm(t *testing.T) {
+	for range 20 {
+		led := &ledger{owed: map[debt]Class{}}
+		var svc service
+		e := newEngine(t, Config{Publisher: &svc, Observer: led.observer()})
+		var wg sync.WaitGroup
+		var refused atomic.Int64
+		for i := range 8 {
+			wg.Go(func() {
+				for j := 0; ; j++ {
+					name := fmt.Sprintf("user%d@example.com", j%50)
+					s := SessionID{name, fmt.Sprint("s", i)}
+					for _, ev := range []Event{SessionOpen{Session: s}, PushEnable{Session: s, Key: phone}, HibernationStart{s, nil}, Offline{name, message(fmt.Sprint(i, "-", j))}, SessionClose{s}} {
+						if _, err := e.Handle(context.Background(), ev); err != nil {
+							assert.ErrorIs(t, err, ErrClosed)
+							refused.Add(1)
+							return
+						}
+					}
+				}
+			})
+		}
+		time.Sleep(2 * time.Millisecond)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		require.NoError(t, e.Close(ctx))
+		cancel()
+		wg.Wait()
+		assert.EqualValues(t, 8, refused.Load())
+		assert.Empty(t, led.owed)
+		assert.Empty(t, led.problems)
+	}
+}
+
+// liar is a Store whose List returns what it should not.
+type liar struct {
+	*MemoryStore
+	list func(account string) []Registration
+}
+
+func (l liar) List(_ context.Context, account string) ([]Registration, error) {
+	return l.list(account), nil
+}
+func (l liar) Kept(ctx context.Context) iter.Seq2[Kept, error] { return l.MemoryStore.Kept(ctx) }
+func (l liar) Cached()                                         {}
+
+// TestStoresThatLie have other accounts' rows, the same one again, or far too many: nobody is notified of what is not his, nor twice.
+func TestStoresThatLie(t *testing.T) {
+	mine := Registration{Account: juliet, Key: phone}
+	for name, c := range map[string]struct {
+		list func(account string) []Registration
+		want int
+	}{
+		"others' rows": {func(string) []Registration {
+			return []Registration{{Account: "romeo@example.com", Key: phone}, mine, {Account: "", Key: phone}}
+		}, 1},
+		"duplicates": {func(string) []Registration {
+			return []Registration{mine, mine, mine, {Account: juliet, Key: phone, Client: "x"}}
+		}, 1},
+		"no order": {func(string) []Registration {
+			return []Registration{{Account: juliet, Key: node("z")}, mine, {Account: juliet, Key: node("a")}}
+		}, 3},
+		"no service": {func(string) []Registration { return []Registration{{Account: juliet, Key: Key{Node: "n"}}, mine} }, 1},
+		"far too many": {func(string) []Registration {
+			rs := make([]Registration, 200_000)
+			for i := range rs {
+				rs[i] = Registration{Account: juliet, Key: node(fmt.Sprintf("n%07d", i)), Enabled: time.Unix(int64(i), 0)}
+			}
+			return rs
+		}, 256},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var svc service
+			e := newEngine(t, Config{Publisher: &svc, Store: liar{NewMemoryStore(), c.list}})
+			began := time.Now()
+			d := handle(t, e, Offline{juliet, message("m1")})
+			assert.Less(t, time.Since(began), 10*time.Second)
+			assert.Len(t, d.Verdicts, c.want)
+			for _, v := range d.Verdicts {
+				assert.True(t, v.Notify)
+			}
+			d = handle(t, e, Offline{juliet, message("m1")})
+			assert.False(t, d.Notifies())
+			require.NoError(t, e.Close(t.Context()))
+			assert.Len(t, svc.published(), c.want)
+		})
+	}
+}
+
+// TestNeverClosed forgets Engines without closing them: those that have nothing to do leave nothing behind.
+func TestNeverClosed(t *testing.T) {
+	if raceEnabled {
+		t.Skip("it is about memory")
+	}
+	make1 := func() {
+		e, err := New(Config{Host: "example.com", Publisher: PublisherFunc(accept), Observer: &Observer{Quick: true, Decided: func(uint64, time.Time, Event, *Decision, time.Duration) {}}})
+		require.NoError(t, err)
+		handle(t, e, SessionOpen{Session: phoneSession}, PushEnable{Session: phoneSession, Key: phone}, HibernationStart{phoneSession, []Stanza{message("m1")}})
+		for e.Parts()["work"] > 0 {
+			runtime.Gosched()
+		}
+	}
+	make1()
+	goroutines := runtime.NumGoroutine()
+	for range 100 {
+		make1()
+	}
+	assert.LessOrEqual(t, runtime.NumGoroutine(), goroutines+2, "an Engine without anything to do has no goroutine")
+}
