@@ -69,6 +69,9 @@ func TestMentionsByText(t *testing.T) {
 		{"juliet", "juliet, write to a@b.example", true},
 		{"juliet", "juliet write to a@b.example", true},
 		{"juliet", "juliet...@!", true},
+		{"juliet", "juliet.x@!", true},
+		{"juliet", "romeos", false},
+		{"juliet", "juliet\u20dd", false},
 		{"geo", "geo: come here", true}, // a scheme alone links to nothing
 		{"geo", "geo:1,2", false},
 		// Each end of what makes words.

@@ -71,6 +71,9 @@ func TestEnrollWritesWhatChanged(t *testing.T) {
 	bare1, bare2 := same(func(r *Registration) { r.Options = nil }), same(func(r *Registration) { r.Options = nil })
 	_, write, _ = Enroll([]Registration{bare1}, bare2, 5)
 	assert.False(t, write)
+	bare2.Options = []Field{}
+	_, write, _ = Enroll([]Registration{bare1}, bare2, 5)
+	assert.True(t, write, "a form without fields is a form")
 }
 
 // What goes for the account to have no more than it may: the device's others with Push 2.0, tombstones, then those that were enabled longest ago.

@@ -207,3 +207,70 @@ func TestSnapshotOfWideChats(t *testing.T) {
 	})))
 	require.ErrorIs(t, err, ErrSnapshot)
 }
+
+// A registration of which only one thing is known keeps that, and a session what it claims, whether that is there or was not read yet.
+func TestSnapshotKeepsEachThing(t *testing.T) {
+	a := OpenAccount("juliet@example.com", nil)
+	a.key, a.touched, a.claims = hashKey{1, 2}, 100, 9
+	for i := range 8 {
+		a.regs = append(a.regs, &registration{Registration: Registration{Account: a.name, Key: Key{Service: "push.example.net", Node: fmt.Sprint("n", i)}}, pace: pacer{stub: true}})
+	}
+	wake := part{wakes: true, at: [3]instant{50}}
+	a.regs[0].unread, a.regs[0].mem.ring = 1, []remembered{{8 | counts, 1}}
+	a.regs[1].retried = 5
+	a.regs[2].pace.spaced = 60
+	a.regs[3].Health.Disabled = time.Unix(100, 0)
+	a.regs[4].pace.inFlight, a.regs[4].pace.counted, a.regs[4].pace.flight = true, 1234, []part{wake}
+	for i := range 2 * fewRemembered {
+		a.regs[5].mem.add(uint64(i+1)<<3, time.Unix(int64(i), 0), 1024)
+	}
+	a.regs[6].pace.waiting, a.regs[6].pace.due = []part{wake}, 50
+	a.sessions = []*session{{id: "s1", claim: &a.regs[7].Key, since: 3}, {id: "s2", claim: &Key{Service: "push.example.org", Node: "x"}, since: 4}}
+	data, err := a.MarshalBinary()
+	require.NoError(t, err)
+	b, err := RestoreAccount(a.name, nil, data)
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, b.regs[0].unread)
+	assert.EqualValues(t, 5, b.regs[1].retried)
+	assert.EqualValues(t, 60, b.regs[2].pace.spaced)
+	assert.True(t, b.regs[3].Health.Disabled.Equal(time.Unix(100, 0)))
+	assert.True(t, b.regs[4].pace.inFlight)
+	assert.EqualValues(t, 1234, b.regs[4].pace.counted)
+	assert.Len(t, b.regs[4].pace.flight, 1)
+	assert.NotNil(t, b.regs[5].mem.index)
+	for i := range 2 * fewRemembered {
+		assert.True(t, b.regs[5].mem.has(uint64(i+1)<<3))
+	}
+	assert.Len(t, b.regs[6].pace.waiting, 1)
+	assert.Same(t, &b.regs[7].Key, b.sessions[0].claim)
+	assert.Equal(t, Key{Service: "push.example.org", Node: "x"}, *b.sessions[1].claim)
+	assert.Nil(t, b.sessions[0].bound)
+	again, err := b.MarshalBinary()
+	require.NoError(t, err)
+	assert.Equal(t, data, again)
+
+	state := func(e *snapshotWriter, i uint64, flags byte) {
+		e.uint(i)
+		e.uint(0)
+		e.instant(0)
+		e.uint(0)
+		e.memory(&notified{})
+		e.b = append(e.b, flags)
+		e.uint(0)
+		for range 4 {
+			e.instant(0)
+		}
+		e.uint(0)
+	}
+	head := sectionOf(2, func(e *snapshotWriter) { writeHead(e, a) })
+	keys := sectionOf(6, func(e *snapshotWriter) { writeKeys(e, a) })
+	states := func(write func(e *snapshotWriter)) error {
+		_, err := RestoreAccount(a.name, nil, sealedSections(head, keys, sectionOf(10, write)))
+		return err
+	}
+	require.NoError(t, states(func(e *snapshotWriter) { state(e, 0, 0); state(e, 1, 0) }))
+	require.ErrorIs(t, states(func(e *snapshotWriter) { state(e, 1, 0); state(e, 1, 0) }), ErrSnapshot)
+	require.ErrorIs(t, states(func(e *snapshotWriter) { state(e, 1, 0); state(e, 0, 0) }), ErrSnapshot)
+	require.ErrorIs(t, states(func(e *snapshotWriter) { state(e, 0, 4) }), ErrSnapshot)
+	require.ErrorIs(t, states(func(e *snapshotWriter) { state(e, 8, 0) }), ErrSnapshot)
+}

@@ -34,6 +34,8 @@ const (
 	newer = "R1 newer session of the device"
 	// R14: Prosody stores the client ID, but does nothing with it.
 	client = "R14 bound by the client's ID"
+	// The device has enabled another registration since, by the client's ID, and its session has that one.
+	moved = "R14 the device has another registration now"
 	// Prosody calls a stanza urgent although it is a headline, and does not
 	// look for a call inside a carbon.
 	headlineCall = "call in a headline"
@@ -590,6 +592,16 @@ func (w *world) from(a address, xml string) bool {
 	return w.any(a.user, func(s *bound) bool { return s.resource == resource && s.has() == a })
 }
 
+// moved tells whether the device that has enabled a registration is in a session that has another one.
+func (w *world) moved(a address) bool {
+	for id, s := range w.sessions {
+		if other := s.has(); w.clients[a] != "" && w.clientOf[id] == w.clients[a] && s.user == a.user && other != (address{}) && other != a {
+			return true
+		}
+	}
+	return false
+}
+
 func newWorld() *world {
 	return &world{
 		sessions: map[string]*bound{},
@@ -815,6 +827,8 @@ func (c *comparison) whyNotDecided(w *world, event int, k notice, earlier map[no
 		return headlineCall
 	case l.Type == "archive-added" && w.any(k.user, func(s *bound) bool { return s.byClient == k.address }):
 		return client
+	case l.Type == "archive-added" && c.classes[k.of()] != "urgent" && w.moved(k.address):
+		return moved
 	}
 	return ""
 }

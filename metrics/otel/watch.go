@@ -70,11 +70,15 @@ func (t *Telemetry) observe() error {
 	kept := gauge("push.history.lines", "{line}", "Lines in the inspector's history.")
 	faults := counter("push.hook.faults", "{fault}", "What went wrong with the host's own code: panics, calls that took too long, calls not made because others hang.")
 	hanging := gauge("push.hook.hanging", "{call}", "Calls of the host's own code that have not returned.")
+	sentences := gauge("push.reason.info", "1", "The sentence of each reason, by its token.")
 	reach, err := m.Float64ObservableGauge("push.history.reach", metric.WithUnit("s"), metric.WithDescription("How far back the inspector's history reaches."))
 	if err := errors.Join(append(errs, err)...); err != nil {
 		return err
 	}
 	_, err = m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		for _, r := range metrics.Reasons() {
+			o.ObserveInt64(sentences, 1, metric.WithAttributes(attribute.String("push.reason", r.String()), attribute.String("push.text", r.Sentence())))
+		}
 		if c, at, ok := t.watched.counts.Get(); ok {
 			for state, n := range map[string]int{"enabled": c.Enabled, "untried": c.Untried, "failing": c.Failing, "disabled": c.Disabled} {
 				o.ObserveInt64(registrations, int64(n), metric.WithAttributes(attribute.String("push.state", state)))

@@ -3,6 +3,7 @@ package pushotel
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -15,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/metrics"
 	"github.com/xmpp-push/push/pushhttp"
 	"github.com/xmpp-push/push/trace"
 )
@@ -41,6 +43,15 @@ func collect(t *testing.T, r sdkmetric.Reader) collected {
 	}
 	for _, scope := range got.ScopeMetrics {
 		for _, m := range scope.Metrics {
+			if m.Name == "push.reason.info" { // always there, and always the same
+				reason := push.ReasonSeen
+				series := m.Data.(metricdata.Gauge[int64]).DataPoints
+				require.Len(t, series, len(metrics.Reasons()))
+				require.True(t, slices.ContainsFunc(series, func(p metricdata.DataPoint[int64]) bool {
+					return p.Value == 1 && p.Attributes == attribute.NewSet(attribute.String("push.reason", reason.String()), attribute.String("push.text", reason.Sentence()))
+				}))
+				continue
+			}
 			c.units[m.Name] = m.Unit
 			switch d := m.Data.(type) {
 			case metricdata.Sum[int64]:
