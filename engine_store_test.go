@@ -627,8 +627,20 @@ func TestRestart(t *testing.T) {
 
 func TestUnusableEvents(t *testing.T) {
 	e := newEngine(t, Config{Publisher: &service{}})
-	for _, ev := range []Event{Offline{}, Ping{}, SessionOpen{}, SessionOpen{Session: SessionID{Account: juliet}}, PushEnable{Session: phoneSession}, PushEnable{Session: phoneSession, Key: Key{Node: "n1"}}, AffiliationNone{Account: juliet}, nil} {
+	for _, c := range []struct {
+		ev   Event
+		says string
+	}{
+		{Offline{}, "no account"}, {Ping{}, "no account"}, {SessionOpen{}, "no account"},
+		{SessionOpen{Session: SessionID{Account: juliet}}, "no session"},
+		{PushEnable{Session: phoneSession}, "no service"}, {PushEnable{Session: phoneSession, Key: Key{Node: "n1"}}, "no service"},
+		{AffiliationNone{Account: juliet}, "no service"},
+		{nil, "it is nil"},
+		{&Offline{Account: juliet}, "*push.Offline"},
+	} {
+		ev := c.ev
 		d, err := e.Handle(t.Context(), ev)
+		assert.ErrorContains(t, err, c.says)
 		assert.ErrorIs(t, err, ErrEvent, "%#v", ev)
 		assert.NotErrorIs(t, err, ErrStore, "%#v", ev)
 		assert.Equal(t, ReasonNone, d.Reason, "%#v", ev)

@@ -375,14 +375,14 @@ func (a *Account) standing(r *registration) (live, hibernated bool) {
 	return false, false
 }
 
-// moved tells how a session stands to a registration that its device had, by the client ID, before it enabled another one: the device is notified by
-// that one. If that is given up, because its push service wants it no more, the session has none, and the older one is all there is.
+// moved tells how a session stands to a registration that its device had, by the client ID, before it enabled another one of the same service: the
+// device is notified by that one. If that is given up, because its push service wants it no more, the session has none, and the older one is all there is.
 func (a *Account) moved(r *registration) (live, hibernated bool) {
 	if r.Client == "" {
 		return false, false
 	}
 	for _, s := range a.sessions {
-		if s.bound != nil && s.client() == r.Client {
+		if s.bound != nil && s.bound.Service == r.Service && s.client() == r.Client {
 			live, hibernated = live || !s.hibernated, hibernated || s.hibernated
 		}
 	}

@@ -23,10 +23,12 @@ func plain(ev Event) bool {
 
 // unusable says what an event cannot do without and has not got.
 func unusable(ev Event) error {
-	if own(ev) == nil && ev != nil {
+	if ev != nil && own(ev) == nil {
 		return fmt.Errorf("%w: %v is not one of this package's events; give the struct itself, push.SessionOpen{…}, and not a pointer to it", ErrEvent, reflect.TypeOf(ev).String())
 	}
 	switch {
+	case ev == nil:
+		return fmt.Errorf("%w: it is nil", ErrEvent)
 	case subject(ev).Account == "":
 		return fmt.Errorf("%w: it names no account", ErrEvent)
 	case !plain(ev):

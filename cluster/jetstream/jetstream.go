@@ -58,8 +58,7 @@ type Config struct {
 	// knows where sessions are, and keeps the registrations. Contacts, Chats and Subscriptions must be nil, too: the cluster asks nobody, so that what
 	// the log says is all that a decision rests on; give what is known of a chat with the event (push.Stanza.Info). A panic of any of them is recovered and counted (Hooks); a call of Veto, Unread,
 	// Resumption or Observer that takes longer than HookTimeout is left to itself: the event is decided as if there were none, and that function is not called
-	// until it has returned. A host that comes from a Store of its own gives Handle a push.PushEnable without a session for
-	// each registration that it lists, once; or lets clients enable again when they connect next.
+	// for that account until it has returned. A host that comes from a Store of its own gives it to Import, once; or lets clients enable again when they connect next.
 	Push push.Config
 	// Name is the first part of the names of everything in NATS, so that several clusters can share one. Default "push".
 	Name string

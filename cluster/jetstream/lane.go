@@ -26,6 +26,7 @@ type lane struct {
 	local     *partition.Local
 	entry     *partition.Entry
 	waiting   map[place]*call // those whose event is in the log, and whose Decision is not known yet
+	began     time.Time       // when the batch that is on its way was sent first
 	tries     int             // failed ones since the log has answered last
 	since     time.Time       // of the first of them
 	queued    bool            // waits for its turn
@@ -124,6 +125,7 @@ const appendsAtOnce = 8
 func (l *lane) begin() []byte {
 	data := l.entry.Next(l.n.version())
 	if data != nil {
+		l.began = time.Now()
 		for _, in := range l.entry.Flight() {
 			if c := in.Tag.(*call); in.Wanted && c != nil {
 				l.waiting[place{in.Origin, in.Batch, in.Index}] = c
@@ -136,8 +138,8 @@ func (l *lane) begin() []byte {
 const (
 	// appendTimeout is how long an answer of JetStream is waited for before it is asked again: while it elects a leader it does not answer.
 	appendTimeout = time.Second
-	// appendTries is how often a batch is sent before those who wait for it are told that the log does not answer.
-	appendTries = 16
+	// appendFor is for how long a batch is sent before those who wait for it are told that the log does not answer. While a leader is elected it may say so at once.
+	appendFor = 16 * time.Second
 )
 
 // send appends a batch, as often as it takes, and tells those who wait for it.
@@ -163,7 +165,7 @@ func (l *lane) sent(err error) (again bool) {
 		if l.tries == 0 {
 			l.since = time.Now()
 		}
-		if l.tries++; l.tries%appendTries != 0 && !l.abandoned {
+		if l.tries++; time.Since(l.began) < appendFor && !l.abandoned {
 			return true
 		}
 	}

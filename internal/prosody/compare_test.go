@@ -34,7 +34,7 @@ const (
 	newer = "R1 newer session of the device"
 	// R14: Prosody stores the client ID, but does nothing with it.
 	client = "R14 bound by the client's ID"
-	// The device has enabled another registration since, by the client's ID, and its session has that one.
+	// The device has enabled another registration of the same service since, by the client's ID, and its session has that one.
 	moved = "R14 the device has another registration now"
 	// Prosody calls a stanza urgent although it is a headline, and does not
 	// look for a call inside a carbon.
@@ -184,6 +184,7 @@ type comparison struct {
 	enabling              map[string][]enabled
 	removals              map[address][]int
 	losses                map[loss][]int  // to a newer session
+	moved                 map[notice]bool // not notified, because the device is in a session with a newer one
 	failed                map[address]int // event at which a service's error was first
 
 	counts map[string]int
@@ -218,6 +219,7 @@ func compare(trace, prosody []byte, ours *ours, atOnce bool) (*comparison, error
 		enabling:    map[string][]enabled{},
 		removals:    map[address][]int{},
 		losses:      map[loss][]int{},
+		moved:       map[notice]bool{},
 		failed:      map[address]int{},
 
 		counts: map[string]int{},
@@ -472,6 +474,20 @@ func (w *world) pass(user string, a address) {
 	}
 }
 
+// moved tells whether the device of a registration has a session with another one of the same service.
+func (w *world) moved(a address) bool {
+	id := w.clients[a]
+	if id == "" {
+		return false
+	}
+	for session, s := range w.sessions {
+		if b := s.has(); s.user == a.user && b != (address{}) && b != a && b.service == a.service && w.clientOf[session] == id {
+			return true
+		}
+	}
+	return false
+}
+
 // remove takes registrations away. Prosody forgets the binding of the session
 // that asked for it, this library of all.
 func (w *world) remove(a address, by string, all bool) {
@@ -590,16 +606,6 @@ func (w *world) from(a address, xml string) bool {
 	}
 	resource, _, _ := strings.Cut(xml[i+len(" from='"+a.user+"/"):], "'")
 	return w.any(a.user, func(s *bound) bool { return s.resource == resource && s.has() == a })
-}
-
-// moved tells whether the device that has enabled a registration is in a session that has another one.
-func (w *world) moved(a address) bool {
-	for id, s := range w.sessions {
-		if other := s.has(); w.clients[a] != "" && w.clientOf[id] == w.clients[a] && s.user == a.user && other != (address{}) && other != a {
-			return true
-		}
-	}
-	return false
 }
 
 func newWorld() *world {
@@ -828,6 +834,7 @@ func (c *comparison) whyNotDecided(w *world, event int, k notice, earlier map[no
 	case l.Type == "archive-added" && w.any(k.user, func(s *bound) bool { return s.byClient == k.address }):
 		return client
 	case l.Type == "archive-added" && c.classes[k.of()] != "urgent" && w.moved(k.address):
+		c.moved[k] = true
 		return moved
 	}
 	return ""
@@ -884,6 +891,8 @@ func (c *comparison) whyOnlyOurs(w *world, event int, k notice, earlier int, dro
 		return anew
 	case s != nil && s.byClient == k.address:
 		return client
+	case pushed && c.moved[k]: // Prosody notified when we did not
+		return moved
 	case s == nil || !c.waits(event):
 		return ""
 	}
