@@ -277,9 +277,6 @@ func (n *simNode) start() {
 	n.in(simLease/4, n.catchUp)
 }
 
-// registered tells what the registrations' store says: the state that the whole log adds up to is that of the newest owner.
-func (s *simulation) registered(account string) bool { return s.known[account] }
-
 func (n *simNode) beat() {
 	b := n.members.Beat(n.clock(), n.leaving)
 	for _, o := range n.s.nodes {
