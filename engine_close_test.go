@@ -273,7 +273,7 @@ func TestCloseLeaves(t *testing.T) {
 		assert.Error(t, e.Close(ctx))
 		return weak.Make(e)
 	}()
-	for range 100 {
+	for range 1000 {
 		runtime.GC()
 		if p.Value() == nil && runtime.NumGoroutine() <= before {
 			return

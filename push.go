@@ -195,9 +195,10 @@ type Config struct {
 	// Keep is what a Store that is a [Keeper] is told of what waits, while the Engine runs. Default KeepLate.
 	Keep KeepMode
 
-	// Strict is for development and tests of a host: Handle returns an error that wraps ErrMisuse, and says what to do, for an event that was handled as ever but should not have been raised so:
-	// addresses that are not prepared, stanzas without an ID or with that of another one, events of sessions that were never opened, stanzas queued for one that does not hibernate,
-	// a client's acknowledgements that are never raised. [Engine.Misuses] counts them. It costs some microseconds and memory for each event; off, it costs nothing.
+	// Strict is for development and tests of a host: for an event that should not have been raised as it was, Handle returns an error that wraps
+	// ErrMisuse and says what to do, after it has handled the event as ever. That is about addresses that are not prepared, stanzas without an ID
+	// or with that of another one, events of sessions that were never opened, stanzas queued for one that does not hibernate, and a client's
+	// acknowledgements that are never raised. [Engine.Misuses] counts them. It costs some microseconds and memory for each event; off, nothing.
 	Strict bool
 	// Logger gets one record a decision at level debug, and one an outcome: debug for success, info for errors, warn for a registration that
 	// is disabled and a store that fails. Nil means none.
