@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -227,8 +228,11 @@ func (d database) written(t *testing.T, db *sql.DB) (version string) {
 func TestUnchangedEnables(t *testing.T) {
 	backends(t, func(t *testing.T, plain database) {
 		d := plain.fast()
-		n, rounds := 1000, 100 // 100,000
-		if testing.Short() {
+		n, rounds := 1000, 10
+		switch {
+		case os.Getenv("PUSH_TEST_FULL") != "":
+			rounds = 100 // 100,000
+		case testing.Short():
 			n, rounds = 100, 3
 		}
 		for name, o := range map[string]*sqlstore.Options{"plain": {}, "sealed": {Keys: keyring("k1", "k1")}} {
