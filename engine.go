@@ -14,11 +14,11 @@ import (
 // elsewhere, and each of its parts can only hold up what it is asked for:
 //
 //   - hooks.go: every call of a hook; panics, the bound of its time, and what becomes of those that hang;
-//   - telling.go: what Observer, Resumption and Logger are told, in an account's order;
+//   - told.go, telling.go: what Observer, Resumption and Logger are told, and how, in an account's order; watchdog.go finds what hangs;
 //   - turn.go: an account in its shard, and its turn, which is taken only where the host has a word in deciding (Veto);
 //   - lane.go: the Store, one call at a time for an account, for which nothing waits but the events that need its answer;
 //   - reader.go: registrations are read when an event first needs them; until the Store has answered, such events wait in memory;
-//   - writer.go: enable and disable, which are the Store's answer, and what replies taught, which is written behind;
+//   - writer.go: enable and disable, which are the Store's answer; lessons.go: what replies taught, which is written behind;
 //   - keeper.go: what waits, handed to a Store that can keep it, and taken up again;
 //   - gate.go, flight.go: push services, their slots, and the way of a publish;
 //   - close.go, inspect.go: the end of it, and what one can see.

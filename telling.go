@@ -1,8 +1,6 @@
 package push
 
 import (
-	"context"
-	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -54,25 +52,6 @@ type note struct {
 	quick bool
 }
 
-// decided is a decision with its event, for the Observer.
-type decided struct {
-	number uint64
-	at     time.Time
-	ev     Event
-	took   time.Duration
-	// d is own, or the caller's, as what ev points to is, if he tells it himself: it is his again when he has waited long enough.
-	d   *Decision
-	own Decision
-}
-
-func (e *Engine) newDecided(number uint64, at time.Time, kept Event, d *Decision, took time.Duration) *decided {
-	dec := decideds.Get().(*decided)
-	dec.number, dec.at, dec.ev, dec.took = number, at, kept, took
-	d.copyTo(&dec.own)
-	dec.d = &dec.own
-	return dec
-}
-
 // These are used again when nobody else can have them any more: mails that nobody ever took over, and what a call was told that has returned in time. Channels
 // that had their one value are too, but by their Engine, for a test's (testing/synctest) must not come to another.
 var (
@@ -83,14 +62,6 @@ var (
 	}}
 	decideds = sync.Pool{New: func() any { return new(decided) }}
 )
-
-// recycle takes back what the Observer was told.
-func (dec *decided) recycle() {
-	dec.own.reset("")
-	dec.own.Answers = Answers{}
-	dec.ev = nil
-	decideds.Put(dec)
-}
 
 // waiter is somebody who waits for a note of his own. done has room for the one value that it is sent.
 type waiter struct {
@@ -370,176 +341,4 @@ func (m *mail) overrun(e *Engine, s *shard, _ time.Time) {
 	m.away++
 	m.next()
 	go e.teller(s, m, m.turn, nil)
-}
-
-// tellDecided queues what there is to tell of an event. The shard is locked. If mine, ev and d are those of somebody who calls hereOr next, with the
-// shard still locked, and hear then.
-func (e *Engine) tellDecided(en *entry, number uint64, at time.Time, ev Event, d *Decision, took time.Duration, mine bool) {
-	if e.telling {
-		e.tellEffects(en, at, &d.Effects, false)
-	}
-	if e.watched {
-		e.tellDecision(en, number, at, ev, d, took, mine)
-	}
-}
-
-func (e *Engine) tellDecision(en *entry, number uint64, at time.Time, ev Event, d *Decision, took time.Duration, mine bool) {
-	if mine && !e.debugs && e.obs.Decided == nil && en.mail == nil && e.hooks.quick.hangs.Load() == 0 { // nobody else is told of it, or tells it
-		m := en.getMail()
-		m.mine.number, m.mine.at, m.mine.ev, m.mine.took, m.mine.d = number, at, own(ev), took, d
-		m.first = note{hook: &e.hooks.quick, decided: &m.mine, quick: true}
-		m.queued++
-		return
-	}
-	kept := keepEvent(ev)
-	if e.quick.Decided != nil {
-		en.post(note{hook: &e.hooks.quick, decided: e.newDecided(number, at, kept, d, took), quick: true})
-	}
-	if e.debugs {
-		own := d.clone()
-		en.tell(&e.hooks.logger, "", func() { e.logDecision(number, kept, own) })
-	}
-	if e.obs.Decided != nil {
-		en.post(note{hook: &e.hooks.observer, decided: e.newDecided(number, at, kept, d, took)})
-	}
-}
-
-// tellEffects queues what there is to tell of effects; affected says that they came of no event. The shard is locked.
-func (e *Engine) tellEffects(en *entry, at time.Time, eff *Effects, affected bool) {
-	if !e.telling || eff.none() {
-		return
-	}
-	name := en.name
-	if h := e.cfg.Resumption; h != nil {
-		for _, a := range eff.Advice {
-			en.tell(&e.hooks.resumption, a.Session.ID, func() { h.ResumeTimeout(a.Session, a.Timeout, a.Reason) })
-		}
-	}
-	logs := e.cfg.Logger != nil && len(eff.Changes)+len(eff.Drops) > 0
-	affected = affected && (e.obs.Affected != nil || e.quick.Affected != nil)
-	if !logs && !affected {
-		return
-	}
-	own := eff.clone()
-	if affected {
-		e.observe(en, func(o *Observer) bool { return o.Affected != nil }, func(o *Observer) { o.Affected(name, at, own) })
-	}
-	if logs {
-		own = eff.clone()
-		en.tell(&e.hooks.logger, "", func() { e.logEffects(name, own) })
-	}
-}
-
-// tellRead queues that the account's registrations were read. The shard is locked, or the caller has the account's turn.
-func (e *Engine) tellRead(en *entry, at time.Time) {
-	if e.obs.Read == nil && e.quick.Read == nil {
-		return
-	}
-	name, rs := en.name, en.Registrations()
-	e.observe(en, func(o *Observer) bool { return o.Read != nil }, func(o *Observer) { o.Read(name, at, rs) })
-}
-
-func (e *Engine) logEffects(account string, eff *Effects) {
-	ctx := context.Background()
-	for i := range eff.Changes {
-		c := &eff.Changes[i]
-		level := slog.LevelInfo
-		if c.Kind == ChangeDisabled {
-			level = slog.LevelWarn
-		}
-		if e.log.Enabled(ctx, level) {
-			e.log.LogAttrs(ctx, level, "push: registration "+string(c.Kind), slog.String("account", account), slog.String("service", c.Service),
-				slog.String("node", c.Node), slog.String("reason", c.Reason.String()), slog.String("detail", c.Detail))
-		}
-	}
-	for i := range eff.Drops {
-		d := &eff.Drops[i]
-		if e.log.Enabled(ctx, slog.LevelInfo) {
-			e.log.LogAttrs(ctx, slog.LevelInfo, "push: notification dropped", slog.String("account", account), slog.String("service", d.Service),
-				slog.String("node", d.Node), slog.String("class", d.Class.String()), slog.Int("stanzas", d.Count), slog.String("reason", d.Reason.String()))
-		}
-	}
-}
-
-func (e *Engine) logDecision(number uint64, ev Event, d *Decision) {
-	ctx := context.Background()
-	if len(d.Verdicts) == 0 {
-		e.log.LogAttrs(ctx, slog.LevelDebug, "push: decision", slog.String("account", d.Account), slog.String("event", ev.Name()),
-			slog.Uint64("number", number), slog.Bool("notify", false), slog.String("reason", d.Reason.String()))
-	}
-	for i := range d.Verdicts {
-		v := &d.Verdicts[i]
-		e.log.LogAttrs(ctx, slog.LevelDebug, "push: decision", slog.String("account", d.Account), slog.String("event", ev.Name()),
-			slog.Uint64("number", number), slog.String("service", v.Service), slog.String("node", v.Node), slog.Bool("notify", v.Notify),
-			slog.String("class", v.Class.String()), slog.String("rule", v.Rule.String()), slog.String("reason", v.Reason.String()), slog.Int("stanzas", v.Count))
-	}
-}
-
-func (e *Engine) logReply(n *Notification, reply Reply, res Result, took time.Duration) {
-	ctx, level := context.Background(), slog.LevelDebug
-	if res.Outcome != OutcomeAccepted {
-		level = slog.LevelInfo
-	}
-	if !e.log.Enabled(ctx, level) {
-		return
-	}
-	e.log.LogAttrs(ctx, level, "push: publish "+res.Outcome.String(), slog.String("account", n.Account), slog.String("service", n.Service),
-		slog.String("node", n.Node), slog.String("class", n.Class.String()), slog.Int("stanzas", n.Count), slog.Int("try", n.Try),
-		slog.String("error", cut(reply.Condition, 64)), slog.Duration("took", took))
-}
-
-// clone returns a copy that shares nothing that is used again.
-func (e *Effects) clone() *Effects {
-	c := &Effects{slices.Clone(e.Changes), slices.Clone(e.Advice), slices.Clone(e.Drops)}
-	for i := range c.Drops {
-		c.Drops[i].Events = slices.Clone(c.Drops[i].Events)
-	}
-	return c
-}
-
-func (d *Decision) clone() *Decision {
-	c := *d
-	c.Effects = *d.Effects.clone()
-	c.Verdicts, c.ids = slices.Clone(d.Verdicts), nil
-	for i := range c.Verdicts {
-		c.Verdicts[i].Stanzas = slices.Clone(c.Verdicts[i].Stanzas)
-	}
-	return &c
-}
-
-// copyTo makes c, which is empty, a copy that shares nothing that is used again.
-func (d *Decision) copyTo(c *Decision) {
-	c.Account, c.Reason, c.Answers = d.Account, d.Reason, d.Answers
-	c.Changes, c.Advice, c.Drops = append(c.Changes, d.Changes...), append(c.Advice, d.Advice...), append(c.Drops, d.Drops...)
-	for i := range c.Drops {
-		c.Drops[i].Events = slices.Clone(c.Drops[i].Events)
-	}
-	c.Verdicts = append(c.Verdicts, d.Verdicts...)
-	for i := range c.Verdicts {
-		if v := &c.Verdicts[i]; len(v.Stanzas) > 0 {
-			n := len(c.ids)
-			c.ids = append(c.ids, v.Stanzas...)
-			v.Stanzas = c.ids[n:len(c.ids):len(c.ids)]
-		}
-	}
-}
-
-// keepEvent returns a copy of ev that shares nothing with the caller's.
-func keepEvent(ev Event) Event {
-	switch e := own(ev).(type) { // a copy, so that the event of a caller that nobody is told of stays where it is
-	case AckDelayed:
-		e.Stanzas = slices.Clone(e.Stanzas)
-		return e
-	case HibernationStart:
-		e.Stanzas = slices.Clone(e.Stanzas)
-		return e
-	case Ping:
-		e.Registrations = slices.Clone(e.Registrations)
-		return e
-	case PushEnable:
-		e.Options = cloneFields(e.Options)
-		return e
-	default:
-		return e
-	}
 }
