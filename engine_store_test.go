@@ -431,6 +431,7 @@ func TestRefreshForgets(t *testing.T) {
 		require.NoError(t, e.Refresh(t.Context(), juliet))
 		assert.Equal(t, []Change{{Key: phone, Kind: ChangeRemoved, Reason: ReasonRemoved}}, affected)
 		require.NoError(t, e.Refresh(t.Context(), "nobody@example.com"), "costs nothing")
+		synctest.Wait()
 		s.before = func(context.Context, string, string) error { return errFault }
 		assert.ErrorIs(t, e.Refresh(t.Context(), juliet), ErrStore)
 		require.NoError(t, e.Close(t.Context()))

@@ -24,7 +24,9 @@ func ExampleRouter() {
 			return nil
 		},
 	}
+	read := make(chan struct{})
 	go func() { // the goroutine that reads the stream
+		defer close(read)
 		for reply := range replies {
 			ours, err := router.HandleReply(reply)
 			fmt.Println("a reply to a publish:", ours, err)
@@ -32,6 +34,8 @@ func ExampleRouter() {
 	}()
 	err := router.Publish(ctx, &push.Notification{Key: push.Key{Service: "push.example.net", Node: "n1"}})
 	fmt.Println(push.ReplyOf(err).Classify())
+	close(replies)
+	<-read
 	// Unordered output:
 	// publish to push.example.net
 	// a reply to a publish: true <nil>
