@@ -192,9 +192,6 @@ func (f *nodes) tell() {
 	f.must(phone.Settle(f.ctx))
 	f.say("juliet", "resumed at "+first.name)
 
-	// What was left to a server's sessions before it was heard of last is not decided again when it dies; on a busy machine that may be a while ago.
-	time.Sleep(1500 * time.Millisecond)
-
 	f.t.print("\nNow " + first.name + " is killed, with the phone connected to it. Its session dies with it; the message must not.")
 	first.kill()
 	killed := time.Now()
