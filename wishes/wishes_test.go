@@ -220,3 +220,21 @@ func FuzzWishes(f *testing.F) {
 		require.True(t, w.Equal(&back))
 	})
 }
+
+// TestSort puts every list in order; of what is there twice the last one holds.
+func TestSort(t *testing.T) {
+	w := &wishes.Wishes{
+		Muted: []string{"b@example.com", "a@example.com", "b@example.com"},
+		Rooms: []wishes.Room{{Room: "y", Allow: wishes.RoomNever}, {Room: "x"}, {Room: "y", Allow: wishes.RoomAlways}},
+		Push2: &wishes.Push2{Client: wishes.NewSecret("c"), Matches: []wishes.Match{{
+			Filters: []wishes.ChatFilter{{JID: "y", Mention: true}, {JID: "x"}, {JID: "y", Reply: true}},
+			Send:    &wishes.WebPush{Claims: []wishes.Claim{{Name: "sub", Value: "1"}, {Name: "aud", Value: "2"}, {Name: "sub", Value: "3"}}},
+		}}},
+	}
+	w.Sort()
+	assert.Equal(t, []string{"a@example.com", "b@example.com"}, w.Muted)
+	assert.Equal(t, []wishes.Room{{Room: "x"}, {Room: "y", Allow: wishes.RoomAlways}}, w.Rooms)
+	m := w.Push2.Matches[0]
+	assert.Equal(t, []wishes.ChatFilter{{JID: "x"}, {JID: "y", Reply: true}}, m.Filters)
+	assert.Equal(t, []wishes.Claim{{Name: "aud", Value: "2"}, {Name: "sub", Value: "3"}}, m.Send.Claims)
+}
