@@ -224,7 +224,7 @@ func (m *Metrics) verdict(notify bool, rule push.Rule, reason push.Reason) prome
 func (m *Metrics) effects(e *push.Effects) {
 	for i := range e.Changes {
 		c := &e.Changes[i]
-		m.changes.WithLabelValues(string(c.Kind), c.Reason.String()).Inc()
+		m.changes.WithLabelValues(c.Kind.String(), c.Reason.String()).Inc()
 	}
 	for i := range e.Drops {
 		m.drops.WithLabelValues(e.Drops[i].Reason.String()).Inc()
