@@ -139,7 +139,7 @@ func New(cfg Config) *Metrics {
 		m.byEvent[name] = m.events.WithLabelValues(name)
 	}
 	// Series that are there from the start can be alerted on from the start.
-	m.changes.WithLabelValues(string(push.ChangeDisabled), push.ReasonErrors.String())
+	m.changes.WithLabelValues(push.ChangeDisabled.String(), push.ReasonErrors.String())
 	for _, s := range cfg.Services {
 		for o := push.OutcomeAccepted; o <= push.OutcomeDropped; o++ {
 			m.replies.WithLabelValues(m.services.Name(s), o.String())
