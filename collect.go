@@ -78,10 +78,9 @@ func (c *collector) wantsAttrs() bool {
 		return true
 	case 2:
 		return c.in >= inTarget
-	case 3:
+	default:
 		return c.in == inCall || c.in == inDisplayed || c.in == inFallback
 	}
-	return false
 }
 
 // wantsText says that the text here, directly in the innermost open element, matters.
@@ -106,7 +105,7 @@ func (c *collector) start(space, local string) {
 	case c.outer.Kind != KindMessage:
 	case d == md+1:
 		c.child(m, space, local)
-	case d == md+2 && c.in != nowhere && c.in != inCarbon:
+	case d == md+2 && c.in != inCarbon:
 		c.grandchild(m, space, local)
 	case c.in == inCarbon && d == 2 && local == "forwarded" && space == "urn:xmpp:forward:0":
 		c.in = inForwarded
@@ -168,7 +167,7 @@ func (c *collector) child(m *judged, space, local string) {
 			c.in = inRoomUser
 		}
 	case "sent", "received":
-		if !c.forwarded && space == "urn:xmpp:carbons:2" {
+		if space == "urn:xmpp:carbons:2" {
 			c.in, c.wrapper = inCarbon, CarbonReceived
 			if local == "sent" {
 				c.wrapper = CarbonSent
@@ -308,9 +307,9 @@ func (c *collector) attr(name, value string) {
 			}
 		case c.in == inDisplayed && c.sub == "stanza-id" && name == "id":
 			m.details.Target, m.some = value, true
-		case c.in == inFallback && c.sub == "body" && name == "start":
+		case c.sub == "body" && name == "start":
 			c.span.start, c.ranged = number(value), true
-		case c.in == inFallback && c.sub == "body" && name == "end":
+		case c.sub == "body" && name == "end":
 			c.span.end, c.ranged = number(value), true
 		}
 	}
@@ -332,8 +331,8 @@ func (c *collector) childAttr(m *judged, name, value string) {
 			m.call.ID = value
 		}
 	case inDelay:
-		if name == "from" && m.Type == "groupchat" && (m.delayed == "" || bare(value) == bare(m.from)) {
-			m.delayed = value
+		if name == "from" && m.Type == "groupchat" && bare(value) == bare(m.from) {
+			m.delayed = true
 		}
 	case inFallback:
 		if name == "for" {
@@ -432,9 +431,9 @@ func (c *collector) endChild(m *judged) {
 	switch c.in {
 	case inOMEMO:
 		m.Encrypted = m.Encrypted || c.payload
-		m.KeyTransport = m.KeyTransport || !c.payload
+		m.KeyTransport = true // unless something is Encrypted
 	case inBody:
-		m.bodyDone = m.bodyDone || m.body != ""
+		m.bodyDone = m.body != ""
 	case inFallback:
 		switch {
 		case !c.ranged:
