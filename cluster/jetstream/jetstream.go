@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -103,8 +104,9 @@ type Node struct {
 	leaving bool
 	gone    bool // it has handed over everything
 
-	caughtTo uint64       // how far the bucket of registrations was read; only catchUp touches it
-	caughtAt atomic.Int64 // when reading it last began, if that came to its end, as a time since the Node began
+	caughtTo     uint64       // how far the bucket of registrations was read; only catchUp touches it
+	caughtMissed int          // questions how far it goes that were not answered, since one was; the same
+	caughtAt     atomic.Int64 // when reading it last began, if that came to its end, as a time since the Node began
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -194,6 +196,11 @@ func (c Config) withDefaults() Config {
 // Join makes this server a node of the cluster, and sets that up in JetStream if it is the first. It returns when the node can take events. ctx bounds
 // that; it does not end the Node.
 func Join(ctx context.Context, cfg Config) (*Node, error) {
+	return joinAt(ctx, cfg, time.Now)
+}
+
+// joinAt is Join by another clock.
+func joinAt(ctx context.Context, cfg Config, clock func() time.Time) (*Node, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -221,7 +228,12 @@ func Join(ctx context.Context, cfg Config) (*Node, error) {
 		n.cancel()
 		return nil, err
 	}
-	me := partition.Origin{Node: cfg.Node, Incarnation: uint64(time.Now().UnixNano())}
+	life, err := n.firstLife(ctx, clock())
+	if err != nil {
+		n.cancel()
+		return nil, err
+	}
+	me := partition.Origin{Node: cfg.Node, Incarnation: life}
 	n.members = partition.NewMembers(me, cfg.Lease, time.Now())
 	if cfg.Alone {
 		n.alone = newAlone(n)
@@ -262,7 +274,7 @@ func (n *Node) setUp(ctx context.Context) error {
 			Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew, MaxMsgSize: 8 << 20, Duplicates: time.Second, AllowDirect: true,
 		}
 	}
-	err := n.patient(ctx, func(ctx context.Context) error {
+	err := n.patient(ctx, "the stream "+n.names.stream, func(ctx context.Context) error {
 		s, err := n.js.Stream(ctx, n.names.stream)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			r := replicas
@@ -294,8 +306,30 @@ func (n *Node) setUp(ctx context.Context) error {
 	return n.readVersion(ctx)
 }
 
+// firstLife returns the number of this node's life that begins, and keeps it for the next start. It need not be the time: clocks are set back, and a machine is replaced
+// by one whose clock is late.
+func (n *Node) firstLife(ctx context.Context, now time.Time) (life uint64, err error) {
+	key := "node." + n.cfg.Node
+	err = n.patient(ctx, "the bucket "+n.names.snaps+" to take this node's name", func(ctx context.Context) error {
+		value, rev, err := n.latest(ctx, appendLongest, n.names.snaps, key)
+		if err != nil {
+			return err
+		}
+		var former uint64
+		if rev > 0 {
+			if former, err = strconv.ParseUint(string(value), 10, 64); err != nil {
+				return fmt.Errorf("%w: the key %s of the bucket %s is %q; delete it if this node's clock is right", ErrConfig, key, n.names.snaps, value)
+			}
+		}
+		life = partition.NextLife(former, now)
+		_, err = n.snaps.Update(ctx, key, strconv.AppendUint(nil, life, 10), rev)
+		return err
+	})
+	return life, err
+}
+
 func (n *Node) bucket(ctx context.Context, cfg jetstream.KeyValueConfig) (kv jetstream.KeyValue, err error) {
-	err = n.patient(ctx, func(ctx context.Context) (err error) {
+	err = n.patient(ctx, "the bucket "+cfg.Bucket, func(ctx context.Context) (err error) {
 		kv, err = n.js.KeyValue(ctx, cfg.Bucket)
 		if errors.Is(err, jetstream.ErrBucketNotFound) {
 			kv, err = n.js.CreateKeyValue(ctx, cfg)
@@ -303,30 +337,6 @@ func (n *Node) bucket(ctx context.Context, cfg jetstream.KeyValueConfig) (kv jet
 		return err
 	})
 	return kv, err
-}
-
-// patient tries until it succeeds or ctx ends: servers that have just started answer late, or not.
-func (n *Node) patient(ctx context.Context, f func(ctx context.Context) error) error {
-	for {
-		try, cancel := context.WithTimeout(ctx, appendTimeout)
-		err := f(try)
-		cancel()
-		switch {
-		case err == nil || errors.Is(err, ErrVersion):
-			return err
-		case n.cfg.Conn.IsClosed():
-			return fmt.Errorf("%w: Config.Conn is closed: %w", ErrConfig, cmp.Or(n.cfg.Conn.LastError(), err))
-		}
-		if !sleep(ctx, 100*time.Millisecond) {
-			if errors.Is(err, nats.ErrNoResponders) {
-				return fmt.Errorf("%w: NATS has no JetStream, or it is not ready: %w", ErrUnreachable, err)
-			}
-			if last := n.cfg.Conn.LastError(); last != nil { // such as missing permissions, which the server tells apart from the answer
-				return fmt.Errorf("%w: %w; the connection says: %w", ErrUnreachable, err, last)
-			}
-			return fmt.Errorf("%w: %w", ErrUnreachable, err)
-		}
-	}
 }
 
 func tooFewServers(err error) bool {

@@ -68,7 +68,19 @@ func (m *Members) Heard(now time.Time, b *Beat) bool {
 }
 
 // Begin begins another life.
-func (m *Members) Begin(incarnation uint64) { m.me.Incarnation = max(incarnation, m.me.Incarnation+1) }
+func (m *Members) Begin() { m.me.Incarnation++ }
+
+// livesEach is how many lives one start of a node may have.
+const livesEach = uint64(time.Second)
+
+// NextLife returns the number of the first life of a node that starts, when the one at its start before was former; zero if it never was there. It is the time, but never
+// before a life that others have heard of: they would take all that it says for old.
+func NextLife(former uint64, now time.Time) uint64 {
+	if former == 0 {
+		return uint64(now.UnixNano())
+	}
+	return max(uint64(now.UnixNano()), former+livesEach)
+}
 
 // Beat returns what to tell the others.
 func (m *Members) Beat(now time.Time, leaving bool) *Beat {
