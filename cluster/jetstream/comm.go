@@ -246,6 +246,18 @@ func (n *Node) catchUp(ctx context.Context) error {
 	n.members.Reached(time.Now())
 	n.mu.Unlock()
 	last := s.CachedInfo().State.LastSeq
+	if last < n.caughtTo {
+		n.log.LogAttrs(ctx, slog.LevelError, "push cluster: the bucket of registrations is another one, or an older one: NATS has lost its store, or a backup was restored; it is read again",
+			slog.String("node", n.cfg.Node), slog.Uint64("ends_at", last), slog.Uint64("was_read_to", n.caughtTo))
+		n.caughtTo = 0
+		n.caughtAt.Store(0)
+		for _, l := range n.lanes {
+			l.mu.Lock()
+			l.local.Forget()
+			l.mu.Unlock()
+		}
+		n.trouble() // nor does the log know of this node's sessions
+	}
 	err = n.entries(ctx, n.caughtTo, last, func(key string, value []byte, revision uint64) error {
 		err := n.seen(key, value, revision)
 		if err == nil { // where reading breaks off, it goes on later

@@ -290,3 +290,65 @@ func TestCut(t *testing.T) {
 		})
 	}
 }
+
+// part cuts the link between two processes, or joins it again.
+func (ws wires) part(a, b int, cut bool) {
+	for _, w := range ws {
+		if w.from == a && w.to == b || w.from == b && w.to == a {
+			w.set(cut)
+		}
+	}
+}
+
+// One link of three is cut for longer than the lease. Both ends hear from the third that the other lives, so no partition goes to and fro, and the sessions at both count
+// on. Nothing is lost; what is published again is what was in flight when a partition had to move all the same.
+func TestOneLink(t *testing.T) {
+	t.Parallel()
+	var ws wires
+	f := newFleet(t, 3, nil, ws.link(t))
+	f.start()
+	f.owned(time.Minute)
+	var phones []push.SessionID // connected to one end
+	for i := range 8 {
+		id := push.SessionID{Account: fmt.Sprintf("here%d@example.com", i), ID: "s1"}
+		f.must(0, push.SessionOpen{Session: id, JID: id.Account + "/phone"})
+		f.must(0, push.PushEnable{Session: id, Key: push.Key{Service: "push.example.net", Node: "n1"}})
+		phones = append(phones, id)
+	}
+	l := f.load(50, 2, 20*time.Millisecond)
+	time.Sleep(500 * time.Millisecond)
+	ws.whole(t)
+	ws.part(0, 1, true)
+	time.Sleep(8 * time.Second)
+	for i, p := range f.procs { // each sees all three
+		require.Eventually(t, func() bool {
+			st, err := p.status()
+			return err == nil && len(st.Nodes) == 3
+		}, 20*time.Second, 50*time.Millisecond, "n%d does not hear of the node at the other end of the link", i)
+	}
+	f.owned(time.Minute) // once the servers of NATS have a leader that both ends reach
+	taken := func() (n int) {
+		for _, p := range f.procs {
+			if st, err := p.status(); err == nil {
+				for _, ps := range st.Partitions {
+					n += ps.Takeovers
+				}
+			}
+		}
+		return n
+	}
+	before := taken()
+	for i, id := range phones {
+		f.must(1, push.ArchiveAdded{Account: id.Account, Stanza: push.Stanza{ID: fmt.Sprint("m", i), From: "romeo@example.net/x", To: id.Account, Class: push.ClassImportant}})
+	}
+	time.Sleep(6 * time.Second)
+	for _, id := range phones {
+		assert.Zero(t, f.toldOf(id.Account), "its phone is connected")
+	}
+	t.Logf("%d takeovers in six seconds of the cut", taken()-before)
+	assert.LessOrEqual(t, taken()-before, f.procs[0].cfg.Partitions, "partitions go to and fro")
+	ws.whole(t)
+	ws.part(0, 1, false)
+	f.owned(time.Minute)
+	l.end(t)
+}

@@ -50,6 +50,12 @@ func (l *Local) Register(hash uint64, has bool, revision uint64, rooms ...wishes
 	}
 }
 
+// Forget forgets which accounts have registrations, when what was said of them is no more.
+func (l *Local) Forget() {
+	clear(l.registered)
+	clear(l.rooms)
+}
+
 // Nicks appends what an account's clients say that it is called in a room.
 func (l *Local) Nicks(list []string, account, room string) []string {
 	if len(l.rooms) == 0 {

@@ -21,7 +21,8 @@ type Members struct {
 
 type peer struct {
 	incarnation uint64
-	at          time.Time
+	at          time.Time // when it was heard of last, by itself or by another node that has heard it
+	heard       time.Time // when it was heard itself
 	leaving     bool
 	gone        bool
 	version     int
@@ -39,6 +40,15 @@ type Beat struct {
 	Leaving, Gone bool
 	// Dead are those lives of nodes that it has not heard of for a lease, now or once. A node that finds itself among them begins another.
 	Dead []Origin
+	// Seen are those that it hears itself, for nodes that do not: between them a link is cut that others can do without.
+	Seen []Seen
+}
+
+// Seen is a node that another one hears.
+type Seen struct {
+	Origin
+	// Age is how long ago it was heard last.
+	Age time.Duration
 }
 
 // NewMembers returns the Members of a node that starts at now. A node that was not heard of for a lease is dead.
@@ -63,8 +73,31 @@ func (m *Members) Heard(now time.Time, b *Beat) bool {
 		return false // from before
 	}
 	back := b.Incarnation == p.incarnation && (p.back || now.Sub(p.at) >= m.lease)
-	*p = peer{b.Incarnation, now, b.Leaving, b.Gone, b.Version, b.Writes, back}
+	*p = peer{b.Incarnation, now, now, b.Leaving, b.Gone, b.Version, b.Writes, back}
+	for _, s := range b.Seen {
+		m.seen(now, s)
+	}
 	return slices.Contains(b.Dead, m.me)
+}
+
+// seen takes note of what another node has heard. It does not make a node live for longer than that it was heard by somebody within a lease.
+func (m *Members) seen(now time.Time, s Seen) {
+	at := now.Add(-max(s.Age, 0))
+	p := m.peers[s.Node]
+	switch {
+	case s.Node == m.me.Node || now.Sub(at) >= m.lease:
+		return
+	case p == nil:
+		m.peers[s.Node] = &peer{incarnation: s.Incarnation, at: at}
+		return
+	case s.Incarnation < p.incarnation || s.Incarnation == p.incarnation && (p.gone || !at.After(p.at)):
+		return
+	case s.Incarnation > p.incarnation: // what is known is of its life before
+		*p = peer{incarnation: s.Incarnation, at: at, version: p.version, writes: p.writes}
+	default:
+		p.back = p.back || now.Sub(p.at) >= m.lease
+		p.at = at
+	}
 }
 
 // Begin begins another life.
@@ -89,7 +122,11 @@ func (m *Members) Beat(now time.Time, leaving bool) *Beat {
 		if gone := now.Sub(p.at); p.back || gone >= m.lease && gone < comeBack*m.lease {
 			b.Dead = append(b.Dead, Origin{name, p.incarnation})
 		}
+		if age := now.Sub(p.heard); age < m.lease && !p.leaving && !p.gone {
+			b.Seen = append(b.Seen, Seen{Origin{name, p.incarnation}, age})
+		}
 	}
+	slices.SortFunc(b.Seen, func(a, b Seen) int { return cmp.Compare(a.Node, b.Node) })
 	slices.SortFunc(b.Dead, func(a, b Origin) int { return cmp.Compare(a.Node, b.Node) })
 	return b
 }
@@ -108,7 +145,7 @@ func (m *Members) Alive(now time.Time, o Origin) bool {
 	return o.Incarnation >= p.incarnation && now.Sub(p.at) < m.lease && !p.gone
 }
 
-// Silent returns for how long nothing was heard of another node; less than zero if nothing ever was.
+// Silent returns for how long nothing was heard of another node, by this one or another; less than zero if nothing ever was.
 func (m *Members) Silent(now time.Time, node string) time.Duration {
 	p := m.peers[node]
 	if p == nil {

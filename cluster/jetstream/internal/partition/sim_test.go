@@ -30,6 +30,7 @@ type simConfig struct {
 	events        int
 	faults        bool // crashes, pauses, cuts, losses; else only delays, joins and leaves
 	joins         bool
+	part          bool // the link between the first two nodes is cut for a minute
 	snapshotEvery int
 	// sabotage breaks something on purpose, to see it found: "C1", "C3", "C5".
 	sabotage string
@@ -50,6 +51,7 @@ type simulation struct {
 	snaps    []simSnapshot
 	skew     time.Duration // of the log's clock
 	outage   time.Time     // until then the log answers nobody
+	parted   [2]*simNode   // the link between these two is cut, and no other
 	nodes    []*simNode
 	policy   *push.Policy
 	phones   []*phone
@@ -71,8 +73,8 @@ type simulation struct {
 }
 
 type simStats struct {
-	Events, Accepted, Refused, Published, Twice, Resent, Takeovers, Crashes, Pauses, Cuts, Moves, Downs, Misses, Behind int
-	MaxTakeover                                                                                                         time.Duration
+	Events, Accepted, Refused, Published, Twice, Resent, Takeovers, Crashes, Pauses, Cuts, Moves, Downs, Misses, Behind, Parted int
+	MaxTakeover                                                                                                                 time.Duration
 }
 
 type simSnapshot struct {
@@ -206,7 +208,7 @@ func (w *simWorld) tell(o *simNode, account string, has bool, rev uint64, until 
 		heard()
 		return
 	}
-	if !w.n.cut && !o.cut && !(s.cfg.faults && s.busy && s.r.IntN(20) == 0) {
+	if !w.n.cut && !o.cut && !s.apart(w.n, o) && !(s.cfg.faults && s.busy && s.r.IntN(20) == 0) {
 		o.in(s.delay(), func() {
 			o.local.Register(Hash(account), has, rev)
 			w.n.in(s.delay(), heard)
@@ -230,6 +232,11 @@ func (n *simNode) do(run int, f func()) {
 	default:
 		f()
 	}
+}
+
+// apart tells whether the link between two nodes is cut.
+func (s *simulation) apart(a, b *simNode) bool {
+	return s.parted == [2]*simNode{a, b} || s.parted == [2]*simNode{b, a}
 }
 
 // in is do after a time.
@@ -288,7 +295,7 @@ func (n *simNode) start() {
 func (n *simNode) beat() {
 	b := n.members.Beat(n.clock(), n.leaving)
 	for _, o := range n.s.nodes {
-		if o != n && o.up && !n.cut && !o.cut && !(n.s.cfg.faults && n.s.r.IntN(50) == 0) {
+		if o != n && o.up && !n.cut && !o.cut && !n.s.apart(n, o) && !(n.s.cfg.faults && n.s.r.IntN(50) == 0) {
 			o.in(n.s.delay(), func() {
 				if o.members.Heard(o.clock(), b) {
 					o.stale = true
@@ -935,7 +942,17 @@ func (s *simulation) trouble() {
 	defer func() {
 		s.note("trouble: %s up=%v paused=%v cut=%v outage=%v", n.name, n.up, n.paused, n.cut, s.outage.Sub(s.now))
 	}()
-	switch r := s.r.IntN(10); {
+	switch r := s.r.IntN(12); {
+	case r >= 10: // one link, of two nodes that the others hear as before
+		o := s.nodes[s.r.IntN(len(s.nodes))]
+		if o == n || !o.up || s.parted[0] != nil {
+			return
+		}
+		s.Stats.Parted++
+		s.parted = [2]*simNode{n, o}
+		s.after(time.Duration(s.r.IntN(30000))*time.Millisecond, func() {
+			s.parted, n.troubled, o.troubled = [2]*simNode{}, s.now, s.now
+		})
 	case r < 3:
 		s.Stats.Crashes++
 		n.up = false
@@ -1026,6 +1043,10 @@ func simulate(cfg simConfig) (simStats, []string) {
 			s.after(at.Sub(s.now), s.trouble)
 		}
 	}
+	if cfg.part {
+		s.after(20*time.Second, func() { s.parted = [2]*simNode{s.nodes[0], s.nodes[1]} })
+		s.after(80*time.Second, func() { s.parted = [2]*simNode{} })
+	}
 	if cfg.joins {
 		for at := s.now.Add(5 * time.Second); at.Before(end); at = at.Add(time.Duration(5000+s.r.IntN(15000)) * time.Millisecond) {
 			s.after(at.Sub(s.now), s.come)
@@ -1033,7 +1054,7 @@ func simulate(cfg simConfig) (simStats, []string) {
 	}
 	s.run(end)
 	// Now all is well again for some time.
-	s.busy, s.outage = false, time.Time{}
+	s.busy, s.outage, s.parted = false, time.Time{}, [2]*simNode{}
 	for _, n := range s.nodes {
 		n.cut = false
 	}

@@ -63,6 +63,7 @@ func (s *simStats) add(o simStats) {
 	s.Moves += o.Moves
 	s.Misses += o.Misses
 	s.Behind += o.Behind
+	s.Parted += o.Parted
 }
 
 // Delays, joins and leaves alone: nothing is lost, nothing is published twice.
@@ -73,10 +74,20 @@ func TestSimulationWithoutFaults(t *testing.T) {
 	require.NotZero(t, st.Moves)
 }
 
+// A link between two nodes that others hear: partitions do not go to and fro between them, so nothing of what is in flight is sent again.
+func TestSimulationOfOneLink(t *testing.T) {
+	cfg := simConfig{nodes: 3, parts: 8, accounts: 12, events: 3000, snapshotEvery: 300, part: true}
+	cfg.seed = 1
+	st, failures := simulate(cfg)
+	require.Empty(t, failures)
+	require.Zero(t, st.Twice)
+	require.Equal(t, cfg.parts, st.Takeovers, "each partition was taken over when its node began, and never again")
+}
+
 // Crashes, pauses longer than the lease, cut networks, lost messages, clocks that drift.
 func TestSimulation(t *testing.T) {
 	st := runSeeds(t, simConfig{nodes: 3, parts: 4, accounts: 12, events: orDefault(*simEvents, 5000, 5000), faults: true, joins: true, snapshotEvery: 300}, orDefault(*simSeeds, 20, 160))
-	require.NotZero(t, st.Crashes*st.Pauses*st.Cuts*st.Behind)
+	require.NotZero(t, st.Crashes*st.Pauses*st.Cuts*st.Behind*st.Parted)
 }
 
 // The simulation finds what it is for: the code is broken in one place, and it says so. Each break is in the harness, where the code asks for what
