@@ -246,17 +246,8 @@ func (n *Node) catchUp(ctx context.Context) error {
 	n.members.Reached(time.Now())
 	n.mu.Unlock()
 	last := s.CachedInfo().State.LastSeq
-	if last < n.caughtTo {
-		n.log.LogAttrs(ctx, slog.LevelError, "push cluster: the bucket of registrations is another one, or an older one: NATS has lost its store, or a backup was restored; it is read again",
-			slog.String("node", n.cfg.Node), slog.Uint64("ends_at", last), slog.Uint64("was_read_to", n.caughtTo))
-		n.caughtTo = 0
-		n.caughtAt.Store(0)
-		for _, l := range n.lanes {
-			l.mu.Lock()
-			l.local.Forget()
-			l.mu.Unlock()
-		}
-		n.trouble() // nor does the log know of this node's sessions
+	if err := n.sameStore(ctx, last); err != nil {
+		return err
 	}
 	err = n.entries(ctx, n.caughtTo, last, func(key string, value []byte, revision uint64) error {
 		err := n.seen(key, value, revision)
@@ -275,6 +266,38 @@ func (n *Node) catchUp(ctx context.Context) error {
 	if !few {
 		n.caughtAt.Store(int64(began))
 	}
+	return nil
+}
+
+// sameStore looks whether the log and the bucket of registrations, which ends at last, are those that this node knows. NATS may have lost its store, and another node
+// has begun anew, or a backup was restored while nodes ran. Then nothing that this node knows of them holds any more.
+func (n *Node) sameStore(ctx context.Context, last uint64) error {
+	try, cancel := context.WithTimeout(ctx, attempt(n.caughtMissed))
+	defer cancel()
+	log, err := n.js.Stream(try, n.names.stream)
+	if err != nil {
+		return err
+	}
+	if last < n.caughtTo { // or its leader is new, and does not know of all that it has
+		n.backward++
+	} else {
+		n.backward = 0
+	}
+	created := log.CachedInfo().Created
+	if n.backward < 3 && created.Sub(n.created).Abs() < time.Second {
+		return nil
+	}
+	n.log.LogAttrs(ctx, slog.LevelError, "push cluster: NATS has another store than before: it has lost its own, or a backup was restored while nodes ran; this node begins anew in it",
+		slog.String("node", n.cfg.Node), slog.Time("log_made", created), slog.Uint64("registrations_end_at", last), slog.Uint64("were_read_to", n.caughtTo))
+	n.created, n.backward, n.caughtTo = created, 0, 0
+	n.caughtAt.Store(0)
+	for _, l := range n.lanes {
+		l.mu.Lock()
+		l.local.Forget()
+		l.mu.Unlock()
+		l.post(func() { l.owner.Lost(time.Now()) })
+	}
+	n.trouble() // nor does the log know of this node's sessions
 	return nil
 }
 

@@ -319,6 +319,7 @@ func TestOneLink(t *testing.T) {
 	time.Sleep(500 * time.Millisecond)
 	ws.whole(t)
 	ws.part(0, 1, true)
+	began := l.n.Load()
 	time.Sleep(8 * time.Second)
 	for i, p := range f.procs { // each sees all three
 		require.Eventually(t, func() bool {
@@ -345,7 +346,7 @@ func TestOneLink(t *testing.T) {
 	for _, id := range phones {
 		assert.Zero(t, f.toldOf(id.Account), "its phone is connected")
 	}
-	t.Logf("%d takeovers in six seconds of the cut", taken()-before)
+	t.Logf("%d takeovers in six seconds of the cut; %d events accepted in all of it", taken()-before, l.n.Load()-began)
 	assert.LessOrEqual(t, taken()-before, f.procs[0].cfg.Partitions, "partitions go to and fro")
 	ws.whole(t)
 	ws.part(0, 1, false)

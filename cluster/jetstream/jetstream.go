@@ -107,6 +107,8 @@ type Node struct {
 	gone    bool // it has handed over everything
 
 	caughtTo     uint64       // how far the bucket of registrations was read; only catchUp touches it
+	created      time.Time    // when the log was made
+	backward     int          // how often in a row the bucket or the log ended before what was read of it
 	caughtMissed int          // questions how far it goes that were not answered, since one was; the same
 	caughtAt     atomic.Int64 // when reading it last began, if that came to its end, as a time since the Node began
 
@@ -299,6 +301,7 @@ func (n *Node) setUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	n.created = n.stream.CachedInfo().Created
 	has := n.stream.CachedInfo().Config
 	switch {
 	case !strings.HasPrefix(has.Description, described):
@@ -334,6 +337,7 @@ const (
 	noResources  = 10023
 	noStorage    = 10047
 	storageLimit = 10028
+	unavailable  = 10008 // no leader
 )
 
 // apiError is the code of an error of JetStream, or zero.

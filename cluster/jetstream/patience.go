@@ -39,10 +39,15 @@ const sayEvery = 5 * time.Second
 // patient tries until it succeeds or ctx ends: servers that have just started answer late, or not. Meanwhile it says what it waits for.
 func (n *Node) patient(ctx context.Context, what string, f func(ctx context.Context) error) error {
 	began, said, missed := time.Now(), time.Now(), 0
+	var told error // by NATS, which says more than that there was no answer
+	var toldAt time.Time
 	for {
 		try, cancel := context.WithTimeout(ctx, attempt(missed))
 		err := f(try)
 		cancel()
+		if err != nil && !late(err) {
+			told, toldAt = err, time.Now()
+		}
 		switch {
 		case err == nil || errors.Is(err, ErrVersion) || errors.Is(err, ErrConfig) || errors.Is(err, ErrName):
 			return err
@@ -52,6 +57,9 @@ func (n *Node) patient(ctx context.Context, what string, f func(ctx context.Cont
 			missed++
 		default:
 			missed = 0
+		}
+		if told != nil && time.Since(toldAt) < 2*sayEvery {
+			err = told
 		}
 		if time.Since(said) >= sayEvery {
 			said = time.Now()
@@ -71,7 +79,7 @@ func (n *Node) why(err error) error {
 		return fmt.Errorf("NATS has no JetStream, or it is not ready: %w", err)
 	case last != nil: // such as missing permissions, which the server tells apart from the answer
 		return fmt.Errorf("%w; the connection says: %w", err, last)
-	case late(err) && n.cfg.Conn.IsConnected():
+	case (late(err) || apiError(err) == unavailable) && n.cfg.Conn.IsConnected():
 		return fmt.Errorf("%w: NATS is connected, and no leader answers: do its servers reach each other, do more than half of them run, has the machine time for them?", err)
 	case !n.cfg.Conn.IsConnected():
 		return fmt.Errorf("%w: there is no connection to NATS", err)

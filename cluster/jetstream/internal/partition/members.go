@@ -154,8 +154,8 @@ func (m *Members) Silent(now time.Time, node string) time.Duration {
 	return now.Sub(p.at)
 }
 
-// Few tells whether fewer than half of the nodes are heard of that were there a while ago: then it may be this one that is cut off, and a server of NATS beside it
-// may go on for some seconds as if it still were the leader.
+// Few tells whether no more than half of the nodes are heard of that were there a while ago: then it may be this one that is cut off, and a server of NATS beside it
+// may go on for some seconds as if it still were the leader. Of two it is so for whoever is left: it may be that only the link between them is cut.
 func (m *Members) Few(now time.Time) bool {
 	all, heard := 1, 1
 	for _, p := range m.peers {
@@ -168,7 +168,7 @@ func (m *Members) Few(now time.Time) bool {
 			heard++
 		}
 	}
-	return 2*heard < all
+	return 2*heard <= all
 }
 
 // Reached notes that the log has answered.
