@@ -138,6 +138,10 @@ func (w *world) Append(records []byte, prev uint64) {
 	l := w.lane
 	w.do(func(_ context.Context, each time.Duration) {
 		seq, err := l.n.append(l.n.names.records(l.p), records, int64(prev), each)
+		if errors.Is(err, partition.ErrFenced) { // seldom, and the first thing to know where a partition finds no owner
+			l.n.log.LogAttrs(l.n.ctx, slog.LevelInfo, "push cluster: the log refuses this node's record", slog.String("node", l.n.cfg.Node), slog.Int("partition", l.p),
+				slog.Uint64("behind", prev), slog.Any("error", err))
+		}
 		l.post(func() {
 			w.heard(err)
 			l.owner.Appended(time.Now(), seq, err)
@@ -159,7 +163,7 @@ func (n *Node) appendTo(ctx context.Context, m *nats.Msg, prev int64) (uint64, e
 		return ack.Sequence, nil
 	}
 	if wrongRevision(err) {
-		return 0, partition.ErrFenced
+		return 0, fmt.Errorf("%w: %w", partition.ErrFenced, err)
 	}
 	return 0, fmt.Errorf("%w: %w", partition.ErrDoubt, err)
 }
