@@ -154,6 +154,8 @@ func TestSnapshotOfBadSections(t *testing.T) {
 		"a chat's hash that is too large":      {head, hash, keys, sectionOf(17, func(e *snapshotWriter) { e.fixed(8); e.uint(1 << 32); e.uint(1); e.uint(1); e.uint(1) })},
 		"a use of a session that is not there": {head, hash, keys, sectionOf(15, func(e *snapshotWriter) { e.uint(0); e.uint(1); e.uint(1); e.b = append(e.b, 0) })},
 		"what no registration was told":        {head, hash, keys, sectionOf(15, func(e *snapshotWriter) { e.uint(2<<1 | 1); e.uint(1); e.b = append(e.b, 0) })},
+		"a use of no session, and no more":     {head, hash, keys, sectionOf(15, func(e *snapshotWriter) { e.uint(0) })},
+		"no registration told, and no more":    {head, hash, keys, sectionOf(15, func(e *snapshotWriter) { e.uint(2<<1 | 1) })},
 		"a number without an end":              {head, []byte{4, 1, 0x80}, keys},
 		"a length without an end":              {head, []byte{4, 0x80}},
 		"a length of more than there is":       {head, []byte{4, 9, 1}},
@@ -212,8 +214,8 @@ func TestSnapshotOfWideChats(t *testing.T) {
 func TestSnapshotKeepsEachThing(t *testing.T) {
 	a := OpenAccount("juliet@example.com", nil)
 	a.key, a.touched, a.claims = hashKey{1, 2}, 100, 9
-	for i := range 8 {
-		a.regs = append(a.regs, &registration{Registration: Registration{Account: a.name, Key: Key{Service: "push.example.net", Node: fmt.Sprint("n", i)}}, pace: pacer{stub: true}})
+	for i := range 11 {
+		a.regs = append(a.regs, &registration{Registration: Registration{Account: a.name, Key: Key{Service: "push.example.net", Node: fmt.Sprintf("n%02d", i)}}, pace: pacer{stub: true}})
 	}
 	wake := part{wakes: true, at: [3]instant{50}}
 	a.regs[0].unread, a.regs[0].mem.ring = 1, []remembered{{8 | counts, 1}}
@@ -225,7 +227,15 @@ func TestSnapshotKeepsEachThing(t *testing.T) {
 		a.regs[5].mem.add(uint64(i+1)<<3, time.Unix(int64(i), 0), 1024)
 	}
 	a.regs[6].pace.waiting, a.regs[6].pace.due = []part{wake}, 50
-	a.sessions = []*session{{id: "s1", claim: &a.regs[7].Key, since: 3}, {id: "s2", claim: &Key{Service: "push.example.org", Node: "x"}, since: 4}}
+	tell := part{wakes: true, counts: true, at: [3]instant{50}}
+	a.regs[4].pace.told, a.regs[6].pace.told, a.regs[8].pace.told = 7, 7, 8
+	a.regs[9].pace.waiting, a.regs[9].pace.due = []part{tell}, 50
+	a.regs[10].pace.flight, a.regs[10].pace.inFlight = []part{tell}, true
+	a.sessions = []*session{
+		{id: "s1", claim: &a.regs[7].Key, since: 3},
+		{id: "s2", claim: &Key{Service: "push.example.org", Node: "x"}, since: 4},
+		{id: "s3", resource: 5}, {id: "s4", active: 6}, {id: "s5", away: true},
+	}
 	data, err := a.MarshalBinary()
 	require.NoError(t, err)
 	b, err := RestoreAccount(a.name, nil, data)
@@ -245,6 +255,20 @@ func TestSnapshotKeepsEachThing(t *testing.T) {
 	assert.Same(t, &b.regs[7].Key, b.sessions[0].claim)
 	assert.Equal(t, Key{Service: "push.example.org", Node: "x"}, *b.sessions[1].claim)
 	assert.Nil(t, b.sessions[0].bound)
+	for i := range b.sessions {
+		x, y := *a.sessions[i], *b.sessions[i]
+		x.claim, y.claim = nil, nil
+		assert.Equal(t, x, y)
+	}
+	for i, r := range b.regs {
+		assert.Equal(t, a.regs[i].pace.told, r.pace.told, i)
+		for _, p := range r.pace.waiting {
+			assert.Equal(t, i == 9, p.counts, i)
+		}
+		for _, p := range r.pace.flight {
+			assert.Equal(t, i == 10, p.counts, i)
+		}
+	}
 	again, err := b.MarshalBinary()
 	require.NoError(t, err)
 	assert.Equal(t, data, again)
@@ -272,5 +296,29 @@ func TestSnapshotKeepsEachThing(t *testing.T) {
 	require.ErrorIs(t, states(func(e *snapshotWriter) { state(e, 1, 0); state(e, 1, 0) }), ErrSnapshot)
 	require.ErrorIs(t, states(func(e *snapshotWriter) { state(e, 1, 0); state(e, 0, 0) }), ErrSnapshot)
 	require.ErrorIs(t, states(func(e *snapshotWriter) { state(e, 0, 4) }), ErrSnapshot)
-	require.ErrorIs(t, states(func(e *snapshotWriter) { state(e, 8, 0) }), ErrSnapshot)
+	require.ErrorIs(t, states(func(e *snapshotWriter) { state(e, 11, 0) }), ErrSnapshot)
+}
+
+// Of what there is nothing to say a snapshot says nothing. That a registration is to be told what it has been told is no harm.
+func TestSnapshotOfNothing(t *testing.T) {
+	a := contradiction()
+	for _, r := range a.regs {
+		*r = registration{Registration: r.Registration, pace: pacer{stub: true}}
+	}
+	a.sessions = []*session{{id: "s1"}, {id: "s2"}}
+	for _, write := range []func(*snapshotWriter, *Account){writeStates, writeUses, writeHeard, writeGone, writeGoneDrops} {
+		var e snapshotWriter
+		write(&e, a)
+		assert.Empty(t, e.b)
+	}
+	data, err := a.MarshalBinary()
+	require.NoError(t, err)
+	b, err := RestoreAccount(a.name, nil, sealedSections(data[5:], sectionOf(15, func(e *snapshotWriter) {
+		e.uint(1)
+		e.uint(9)
+		e.b = append(e.b, 3)
+	})))
+	require.NoError(t, err)
+	assert.EqualValues(t, 9, b.regs[0].pace.told)
+	assert.Empty(t, b.regs[0].pace.waiting)
 }
