@@ -136,10 +136,7 @@ func (a *Account) note(n heard) {
 	}
 }
 
-// isMessage tells whether a stanza is a message. Of what has a class and no content, as a host's own values may, that is so.
-func (st *Stanza) isMessage() bool {
-	return st.Kind == KindMessage || st.Content == ContentNone && st.Class > ClassPlain
-}
+func (st *Stanza) isMessage() bool { return st.Kind == KindMessage }
 
 // over tells whether a call is over that a stanza announces.
 func (a *Account) over(st *Stanza) bool {
