@@ -63,7 +63,7 @@ func (m *bindings) heir(k Key) {
 	}
 	var heir *bindingSession
 	for _, s := range m.sessions {
-		if s.has == (Key{}) && s.given && s.claim == k && !s.hibernated && (heir == nil || s.since > heir.since) {
+		if s.has == (Key{}) && s.given && s.claim == k && !s.hibernated && (heir == nil || s.since >= heir.since) {
 			heir = s
 		}
 	}

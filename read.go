@@ -136,7 +136,10 @@ func (a *Account) note(n heard) {
 	}
 }
 
-func (st *Stanza) isMessage() bool { return st.Kind == KindMessage }
+// isMessage tells whether a stanza is a message. Of what has a class and no content, as a host's own values may, that is so, for recordings too.
+func (st *Stanza) isMessage() bool {
+	return st.Kind == KindMessage || st.Content == ContentNone && st.Class > ClassPlain
+}
 
 // over tells whether a call is over that a stanza announces.
 func (a *Account) over(st *Stanza) bool {

@@ -202,7 +202,7 @@ func (a *Account) pass(r *registration, e *Effects) {
 		if s.bound == r {
 			return
 		}
-		if s.claim != nil && *s.claim == r.Key && !s.hibernated && (heir == nil || s.since > heir.since) {
+		if s.claim != nil && *s.claim == r.Key && !s.hibernated && (heir == nil || s.since >= heir.since) { // the same: restored as superseded, in their order
 			heir = s
 		}
 	}
