@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
 )
 
 // Closing: no event is taken any more, and all that waits goes out, again and again until it is accepted or time is over. What is left is handed to the Store, if
@@ -95,6 +96,9 @@ func (e *Engine) Close(ctx context.Context) error {
 		stop()
 	}
 	e.closed.Store(true)
+	if e.keeper != nil {
+		unclaim(e.keeper, weak.Make(e))
+	}
 	e.cancel()
 	e.stop()
 	err := e.leftovers()

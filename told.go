@@ -110,7 +110,7 @@ func (e *Engine) logEffects(account string, eff *Effects) {
 			level = slog.LevelWarn
 		}
 		if e.log.Enabled(ctx, level) {
-			e.log.LogAttrs(ctx, level, "push: registration "+string(c.Kind), slog.String("account", account), slog.String("service", c.Service),
+			e.log.LogAttrs(ctx, level, "push: registration "+c.Kind.String(), slog.String("account", account), slog.String("service", c.Service),
 				slog.String("node", c.Node), slog.String("reason", c.Reason.String()), slog.String("detail", c.Detail))
 		}
 	}
