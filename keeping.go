@@ -61,19 +61,6 @@ type keeps struct {
 	done  chan struct{}
 }
 
-// wait waits until what was kept has been taken up.
-func (k *keeps) wait(ctx context.Context) error {
-	if k.ready.Load() {
-		return nil
-	}
-	select {
-	case <-k.done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // keepLag is how long something waits, beyond what the policy wants it to, before KeepLate tells the Store, and how often it is told of one account at most.
 const keepLag = time.Second
 
@@ -102,7 +89,6 @@ func (e *Engine) keepDue(s *shard, en *entry, now time.Time) {
 	if k.at == 0 || k.telling || now.Before(k.at.time()) || en.busy {
 		return
 	}
-	k.at = 0
 	e.keepNow(s, en)
 }
 
@@ -170,7 +156,7 @@ func (e *Engine) keepAll(ctx context.Context) {
 		s := &e.shards[i]
 		s.mu.Lock()
 		for _, en := range s.accounts {
-			en.keep.whole = false // something may have come since
+			en.keep.whole, en.keep.fails = false, 0 // something may have come since, and the Store may be back
 		}
 		s.mu.Unlock()
 	}
@@ -184,7 +170,6 @@ func (e *Engine) keepAll(ctx context.Context) {
 				if waits := en.waits(); waits && !k.whole || !waits && k.kept {
 					left = true
 					if !k.telling && k.fails == 0 {
-						k.at = 0
 						e.keepNow(s, en)
 					}
 				}

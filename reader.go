@@ -62,12 +62,10 @@ func (e *Engine) postpone(ctx context.Context, s *shard, en *entry, ev Event, d 
 	}
 	s.settle(e, en, e.now())
 	s.mu.Unlock()
-	bound := time.NewTimer(e.cfg.HookTimeout)
-	defer bound.Stop()
 	select {
 	case <-p.done:
 	case <-ctx.Done():
-	case <-bound.C:
+	case <-time.After(e.cfg.HookTimeout):
 		e.lanes.away.Store(true)
 	}
 	s.mu.Lock()
@@ -101,9 +99,7 @@ func (e *Engine) readNow(s *shard, en *entry) <-chan struct{} {
 	return e.callStore(s, en, &call{
 		hook: &e.hooks.list,
 		run: func(ctx context.Context) (err error) {
-			if err := e.keeps.wait(ctx); err != nil {
-				return err
-			}
+			<-e.keeps.done
 			rs, err = e.cfg.Store.List(ctx, en.name)
 			return err
 		},
@@ -153,9 +149,7 @@ const maxStored = 256
 
 // sane leaves out what a Store should not have returned. Of far too many the newest are kept.
 func sane(account string, rs []Registration, p *Policy) []Registration {
-	if len(rs) > 0 {
-		rs = slices.DeleteFunc(rs, func(r Registration) bool { return r.Account != account || r.Service == "" })
-	}
+	rs = slices.DeleteFunc(rs, func(r Registration) bool { return r.Account != account || r.Service == "" })
 	if most := max(maxStored, p.MaxRegistrations); len(rs) > most {
 		slices.SortStableFunc(rs, func(a, b Registration) int { return b.Enabled.Compare(a.Enabled) })
 		rs = rs[:most]
@@ -231,15 +225,13 @@ func (e *Engine) Refresh(ctx context.Context, account string) error {
 		},
 	})
 	s.mu.Unlock()
-	bound := time.NewTimer(e.cfg.StoreTimeout + hookGrace)
-	defer bound.Stop()
 	select {
 	case <-done:
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-e.ctx.Done():
 		return ErrClosed
-	case <-bound.C: // it is read all the same when the Store returns
+	case <-time.After(e.cfg.StoreTimeout + hookGrace): // it is read all the same when the Store returns
 		return fmt.Errorf("%w: %w", ErrStore, errOverrun)
 	}
 	e.hear(told)

@@ -269,8 +269,8 @@ func (m *mail) letGo() {
 func (e *Engine) call(n *note) {
 	returned := false // nor has the host ended the goroutine, of which there is nothing to recover
 	defer func() {
-		if r := recover(); r != nil || !returned {
-			_ = e.panicked(n.hook, r)
+		if !returned {
+			_ = e.panicked(n.hook, recover())
 		}
 	}()
 	if dec := n.decided; dec != nil {
