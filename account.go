@@ -13,7 +13,8 @@ import (
 //   - Due when Next says so, and after Handle: it names the registrations whose notification may go out;
 //   - Begin when one of those really goes out (after [Service.Admit]), and End with the reply.
 //
-// The same calls with the same arguments give the same results. It is not safe for simultaneous use.
+// The same calls with the same arguments give the same results. A nil *Decision or *Effects is one that nobody looks at. The zero Account is what
+// OpenAccount returns for no name and no policy. It is not safe for simultaneous use.
 type Account struct {
 	name     string
 	policy   *Policy
@@ -82,6 +83,13 @@ func OpenAccount(name string, p *Policy) *Account {
 	return &Account{name: name, policy: p.resolve()}
 }
 
+// ready makes the zero Account usable.
+func (a *Account) ready() {
+	if a.policy == nil {
+		a.policy = a.policy.resolve()
+	}
+}
+
 // Loaded tells whether the account's registrations have been read.
 func (a *Account) Loaded() bool { return a.loaded }
 
@@ -98,6 +106,8 @@ func (a *Account) Registrations() []Registration {
 // are stored by now, because another node may have changed them. What is known of sessions and notifications stays with the keys that stay. e reports
 // what another node did and, the first time, which sessions are bound to what, with the advice that follows from it.
 func (a *Account) Load(rs []Registration, now time.Time, e *Effects) {
+	a.ready()
+	e = e.orOwn()
 	first := !a.loaded
 	a.loaded = true
 	for _, r := range slices.Clone(a.regs) {
@@ -164,6 +174,10 @@ func (a *Account) idleAt() (time.Time, bool) {
 
 // Handle takes note of an event and answers it in d, which it resets. It copies what it keeps of the event.
 func (a *Account) Handle(ev Event, f Facts, d *Decision) {
+	a.ready()
+	if d == nil {
+		d = new(Decision)
+	}
 	d.reset(a.name)
 	d.Answers.Elsewhere = f.Elsewhere
 	switch e := a.addressed(ev).(type) {
@@ -259,6 +273,7 @@ func (a *Account) Next() time.Time {
 // Due does what is due at now: it drops what is too old, which e reports, and appends to keys the registrations whose notification
 // may go out, for the caller to Begin as soon as the service admits them. Each is named once until it is begun.
 func (a *Account) Due(now time.Time, keys []Key, e *Effects) []Key {
+	e = e.orOwn()
 	for _, s := range a.sessions {
 		if s.wakeAt != 0 && toInstant(now) >= s.wakeAt {
 			s.wakeAt = 0
@@ -341,6 +356,7 @@ func (a *Account) Notified(k Key, now time.Time, ids ...string) bool {
 
 // Abandon drops everything that waits or is in flight.
 func (a *Account) Abandon(reason Reason, e *Effects) {
+	e = e.orOwn()
 	for _, r := range a.regs {
 		r.drop(r.pace.takeAll(), reason, "", e)
 	}
@@ -350,6 +366,7 @@ func (a *Account) Abandon(reason Reason, e *Effects) {
 // Prune forgets what was notified too long ago to be met again, and returns whether the account is Idle. Stanzas of a hibernated session
 // can come back, as offline messages, until some time after the session has ended.
 func (a *Account) Prune(now time.Time) bool {
+	a.ready()
 	age := a.policy.RememberFor
 	if len(a.sessions) > 0 || a.left != 0 && now.Sub(a.left.time()) < a.policy.RememberFor { // else no stanza of a session can still come by another way
 		age += a.policy.MaxResume

@@ -45,6 +45,10 @@ func (w *work) done() {
 // Replies of push services have to reach the Publisher until then: close the Engine before the streams that they come by. Others that call Close
 // meanwhile wait for the first, which has the report, and return nil, or ctx's error.
 func (e *Engine) Close(ctx context.Context) error {
+	if e == nil || e.policy == nil {
+		return errNotMade
+	}
+	ctx = orEndless(ctx)
 	deadline, limited := ctx.Deadline()
 	first := false
 	e.close.once.Do(func() { first = true })

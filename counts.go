@@ -24,6 +24,7 @@ func (c *RegistrationCounts) Add(h Health) {
 
 // Count counts the registrations by state. It looks at each of them, but holds up only those of one part of the store at a time.
 func (s *MemoryStore) Count(ctx context.Context) (c RegistrationCounts, err error) {
+	ctx = orEndless(ctx)
 	for i := range s.shards {
 		if err := ctx.Err(); err != nil {
 			return RegistrationCounts{}, err

@@ -107,6 +107,14 @@ func (d *Decision) reset(account string) {
 	d.Answers.reset()
 }
 
+// orOwn returns e, or, if it is nil, what nobody will look at.
+func (e *Effects) orOwn() *Effects {
+	if e == nil {
+		return new(Effects)
+	}
+	return e
+}
+
 // Reset empties e, to be used again.
 func (e *Effects) Reset() {
 	e.Changes, e.Advice, e.Drops = e.Changes[:0], e.Advice[:0], e.Drops[:0]

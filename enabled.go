@@ -87,7 +87,7 @@ func (a *Account) remove(r *registration, reason Reason, e *Effects) {
 func (a *Account) Remove(k Key, reason Reason, e *Effects) bool {
 	r := a.find(k)
 	if r != nil {
-		a.remove(r, reason, e)
+		a.remove(r, reason, e.orOwn())
 	}
 	return r != nil
 }

@@ -76,7 +76,7 @@ func (n *Notification) MarshalXML(e *xml.Encoder, _ xml.StartElement) error {
 }
 
 // PublishIQ is a notification in the IQ stanza that publishes it, for sessions of mellium.im/xmpp. Of the IQ, From, To and ID are used: From is the
-// server's domain, To the Notification's Service, ID must not be guessable.
+// server's domain, To the Notification's Service, ID must not be guessable. Without a Notification it cannot be written, which is an error.
 type PublishIQ struct {
 	stanza.IQ
 	Notification *Notification
@@ -84,6 +84,9 @@ type PublishIQ struct {
 
 // TokenReader implements xmlstream.Marshaler.
 func (p PublishIQ) TokenReader() xml.TokenReader {
+	if p.Notification == nil {
+		return noNotification{}
+	}
 	iq := stanza.IQ{Type: stanza.SetIQ, From: p.From, To: p.To, ID: p.ID}
 	return iq.Wrap(p.Notification.TokenReader())
 }
@@ -107,6 +110,9 @@ type PublishMessage struct {
 
 // TokenReader implements xmlstream.Marshaler.
 func (p PublishMessage) TokenReader() xml.TokenReader {
+	if p.Notification == nil {
+		return noNotification{}
+	}
 	start := xml.StartElement{Name: xml.Name{Local: "message"}, Attr: []xml.Attr{
 		{Name: xml.Name{Local: "from"}, Value: p.From.String()}, {Name: xml.Name{Local: "to"}, Value: p.To.String()}, {Name: xml.Name{Local: "id"}, Value: p.ID},
 	}}
@@ -123,6 +129,11 @@ func (p PublishMessage) MarshalXML(e *xml.Encoder, _ xml.StartElement) error {
 	_, err := p.WriteXML(e)
 	return err
 }
+
+// noNotification is what there is to read of a stanza that publishes nothing.
+type noNotification struct{}
+
+func (noNotification) Token() (xml.Token, error) { return nil, errNoNotification }
 
 // tokenList is tokens to be read, and the elements that are still open while it is written.
 type tokenList struct {

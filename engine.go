@@ -25,7 +25,8 @@ import (
 
 // Engine takes events, decides, publishes and learns. It keeps what it needs to know of the accounts that have a session or something waiting, and
 // reads the others' registrations from the Store when an event concerns them. Whatever the host's code does, panicking and hanging included, concerns
-// only what it was asked for; see [Config]. Safe for simultaneous use.
+// only what it was asked for; see [Config]. [New] makes one; one that it did not make, nil included, is like one that was closed. A nil context
+// is one that never ends. Safe for simultaneous use.
 type Engine struct {
 	cfg    Config
 	policy *Policy
@@ -125,11 +126,22 @@ func New(cfg Config) (*Engine, error) {
 	return e, nil
 }
 
+// errNotMade is for an Engine that New has not returned.
+var errNotMade = fmt.Errorf("%w: New has not made it; use what New returns, if its error is nil", ErrClosed)
+
+// orEndless returns ctx, or, for a host that has none, one that never ends.
+func orEndless(ctx context.Context) context.Context {
+	if ctx == nil {
+		return context.Background()
+	}
+	return ctx
+}
+
 // Host returns the server's domain, as Config has it.
 func (e *Engine) Host() string { return e.cfg.Host }
 
 // Policy returns the policy that decides, with every default filled in and every "off" as zero.
-func (e *Engine) Policy() Policy { return *e.policy }
+func (e *Engine) Policy() Policy { return *e.policy.resolve() }
 
 // now is the time by a clock that never goes back.
 func (e *Engine) now() time.Time { return e.wall.Add(time.Since(e.start)) }
@@ -163,6 +175,9 @@ func (e *Engine) Handle(ctx context.Context, ev Event) (Decision, error) {
 
 // HandleTo is Handle for callers that use one Decision again and again, which saves allocations. d may be nil.
 func (e *Engine) HandleTo(ctx context.Context, ev Event, d *Decision) error {
+	if e == nil {
+		return errNotMade
+	}
 	if e.strict != nil {
 		if kept := own(ev); kept != nil {
 			return e.strictly(ctx, kept, d)
@@ -248,10 +263,13 @@ func (e *Engine) handle(ctx context.Context, ev Event, d *Decision) error {
 
 // handleSlow handles an event that the host or its Store has a word in, or of an account that is not kept.
 func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event, d *Decision) error {
-	_ = ctx.Done() // none at all panics here, where nothing is begun
+	if e.policy == nil {
+		return errNotMade
+	}
 	if e.closing.Load() {
 		return ErrClosed
 	}
+	ctx = orEndless(ctx)
 	if changesStore(ev) {
 		return e.change(ctx, s, name, ev, d)
 	}

@@ -663,19 +663,23 @@ func TestClassUnknown(t *testing.T) {
 	})
 }
 
-// TestNilContext gives no context: that panics in the caller's goroutine, and leaves the Engine as it was.
+// TestNilContext gives no context, which is one that never ends.
 func TestNilContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc := &service{}
 		e := newEngine(t, Config{Publisher: svc})
 		var none context.Context
-		assert.Panics(t, func() { _, _ = e.Handle(none, PushEnable{Session: phoneSession, Key: phone}) })
-		assert.Panics(t, func() { _, _ = e.Handle(none, PushDisable{Session: phoneSession, Key: phone}) })
-		assert.Panics(t, func() { _ = e.Close(none) })
-		assert.Panics(t, func() { _, _ = e.Inspect(none, juliet) })
-		assert.Panics(t, func() { _ = e.Refresh(none, juliet) })
-		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone}, Offline{juliet, message("m1")})
-		require.NoError(t, e.Close(t.Context()))
+		for _, ev := range []Event{PushEnable{Session: phoneSession, Key: phone}, PushDisable{Session: phoneSession, Key: phone}, PushEnable{Session: phoneSession, Key: phone}, Offline{juliet, message("m1")}} {
+			_, err := e.Handle(none, ev)
+			require.NoError(t, err)
+		}
+		st, err := e.Inspect(none, juliet)
+		require.NoError(t, err)
+		assert.Len(t, st.Registrations, 1)
+		require.NoError(t, e.Refresh(none, juliet))
+		require.NoError(t, e.RefreshAll(none))
+		require.NoError(t, e.Close(none))
+		require.NoError(t, e.Close(none))
 		assert.Len(t, svc.published(), 1)
 	})
 }

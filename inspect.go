@@ -10,7 +10,10 @@ import (
 
 // Inspect returns what is known of an account. If it is not kept in memory, that is what the Store has. The error is as for Handle.
 func (e *Engine) Inspect(ctx context.Context, account string) (AccountStatus, error) {
-	_ = ctx.Done() // as in handleSlow
+	if e == nil || e.policy == nil {
+		return AccountStatus{}, errNotMade
+	}
+	ctx = orEndless(ctx)
 	s := e.shard(account)
 	s.mu.Lock()
 	en := s.accounts[account]

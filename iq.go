@@ -212,10 +212,17 @@ func (q *Request) isFrom(account string) bool {
 // Engine that fails is wait/internal-server-error to the client; nothing has changed, unless the Store did not answer in time (ErrStore).
 func (q *Request) Answer(ctx context.Context, h EventHandler) *Answer {
 	a := &Answer{Refusal: q.Refusal, id: q.id, from: q.to, to: q.from}
-	if q.Event == nil || q.Refusal != nil {
+	switch {
+	case q.Refusal != nil:
 		return a
+	case q.Event == nil:
+		a.Err = fmt.Errorf("%w: the Request has neither an Event nor a Refusal; make it with ParseRequest or ReadRequest", ErrEvent)
+	case h == nil:
+		a.Err = fmt.Errorf("%w: Request.Answer was given no EventHandler; give it the Engine", ErrEvent)
+	default:
+		_, a.Err = h.Handle(ctx, q.Event)
 	}
-	if _, a.Err = h.Handle(ctx, q.Event); a.Err != nil {
+	if a.Err != nil {
 		a.Refusal = &stanza.Error{Type: stanza.Wait, Condition: stanza.InternalServerError}
 	}
 	return a

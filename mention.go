@@ -26,8 +26,11 @@ type Self struct {
 // Mentions tells whether a message mentions the user: by a reference of type mention (XEP-0372) to the user's bare JID or occupant; by a mention
 // (XEP-0513) of them or of the whole channel, but for one that is not to ping or only those who are active; or, unless u.NoText, because its text
 // has the user's nickname as a whole word. Letter case does not matter; quoted lines, links and addresses do not count; of a long text the first
-// 2048 bytes are looked at. It is pure.
+// 2048 bytes are looked at. It is pure. Nobody (nil) is mentioned by none.
 func (st *Stanza) Mentions(u *Self) bool {
+	if u == nil {
+		return false
+	}
 	if d := st.Details; d != nil {
 		silent := false
 		for i := range d.Mentions {
@@ -57,7 +60,7 @@ func (st *Stanza) Mentions(u *Self) bool {
 
 // RepliesTo tells whether a message answers one of the user's (XEP-0461). It is pure.
 func (st *Stanza) RepliesTo(u *Self) bool {
-	return st.Details != nil && u.is(st, st.Details.Reply.To)
+	return u != nil && st.Details != nil && u.is(st, st.Details.Reply.To)
 }
 
 // named tells whether a mention is of the user.

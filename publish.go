@@ -43,6 +43,7 @@ type Notification struct {
 // or the registration is gone or disabled (rule R12, asked again here). e reports what was dropped and the advice that follows from an
 // important notification.
 func (a *Account) Begin(k Key, now time.Time, e *Effects) (Notification, bool) {
+	e = e.orOwn()
 	r := a.find(k)
 	if r == nil {
 		return Notification{}, false
@@ -130,6 +131,7 @@ const succeededEvery = 24 * time.Hour
 // End takes note of the reply to the notification that Begin returned for k. e reports a registration that was disabled or
 // recovered, and what was dropped.
 func (a *Account) End(k Key, reply Reply, now time.Time, e *Effects) Result {
+	e = e.orOwn()
 	res := Result{Outcome: reply.Classify()}
 	r := a.find(k)
 	if a.isGone(k) { // it was for a registration that was removed; there may be another with its key
@@ -219,6 +221,7 @@ func (a *Account) again(r *registration, wait time.Duration, now time.Time, e *E
 // Interrupted says that no reply will come to what is in flight, because the process that has sent it is gone: it goes out again, at once. Perhaps it was
 // accepted, and is then published twice; to leave it would be to lose what was not. If that process's clock was ahead of now, what waits does not wait for that time to come.
 func (a *Account) Interrupted(now time.Time, e *Effects) {
+	e = e.orOwn()
 	a.dropGone(e)
 	a.touched, a.left = min(a.touched, toInstant(now)), min(a.left, toInstant(now))
 	for _, r := range a.regs {

@@ -85,7 +85,12 @@ type Publisher interface {
 type PublisherFunc func(ctx context.Context, n *Notification) error
 
 // Publish calls f.
-func (f PublisherFunc) Publish(ctx context.Context, n *Notification) error { return f(ctx, n) }
+func (f PublisherFunc) Publish(ctx context.Context, n *Notification) error {
+	if f == nil {
+		return errors.New("push: the PublisherFunc is nil; give a function that sends n to its push service")
+	}
+	return f(ctx, n)
+}
 
 // Resumption lets the host follow advice on how long a hibernated session stays resumable. Optional: without it sessions stay for the host's normal
 // time.
@@ -272,6 +277,9 @@ type ReplyError struct {
 }
 
 func (e *ReplyError) Error() string {
+	if e == nil {
+		return "push: a *ReplyError that is nil, which says that the push service accepted the publish"
+	}
 	return "push: the push service answered " + cut(e.Type, 20) + "/" + cut(e.Condition, 64)
 }
 

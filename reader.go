@@ -188,7 +188,10 @@ func (e *Engine) catchUp(s *shard, en *entry) (keys []Key) {
 // Refresh reads an account's registrations again because another node of the host has changed them. It costs nothing if they are
 // not kept in memory. It waits for the Store until ctx ends, and for no longer than Config.StoreTimeout. Errors are as for Handle.
 func (e *Engine) Refresh(ctx context.Context, account string) error {
-	_ = ctx.Done() // as in handleSlow
+	if e == nil || e.policy == nil {
+		return errNotMade
+	}
+	ctx = orEndless(ctx)
 	s := e.shard(account)
 	s.mu.Lock()
 	if s.closing {
@@ -254,6 +257,9 @@ func (e *Engine) spoil(en *entry) {
 // RefreshAll is Refresh for every account that is kept in memory, for when it is not known which ones another node has changed. It returns the
 // errors of all of them.
 func (e *Engine) RefreshAll(ctx context.Context) error {
+	if e == nil || e.policy == nil {
+		return errNotMade
+	}
 	var names []string
 	for i := range e.shards {
 		s := &e.shards[i]

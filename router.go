@@ -15,6 +15,9 @@ import (
 // ErrTooManyOpen: more publishes wait for their replies than Router.Limit allows; this one was not sent.
 var ErrTooManyOpen = errors.New("push: too many publishes wait for a reply")
 
+// errNoNotification is what there is to say of a notification that is nil.
+var errNoNotification = errors.New("push: there is no Notification to publish; give the one that the Publisher was called with")
+
 // errNoReply is what a publish ends with if there is no reply in time.
 var errNoReply = errors.New("push: no reply from the push service")
 
@@ -56,6 +59,16 @@ type sent struct {
 
 // Publish implements Publisher.
 func (r *Router) Publish(ctx context.Context, n *Notification) error {
+	switch {
+	case r.Send == nil:
+		return errors.New("push: a Router without Send; give the function that routes an IQ")
+	case r.Host == "":
+		return errors.New("push: a Router without Host; give the server's domain")
+	case n == nil:
+		return errNoNotification
+	case ctx == nil:
+		ctx = context.Background()
+	}
 	if n.IsPush2() {
 		return r.publishMessages(ctx, n)
 	}

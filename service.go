@@ -4,7 +4,7 @@ import "time"
 
 // Service is the pure gate in front of one push service: how many publishes it may have in flight, and whether it is broken. A service that does not
 // answer gets one probe at a time; when it is back, the number in flight starts at one and doubles, so that those who waited do not
-// come all at once. Not safe for simultaneous use.
+// come all at once. The zero Service is what NewService returns for no policy. Not safe for simultaneous use.
 type Service struct {
 	policy *Policy
 	// inFlight is how many publishes wait for a reply, window how many may.
@@ -21,8 +21,18 @@ func NewService(p *Policy) *Service {
 	return &Service{policy: p, window: p.ServiceInFlight}
 }
 
+// ready makes the zero Service usable.
+func (s *Service) ready() {
+	if s.policy == nil {
+		*s = *NewService(nil)
+	}
+}
+
 // Broken tells whether the service has stopped answering.
-func (s *Service) Broken() bool { return s.failures >= s.policy.BreakAfter }
+func (s *Service) Broken() bool {
+	s.ready()
+	return s.failures >= s.policy.BreakAfter
+}
 
 // InFlight is the number of publishes that were admitted and are not done.
 func (s *Service) InFlight() int { return s.inFlight }
@@ -57,6 +67,7 @@ func (s *Service) Cancel() { s.inFlight-- }
 
 // Done takes note of a publish's end. answered tells whether the service answered at all, with whatever.
 func (s *Service) Done(now time.Time, answered bool) {
+	s.ready()
 	s.inFlight--
 	if answered {
 		if s.Broken() {

@@ -168,6 +168,9 @@ func ParseStanza(id string, data []byte) (Stanza, error) {
 // matching end element and no further. Handlers of mellium.im/xmpp get the start element apart, and have to put it before the rest again; the
 // example does, and keeps what is read for the host to route.
 func ReadStanza(id string, r xml.TokenReader) (Stanza, error) {
+	if r == nil {
+		return Stanza{}, fmt.Errorf("%w: %w", ErrStanza, stanzaxml.ErrNoReader)
+	}
 	var out collector
 	size, nothing := 0, 0
 	for {

@@ -46,7 +46,6 @@ func TestMistake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var logged bytes.Buffer
 		w := newWorldLogged(t, 3, push.Policy{}, slog.New(loudLogger{slog.NewTextHandler(&logged, nil), "unusable chat settings"}))
-		defer w.close()
 		phone, laptop, romeo := w.connect("juliet", "phone"), w.connect("juliet", "laptop"), w.connect("romeo", "balcony")
 		notify := element.New(wishes.NSChatSettings, "notify")
 		for i := range wishes.MaxChatSettings + 1 {
@@ -76,7 +75,6 @@ func TestMistake(t *testing.T) {
 func TestSlowly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1)
-		defer w.close()
 		began := time.Now()
 		conn := pipe(w.srv.ServeClient)
 		go io.Copy(io.Discard, conn)
@@ -107,7 +105,6 @@ const streamHeader = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' 
 func TestStrangers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 2)
-		defer w.close()
 		for range 3000 {
 			pipe(w.srv.ServeClient)
 		}
@@ -226,7 +223,6 @@ func TestResumesAtOnce(t *testing.T) {
 func TestEnablesWithoutEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorldLogged(t, 1, push.Policy{}, nil)
-		defer w.close()
 		phone := w.connect("juliet", "phone")
 		for i := range 2000 {
 			w.ok(phone.EnablePush(w.ctx(), fmt.Sprintf("p%d.localhost", i%1000), fmt.Sprint("node", i), strings.Repeat("s", 1000)))

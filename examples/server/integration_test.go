@@ -22,17 +22,11 @@ func TestIntegration(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			closing(t, s)
 			conn := pipe(s.ServeComponent)
 			if err := peer.ServeRaw(conn, pushtest.Service, "secret", service); err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() {
-				if err := s.Close(t.Context()); err != nil {
-					t.Error(err)
-				}
-				conn.Close()
-				time.Sleep(time.Minute)
-			})
 			return &suite{t, s}
 		})
 	})

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/xmpp-push/push"
@@ -121,28 +122,38 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// TestDemoReplays records the demo, and downloads Juliet's part of it from the pages. Both, without text and secrets, replay to what was decided and
+// pipes connect to a server without sockets, so that time can be virtual.
+func pipes(s *Server) (client, component func() (net.Conn, error), err error) {
+	client = func() (net.Conn, error) { return pipe(s.ServeClient), nil }
+	component = func() (net.Conn, error) { return pipe(s.ServeComponent), nil }
+	return client, component, nil
+}
+
+// TestDemoReplays tells the demo's story in virtual time and records it, and downloads Juliet's part of it from the pages. Both, without text and secrets, replay to what was decided and
 // published, policy and all.
 func TestDemoReplays(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes some seconds")
-	}
-	t.Parallel()
 	var file bytes.Buffer
-	rec, err := trace.NewRecorder(trace.RecorderConfig{
-		Create: func(string) (io.WriteCloser, error) { return unclosed{&file}, nil },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	history := pushhttp.NewHistory(pushhttp.HistoryConfig{})
 	var live []string
-	if err := demo(t.Context(), io.Discard, push.Observers(rec.Observer(), history.Observer(), told(&live))); err != nil {
-		t.Fatal(err)
-	}
-	if err := rec.Close(); err != nil {
-		t.Fatal(err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		rec, err := trace.NewRecorder(trace.RecorderConfig{
+			Create: func(string) (io.WriteCloser, error) { return unclosed{&file}, nil },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tell(t.Context(), newTimeline(testWriter{t}), push.Observers(rec.Observer(), history.Observer(), told(&live)), pipes, 1); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > 8*time.Second {
+			t.Errorf("the story takes %v", took)
+		}
+		if err := rec.Close(); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Minute) // for the connections to end
+	})
 	// The pages are those of another engine, as they are while the demo goes on serving: the history knows whose policy it was.
 	other, err := push.New(push.Config{Host: "localhost", Publisher: push.PublisherFunc(func(context.Context, *push.Notification) error { return nil })})
 	if err != nil {

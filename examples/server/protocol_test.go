@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
-
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -22,8 +24,37 @@ func bubble(t *testing.T, test func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3)
 		test(w)
-		w.close()
 	})
+}
+
+// TestBubbleFails has a story fail in its middle, with clients connected, asleep and waited for. The failure is what is reported, and other tests go on.
+func TestBubbleFails(t *testing.T) {
+	if os.Getenv("PUSH_TEST_FAIL") == "1" {
+		bubble(t, func(w *world) {
+			juliet, romeo := w.connect("juliet", "phone"), w.connect("romeo", "balcony")
+			w.ok(juliet.EnablePush(w.ctx(), pushDomain, "n1", ""))
+			w.drop(juliet)
+			go romeo.Body(context.Background(), "never")
+			w.ok(errors.New("on purpose"))
+		})
+		return
+	}
+	t.Parallel()
+	cmd := exec.Command(os.Args[0], "-test.run", "^TestBubbleFails$|^TestRouting$", "-test.v", "-test.count=1")
+	cmd.Env = append(os.Environ(), "PUSH_TEST_FAIL=1")
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		t.Fatalf("it did not fail: %v\n%s", err, out)
+	}
+	for _, want := range []string{"on purpose", "--- FAIL: TestBubbleFails", "--- PASS: TestRouting"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("no %q", want)
+		}
+	}
+	if strings.Contains(string(out), "panic") || t.Failed() {
+		t.Errorf("it says:\n%s", out)
+	}
 }
 
 // refused checks that an IQ is answered with this error.
@@ -497,7 +528,6 @@ func TestRefused(t *testing.T) {
 				if !strings.Contains(string(said), c.want) {
 					t.Errorf("the server said %s, not %s", said, c.want)
 				}
-				w.close()
 			})
 		})
 	}

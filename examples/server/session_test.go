@@ -43,6 +43,7 @@ func newWorldLogged(t testing.TB, users int, policy push.Policy, log *slog.Logge
 			t.Fatal(err)
 		}
 	}
+	closing(t, s)
 	w := &world{t: t, srv: s}
 	w.svc, err = peer.ConnectService(pipe(s.ServeComponent), pushDomain, "secret")
 	if err != nil {
@@ -67,9 +68,15 @@ func pipe(serve func(net.Conn)) net.Conn {
 	return here
 }
 
-func (w *world) close() {
-	w.srv.Close(w.ctx())
-	<-time.After(time.Minute)
+// closing closes the server when the test is over, also when it has failed: that ends the connections and their goroutines on both sides. In a bubble of
+// testing/synctest those that are left would panic, and hide why it failed, and what other tests say.
+func closing(t testing.TB, s *Server) {
+	t.Cleanup(func() {
+		if err := s.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Minute) // for the other side to notice
+	})
 }
 
 func (w *world) ctx() context.Context { return w.t.Context() }
@@ -140,7 +147,6 @@ func (w *world) published(after time.Duration, want ...string) {
 func TestLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 2)
-		defer w.close()
 		romeo := w.connect("romeo", "balcony")
 		phone := w.connect("juliet", "phone")
 		w.ok(phone.EnablePush(w.ctx(), pushDomain, "n1", "s3"))
@@ -209,7 +215,6 @@ func TestResumeRace(t *testing.T) {
 		t.Run(after.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorldWith(t, 2, push.Policy{DelayImportant: true})
-				defer w.close()
 				romeo := w.connect("romeo", "balcony")
 				phone := w.connect("juliet", "phone")
 				w.ok(phone.EnablePush(w.ctx(), pushDomain, "n1", ""))

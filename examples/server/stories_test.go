@@ -328,6 +328,7 @@ func TestStories(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				closing(t, s)
 				for _, who := range []string{"alice-", "bob-"} {
 					if err := s.AddAccount(who+st.name, "pw"); err != nil {
 						t.Fatal(err)
@@ -341,8 +342,6 @@ func TestStories(t *testing.T) {
 				if !slices.Equal(seen, st.want) {
 					t.Errorf("published %q, want %q", seen, st.want)
 				}
-				s.Close(t.Context())
-				time.Sleep(time.Minute)
 			})
 		})
 	}

@@ -16,7 +16,6 @@ import (
 func TestWishes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorldWith(t, 3, push.Policy{TellRead: true})
-		defer w.close()
 		room, err := peer.ConnectRoom(pipe(w.srv.ServeComponent), "verona", "rooms.localhost", "secret")
 		w.ok(err)
 		defer room.Close()

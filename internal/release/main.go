@@ -68,6 +68,9 @@ func run(proxy string, tag bool, version string) error {
 		return err
 	}
 	defer os.RemoveAll(tree)
+	if err := forget(version); err != nil {
+		return err
+	}
 	if err := checkout(tree); err != nil {
 		return err
 	}
@@ -262,14 +265,56 @@ func (m *mod) release(proxy, version string, ms []*mod) error {
 }
 
 // Env is an environment in which the go command takes modules from the proxy first, and from where it usually does after that. The release's own modules
-// have no checksums in the public database yet.
+// have no checksums in the public database yet. The build cache's index of a version is not used: it may be that of an earlier try, whose code was another.
 func Env(proxy string) []string {
 	usual, err := exec.Command("go", "env", "GOPROXY").Output()
 	if err != nil {
 		usual = []byte("direct")
 	}
-	return append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=mod", "GONOSUMDB=github.com/xmpp-push/*", "GONOPROXY=none", "GOPRIVATE=",
+	return append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=mod", "GONOSUMDB=github.com/xmpp-push/*", "GONOPROXY=none", "GOPRIVATE=", "GODEBUG=goindex=0",
 		"GOPROXY=file://"+proxy+","+strings.TrimSpace(string(usual)))
+}
+
+// forget removes a version of the repository's modules from the module cache, where an earlier try may have left another code of that version.
+func forget(version string) error {
+	out, err := exec.Command("go", "env", "GOMODCACHE").Output()
+	if err != nil {
+		return err
+	}
+	cache := strings.TrimSpace(string(out))
+	const ours = "github.com/xmpp-push"
+	var found []string
+	for _, root := range []string{filepath.Join(cache, ours), filepath.Join(cache, "cache", "download", ours)} {
+		err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+			switch {
+			case errors.Is(err, os.ErrNotExist) && path == root:
+				return filepath.SkipAll
+			case err != nil:
+				return err
+			case d.IsDir() && strings.HasSuffix(path, "@"+version):
+				found = append(found, path)
+				return filepath.SkipDir
+			case !d.IsDir() && strings.HasPrefix(d.Name(), version+"."):
+				found = append(found, path)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, path := range found {
+		err := filepath.WalkDir(path, func(path string, d os.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				err = os.Chmod(path, 0o700) // modules in the cache are for reading only
+			}
+			return err
+		})
+		if err := errors.Join(err, os.RemoveAll(path)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // tagAll commits the changed files beside the branch, and tags that commit for each module.

@@ -11,11 +11,17 @@ import (
 
 const version = "v0.99.0"
 
+// long skips a test where the long ones are not wanted, and leaves nothing of it in the module cache.
 func long(t *testing.T) {
 	t.Helper()
 	if os.Getenv("PUSH_TEST_FULL") != "1" {
 		t.Skip("takes half a minute; PUSH_TEST_FULL=1 runs it")
 	}
+	t.Cleanup(func() {
+		if err := forget(version); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestOutsider builds programs outside of the repository against what the release would be: no workspace, no replace lines.
@@ -37,7 +43,7 @@ func TestOutsider(t *testing.T) {
 		t.Helper()
 		cmd := exec.Command(args[0], args[1:]...)
 		cmd.Dir = dir
-		cmd.Env = append(Env(proxy), "GOBIN="+filepath.Join(dir, "bin"), "GOMODCACHE="+cacheDir(t), "GODEBUG=goindex=0") // a version that is made anew each time has no index that lasts
+		cmd.Env = append(Env(proxy), "GOBIN="+filepath.Join(dir, "bin"))
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
@@ -67,37 +73,6 @@ func TestOutsider(t *testing.T) {
 	// Commands are installed by version, which a replace line would forbid.
 	do("go", "install", "github.com/xmpp-push/push/cmd/pushreplay@"+version)
 	do("go", "install", "github.com/xmpp-push/push/store/sql/cmd/pushstore@"+version)
-}
-
-// cacheDir is the usual module cache, but for what the test puts there: that goes with the test.
-func cacheDir(t *testing.T) string {
-	out, err := exec.Command("go", "env", "GOMODCACHE").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cache := strings.TrimSpace(string(out))
-	clean := func() {
-		for _, pattern := range []string{"github.com/xmpp-push/push*@" + version, "github.com/xmpp-push/push/*/*@" + version, "github.com/xmpp-push/push/*@" + version} {
-			found, _ := filepath.Glob(filepath.Join(cache, pattern))
-			for _, dir := range found {
-				exec.Command("chmod", "-R", "u+w", dir).Run()
-				os.RemoveAll(dir)
-			}
-		}
-		var left []string
-		filepath.WalkDir(filepath.Join(cache, "cache/download/github.com/xmpp-push"), func(path string, d os.DirEntry, err error) error {
-			if err == nil && !d.IsDir() && strings.HasPrefix(d.Name(), version+".") {
-				left = append(left, path)
-			}
-			return nil
-		})
-		for _, path := range left {
-			os.Remove(path)
-		}
-	}
-	clean()
-	t.Cleanup(clean)
-	return cache
 }
 
 // TestTag makes the commit and the tags of a release in a copy of the repository.
@@ -131,7 +106,6 @@ func TestTag(t *testing.T) {
 	if _, err := git("commit", "-qam", "changelog"); err != nil {
 		t.Fatal(err)
 	}
-	cacheDir(t)
 	if err := run("", true, version); err != nil {
 		t.Fatal(err)
 	}

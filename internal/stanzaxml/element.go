@@ -46,8 +46,21 @@ func Parse(data []byte) (*Element, error) {
 	return New(xml.NewDecoder(bytes.NewReader(data))), nil
 }
 
-// New reads from a reader that is positioned before the element.
-func New(r xml.TokenReader) *Element { return &Element{r: r, Limit: MaxBytes} }
+// New reads from a reader that is positioned before the element. Of nil there is an error to read.
+func New(r xml.TokenReader) *Element {
+	if r == nil {
+		r = none{}
+	}
+	return &Element{r: r, Limit: MaxBytes}
+}
+
+// none is the reader of those who have none.
+type none struct{}
+
+func (none) Token() (xml.Token, error) { return nil, ErrNoReader }
+
+// ErrNoReader is what a nil reader is answered with.
+var ErrNoReader = errors.New("the reader is nil; give one that is positioned before the stanza's start element, such as an *xml.Decoder")
 
 // Token returns the next token. It is an error if the tokens end, and if there is one that XMPP forbids.
 func (e *Element) Token() (xml.Token, error) {

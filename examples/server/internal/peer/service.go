@@ -104,19 +104,22 @@ func (s *PushService) Message(ctx context.Context) (*element.Element, error) {
 
 // told takes a notification of Push 2.0. One that nobody takes is forgotten when there are too many.
 func (s *PushService) told(m *element.Element) error {
+	s.mu.Lock()
+	refuse := s.refuse
+	s.mu.Unlock()
+	var err error
+	if refuse[1] != "" {
+		err = s.Send(element.Error(m, refuse[0], refuse[1]))
+	}
 	select {
 	case s.messages <- m:
 	default:
 	}
-	s.mu.Lock()
-	refuse := s.refuse
-	s.mu.Unlock()
-	if refuse[1] == "" {
-		return nil
-	}
-	return s.Send(element.Error(m, refuse[0], refuse[1]))
+	return err
 }
 
+// read answers what comes. Each publish and each notification is answered before it is told of, so whoever is told of one may at once have the next answered
+// otherwise, or close the service. One whose answer cannot be sent any more has come all the same.
 func (s *PushService) read() {
 	defer close(s.done)
 	defer s.conn.Close()
@@ -149,19 +152,15 @@ func (s *PushService) read() {
 		s.mu.Lock()
 		reply := s.reply
 		s.mu.Unlock()
-		if reply == nil { // answered before it is told of, so that the service can be closed then
-			if err := s.Send(element.Result(iq)); err != nil {
-				return
-			}
-			s.see(p)
-			continue
-		}
-		s.see(p)
 		answer := element.Result(iq)
-		if typ, condition := reply(p); condition != "" {
-			answer = element.Error(iq, typ, condition)
+		if reply != nil {
+			if typ, condition := reply(p); condition != "" {
+				answer = element.Error(iq, typ, condition)
+			}
 		}
-		if err := s.Send(answer); err != nil {
+		err = s.Send(answer)
+		s.see(p)
+		if err != nil {
 			return
 		}
 	}
