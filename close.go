@@ -94,6 +94,7 @@ func (e *Engine) Close(ctx context.Context) error {
 		}
 		stop()
 	}
+	e.sealed.Store(true)
 	e.closed.Store(true)
 	e.cancel()
 	e.stop()

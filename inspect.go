@@ -29,7 +29,7 @@ func (e *Engine) Inspect(ctx context.Context, account string) (AccountStatus, er
 	defer e.work.done()
 	defer s.mu.Unlock()
 	if !en.Loaded() && (en.lane == nil || en.lane.readAt.IsZero()) { // whoever looks wants to see the registrations
-		done := e.readNow(s, en)
+		done := e.read(s, en)
 		s.mu.Unlock()
 		select {
 		case <-done:

@@ -189,9 +189,6 @@ func (s *shard) settle(e *Engine, en *entry, now time.Time) {
 	} else if at := en.pruneAt(); now.Before(at) {
 		next = earlier(next, at)
 	}
-	if e.closed.Load() {
-		next = time.Time{}
-	}
 	s.queue.Set(en, next)
 	s.arm(e, now)
 }
@@ -255,7 +252,6 @@ func (e *Engine) tick(s *shard) {
 			s.mu.Unlock()
 			e.dispatch(en.name, keys)
 			s.mu.Lock()
-			now = e.now()
 		}
 	}
 	s.arm(e, now)

@@ -183,7 +183,6 @@ func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 				reason = ReasonAccount
 			default:
 			}
-			slices.SortFunc(removed, Key.Compare)
 			if err != nil {
 				for _, o := range removed {
 					en.Remove(o, reason, &d.Effects)
@@ -204,7 +203,7 @@ func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 				if !en.Loaded() {
 					en.Load(nil, e.now(), &Effects{})
 				}
-				l.stale, l.readAt = false, time.Time{}
+				l.readAt = time.Time{}
 				keys = append(keys, e.catchUp(s, en)...)
 			}
 			var rest Effects
