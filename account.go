@@ -215,7 +215,7 @@ func (a *Account) Handle(ev Event, f Facts, d *Decision) {
 			d.Reason = ReasonUnknownSession
 		}
 	case Displayed:
-		d.Reason = a.read(e.Chat, e.UpTo, a.session(e.Session), f.Now, &d.Effects)
+		d.Reason = a.displayed(e.Chat, e.UpTo, a.session(e.Session), f.Now, &d.Effects)
 	case ChatChanged:
 		a.changed++
 		a.forgetChat(e.Chat)

@@ -49,13 +49,13 @@ func (p *part) carry(r *registration, q *question, st *Stanza, hash uint64, now 
 		if c.Send = w.Push2.Matches[q.match-1].Send; c.Send == nil {
 			return
 		}
-	case w.Encryption == nil || st.Class < ClassImportant:
+	case w.Encryption == nil || q.class < ClassImportant:
 		return
 	default:
 		limit = 1
 	}
 	c.Stanza = Stanza{
-		From: st.From, To: st.To, Body: st.Body, XML: st.XML, MessageID: st.MessageID, Class: min(st.Class, ClassUrgent), Kind: st.Kind, Type: st.Type, Content: st.Content,
+		From: st.From, To: st.To, Body: st.Body, XML: st.XML, MessageID: st.MessageID, Class: q.class, Kind: st.Kind, Type: st.Type, Content: st.Content,
 	}
 	if len(st.XML) > maxCarriedBytes || w.Push2 == nil {
 		c.Stanza.XML = ""

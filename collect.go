@@ -35,6 +35,8 @@ const (
 	nsFasten    = "urn:xmpp:fasten:0"
 	nsReactions = "urn:xmpp:reactions:0"
 	nsCall      = "urn:xmpp:jingle-message:0"
+	nsInvites   = "urn:xmpp:call-invites:0"
+	nsEME       = "urn:xmpp:eme:0"
 	nsMarkers   = "urn:xmpp:chat-markers:0"
 	nsReceipts  = "urn:xmpp:receipts"
 	nsMDS       = "urn:xmpp:mds:displayed:0"
@@ -56,7 +58,7 @@ const (
 // standsIn tells whether the class table knows what a fallback body for a namespace stands in for (XEP-0428).
 func standsIn(ns string) bool {
 	switch ns {
-	case nsRetract, nsRetract0, nsModerate, nsModerate0, nsFasten, nsReactions, nsCall, nsMarkers, nsReceipts, nsMDS, nsSFS, nsSIMS,
+	case nsRetract, nsRetract0, nsModerate, nsModerate0, nsFasten, nsReactions, nsCall, nsInvites, nsMarkers, nsReceipts, nsMDS, nsSFS, nsSIMS,
 		nsInvite, nsRoomUser, nsOMEMO3, nsOMEMO + "0", nsOMEMO + "1", nsOMEMO + "2", nsPGP, nsOX:
 		return true
 	}
@@ -79,7 +81,7 @@ func (c *collector) wantsAttrs() bool {
 	case 2:
 		return c.in >= inTarget
 	case 3:
-		return c.in == inCall || c.in == inDisplayed || c.in == inFallback
+		return c.in == inCall || c.in == inDisplayed || c.in == inFallback || c.in == inRoomUser
 	}
 	return false
 }
@@ -166,6 +168,7 @@ func (c *collector) child(m *judged, space, local string) {
 			c.in = inConference
 		case nsRoomUser: // XEP-0045 §7.8.2
 			c.in = inRoomUser
+			m.roomUser = true
 		}
 	case "sent", "received":
 		if !c.forwarded && space == "urn:xmpp:carbons:2" {
@@ -176,13 +179,19 @@ func (c *collector) child(m *judged, space, local string) {
 		} else if space == nsReceipts {
 			m.Receipt = true
 		}
-	case "propose", "retract", "reject", "finish", "accept", "proceed":
+	case "propose", "retract", "reject", "finish", "accept", "proceed", "invite", "left":
 		switch {
-		case space == nsCall: // XEP-0353
-			c.in = inCall
-			m.call = Call{Action: callActionOf(local)}
-			m.media = [2]string{}
-			m.Propose, m.CallEnd = local == "propose", local != "propose"
+		case space == nsCall && local != "invite" && local != "left": // XEP-0353
+			c.called(m, callActionOf(local), local == "propose")
+		case space == nsInvites && local != "propose" && local != "finish" && local != "proceed": // XEP-0482
+			action := callActionOf(local)
+			if local == "left" {
+				action = CallFinish
+			}
+			c.called(m, action, local == "invite")
+			if m.call.Invite = true; local == "invite" {
+				m.media[0] = "audio"
+			}
 		case space == nsRetract && local == "retract": // XEP-0424
 			c.in = inTarget
 			m.Retraction = true
@@ -211,6 +220,14 @@ func (c *collector) child(m *judged, space, local string) {
 		case nsMDS: // XEP-0490 §3.1
 			c.in = inDisplayed
 			m.Displayed = true
+		}
+	case "origin-id": // XEP-0359
+		if space == nsSID {
+			c.in = inOriginID
+		}
+	case "encryption": // XEP-0380
+		if space == nsEME {
+			c.in = inEME
 		}
 	case "file-sharing": // XEP-0447
 		m.File = m.File || space == nsSFS
@@ -249,6 +266,14 @@ func (c *collector) child(m *judged, space, local string) {
 	}
 }
 
+// called takes the start of an element that says something of a call.
+func (c *collector) called(m *judged, action CallAction, propose bool) {
+	c.in = inCall
+	m.call = Call{Action: action}
+	m.media = [2]string{}
+	m.Propose, m.CallEnd = propose, !propose
+}
+
 // grandchild takes the start of an element in a child element that has a meaning.
 func (c *collector) grandchild(m *judged, space, local string) {
 	switch c.in {
@@ -273,9 +298,8 @@ func (c *collector) grandchild(m *judged, space, local string) {
 		m.mention.Active = m.mention.Active || local == "active" && space == nsMentions
 		m.mention.NoPing = m.mention.NoPing || local == "noping" && space == nsMentions
 	case inRoomUser:
-		if local == "invite" && space == nsRoomUser {
-			m.Invitation = true
-		}
+		m.Invitation = m.Invitation || local == "invite" && space == nsRoomUser
+		m.roomUser = false // a private message's is empty
 	}
 	c.sub = local
 }
@@ -306,6 +330,8 @@ func (c *collector) attr(name, value string) {
 					break
 				}
 			}
+		case c.in == inRoomUser && c.sub == "invite" && name == "from":
+			m.details.Inviter, m.some = value, true
 		case c.in == inDisplayed && c.sub == "stanza-id" && name == "id":
 			m.details.Target, m.some = value, true
 		case c.in == inFallback && c.sub == "body" && name == "start":
@@ -328,8 +354,21 @@ func (c *collector) childAttr(m *judged, name, value string) {
 			c.id = value
 		}
 	case inCall:
-		if name == "id" {
+		switch {
+		case name == "id":
 			m.call.ID = value
+		case name == "audio" && m.call.Invite && isFalse(value):
+			m.media[0] = ""
+		case name == "video" && m.call.Invite && !isFalse(value):
+			m.media[1] = "video"
+		}
+	case inOriginID:
+		if name == "id" {
+			m.origin = value
+		}
+	case inEME:
+		if name == "namespace" {
+			m.eme = !sealedKnown(value)
 		}
 	case inDelay:
 		if name == "from" && m.Type == "groupchat" && (m.delayed == "" || bare(value) == bare(m.from)) {
@@ -381,6 +420,18 @@ func (c *collector) childAttr(m *judged, name, value string) {
 			m.Invitation = true
 		}
 	}
+}
+
+// isFalse reads a boolean (XML Schema).
+func isFalse(s string) bool { return s == "false" || s == "0" }
+
+// sealedKnown tells whether a way of encryption is one whose payload is known, so that a payload that is not there says something.
+func sealedKnown(ns string) bool {
+	switch ns {
+	case "", nsOMEMO3, nsOMEMO + "0", nsOMEMO + "1", nsOMEMO + "2", nsPGP, nsOX:
+		return true
+	}
+	return false
 }
 
 // number reads a position in a body, or returns -1.

@@ -64,7 +64,8 @@ type Features struct {
 	Type string
 	// Replay: a <result/> of urn:xmpp:mam:2 (XEP-0313).
 	Replay bool
-	// Propose: a <propose/> of urn:xmpp:jingle-message:0 (XEP-0353). CallEnd: one of its <retract/>, <reject/>, <finish/>, <accept/>, <proceed/>.
+	// Propose: a <propose/> of urn:xmpp:jingle-message:0 (XEP-0353), or an <invite/> of urn:xmpp:call-invites:0 (XEP-0482) that is not in a room.
+	// CallEnd: what is then said of it: <retract/>, <reject/>, <finish/>, <accept/>, <proceed/>, <left/>.
 	Propose, CallEnd bool
 	// Correction: <replace/> of urn:xmpp:message-correct:0 (XEP-0308).
 	Correction bool
@@ -72,12 +73,14 @@ type Features struct {
 	Retraction, Moderation bool
 	// Reaction: <reactions/> of urn:xmpp:reactions:0 (XEP-0444).
 	Reaction bool
-	// Invitation: <x/> of jabber:x:conference (XEP-0249), or <invite/> in <x/> of http://jabber.org/protocol/muc#user (XEP-0045 §7.8.2).
+	// Invitation: <x/> of jabber:x:conference (XEP-0249), or <invite/> in <x/> of http://jabber.org/protocol/muc#user (XEP-0045 §7.8.2); or an
+	// invitation of a whole room to a call (XEP-0482): anybody can send one, so it does not ring.
 	Invitation bool
 	// File: <file-sharing/> of urn:xmpp:sfs:0 (XEP-0447), or <media-sharing/> of urn:xmpp:sims:1 in a <reference/> (XEP-0385).
 	File bool
 	// Encrypted: OMEMO with a <payload/> (any of eu.siacs.conversations.axolotl, urn:xmpp:omemo:0, :1, :2), <x/> of jabber:x:encrypted
-	// (XEP-0027), or <openpgp/> of urn:xmpp:openpgp:0 (XEP-0373).
+	// (XEP-0027), or <openpgp/> of urn:xmpp:openpgp:0 (XEP-0373); or a <body/> whose <encryption/> of urn:xmpp:eme:0
+	// (XEP-0380) names something else than these.
 	Encrypted bool
 	// KeyTransport: an OMEMO element without a <payload/>.
 	KeyTransport bool
@@ -183,8 +186,11 @@ type Details struct {
 	RoomID string
 	// OccupantID is the sender's occupant-id in the room (XEP-0421).
 	OccupantID string
-	// Room is the room of a direct invitation, in prepared form. That of a mediated one is who sends it.
-	Room string
+	// Room is the room of a direct invitation, in prepared form. That of a mediated one is who sends it; Inviter then is who invites, as the room
+	// says, in prepared form.
+	Room, Inviter string
+	// Private: it is a private message in a room (XEP-0045 §7.5), to or from one occupant.
+	Private bool
 	// Reply is what the message answers (XEP-0461).
 	Reply ReplyTo
 	// Mentions are who it mentions, 32 at most.
@@ -194,7 +200,7 @@ type Details struct {
 }
 
 func (d *Details) empty() bool {
-	return d.Target == "" && d.RoomID == "" && d.OccupantID == "" && d.Room == "" && d.Reply == (ReplyTo{}) && len(d.Mentions) == 0 && d.Call == nil
+	return d.Target == "" && d.RoomID == "" && d.OccupantID == "" && d.Room == "" && d.Inviter == "" && !d.Private && d.Reply == (ReplyTo{}) && len(d.Mentions) == 0 && d.Call == nil
 }
 
 // ReplyTo names the message that another one answers (XEP-0461).
@@ -214,11 +220,13 @@ type Mention struct {
 	Active, NoPing bool
 }
 
-// Call is what a stanza says of a call (XEP-0353).
+// Call is what a stanza says of a call (XEP-0353, XEP-0482).
 type Call struct {
-	// ID is that of the Jingle session, which the propose and what follows it have in common.
+	// ID is what the propose and what follows it have in common: that of the Jingle session, or of the message that invites.
 	ID     string
 	Action CallAction
+	// Invite: it is a call of XEP-0482, whose invite is a CallPropose here, and its left a CallFinish. Its ID is not that of a Jingle session.
+	Invite bool
 	// Media are those of a propose, such as "audio" and "video", two at most.
 	Media []string
 }
@@ -258,11 +266,26 @@ func callActionOf(name string) CallAction {
 }
 
 // Chat returns the chat of an account that the stanza belongs to: the bare JID of the room, or of the other side, whoever sent it. A subscription
-// request and a call belong to the chat with who sent them.
+// request and a call belong to the chat with who sent them, and so does an invitation to a room, whoever passed it on. A private message in a room
+// belongs to the room.
 func (st *Stanza) Chat(account string) string {
 	from := bare(st.From)
+	if st.Details != nil && st.Details.Inviter != "" && bare(st.Details.Inviter) != account {
+		return bare(st.Details.Inviter)
+	}
 	if (from == account || from == "" && st.Type != MessageGroupchat) && st.To != "" {
 		return bare(st.To)
 	}
 	return from
+}
+
+// thread returns what of a chat the user reads at once: all of it, but of a room's private messages those of one occupant (XEP-0490 §3.1).
+func (st *Stanza) thread(account string) string {
+	if st.Details == nil || !st.Details.Private {
+		return st.Chat(account)
+	}
+	if bare(st.From) == account {
+		return st.To
+	}
+	return st.From
 }

@@ -160,7 +160,7 @@ type Groupchat struct {
 // its connection: for rooms, raise Displayed, or ArchiveAdded with what the user sends there.
 type Displayed struct {
 	Account string
-	// Chat is the bare JID of the room or of the other side.
+	// Chat is the bare JID of the room or of the other side; of private messages in a room the full JID of the occupant, as XEP-0490 has it.
 	Chat string
 	// UpTo is the stanza's ID ([Stanza.ID]), or the ID that the room gave it, or its message id. Empty: everything in the chat so far.
 	UpTo string

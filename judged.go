@@ -25,6 +25,9 @@ type judged struct {
 	media    [2]string
 	mention  Mention
 	some     bool // details has something
+	// roomUser: it has a room's mark with nothing in it. origin is its origin-id (XEP-0359). eme names how it is encrypted, if that is not known by its payload.
+	roomUser, eme bool
+	origin        string
 }
 
 // span is a part of a body, in code points.
@@ -43,12 +46,12 @@ func (c *collector) stanza(id string) (Stanza, error) {
 		return Stanza{}, fmt.Errorf("%w: it is a part of one, whose start element has been read already: put that before it again", ErrStanza)
 	}
 	m := &c.outer
-	m.Features.Body = m.Features.Body && !m.fallback
+	m.settle()
 	content := m.Features.Content()
 	class := content.Class()
 	if c.isCarbon {
 		n := &c.inner
-		n.Features.Body = n.Features.Body && !n.fallback
+		n.settle()
 		class = Classify(n.Features)
 		if c.outer.from == "" || c.outer.to == "" || bare(c.outer.from) == bare(c.outer.to) {
 			m, content = n, n.Features.Content()
@@ -85,6 +88,29 @@ func (c *collector) stanza(id string) (Stanza, error) {
 	return st, nil
 }
 
+// settle ends the reading of what depends on several elements.
+func (m *judged) settle() {
+	m.Features.Body = m.Features.Body && !m.fallback
+	m.Encrypted = m.Encrypted || m.eme && m.Features.Body && !m.KeyTransport
+	if !m.call.Invite {
+		return
+	}
+	if m.Propose {
+		if m.call.ID = m.origin; m.origin == "" {
+			m.call.ID = m.id
+		}
+	}
+	if m.Type != "groupchat" {
+		return
+	}
+	// It is a room that is invited. Who may take that back is who sent it; what the others do with it changes nothing.
+	m.Invitation = m.Invitation || m.Propose
+	if m.CallEnd && m.call.Action == CallRetract {
+		m.Retraction, m.details.Target, m.some = true, m.call.ID, true
+	}
+	m.Propose, m.CallEnd = false, false
+}
+
 // text returns the body without what stands in for a reply's quotation.
 func (m *judged) text() string {
 	if m.nQuotes == 0 || m.body == "" {
@@ -108,15 +134,19 @@ func (m *judged) text() string {
 // detailed returns the details, if there are any.
 func (m *judged) detailed(content Content) *Details {
 	call := content == ContentCall || content == ContentCallEnd
-	if content == ContentError || !m.some && !call {
+	private := m.roomUser && !m.Invitation && !call && m.Type != "groupchat"
+	if content == ContentError || !m.some && !call && !private {
 		return nil
 	}
 	d := &Details{
 		Target: kept(m.details.Target), RoomID: kept(m.details.RoomID), OccupantID: kept(m.details.OccupantID),
-		Reply: ReplyTo{kept(m.details.Reply.To), kept(m.details.Reply.ID)},
+		Reply: ReplyTo{kept(m.details.Reply.To), kept(m.details.Reply.ID)}, Private: private,
 	}
 	if content == ContentInvitation {
 		d.Room, _ = prepared(m.details.Room)
+		if d.Room == "" {
+			d.Inviter, _ = prepared(m.details.Inviter)
+		}
 	}
 	for _, n := range m.details.Mentions {
 		n.URI, n.JID, n.OccupantID = kept(n.URI), kept(n.JID), kept(n.OccupantID)
@@ -125,7 +155,7 @@ func (m *judged) detailed(content Content) *Details {
 		}
 	}
 	if call {
-		d.Call = &Call{ID: kept(m.call.ID), Action: m.call.Action}
+		d.Call = &Call{ID: kept(m.call.ID), Action: m.call.Action, Invite: m.call.Invite}
 		for _, name := range m.media {
 			if name != "" && len(name) <= 32 {
 				d.Call.Media = append(d.Call.Media, strings.Clone(name))

@@ -37,6 +37,8 @@ type Notification struct {
 	Events []uint64
 	// Try is 1 for the first try.
 	Try int
+	// standIn is Policy.StandIn.
+	standIn string
 }
 
 // Begin says that the notification of k goes out now, and returns it. It returns false if nothing is to be sent any more: it was dropped,
@@ -67,7 +69,7 @@ func (a *Account) Begin(k Key, now time.Time, e *Effects) (Notification, bool) {
 		}
 	}
 	p.begin(now, a.policy)
-	n := Notification{Account: a.name, Key: r.Key, Options: r.Options, Wishes: r.Wishes, Contact: a.policy.Contact, Unread: int(r.unread), Try: int(p.tries)}
+	n := Notification{Account: a.name, Key: r.Key, Options: r.Options, Wishes: r.Wishes, Contact: a.policy.Contact, Unread: int(r.unread), Try: int(p.tries), standIn: a.policy.StandIn}
 	if !p.stripped {
 		n.Carried = p.carried()
 	}

@@ -153,7 +153,9 @@ type Observer struct {
 	// Read: the account's registrations were read from the Store, because an event concerns it or another node changed them; rs are what the
 	// Engine now has. What it does to them later is in the other functions.
 	Read func(account string, at time.Time, rs []Registration)
-	// Decided: an event was handled. number is what notifications name as their cause; took is how long deciding it took, without the Store.
+	// Decided: an event was handled. number is what notifications and the log name as their cause; took is how long deciding it took, without the Store.
+	// Of one Engine, each event has another number, and those of one account rise. They have gaps, for each of 64 groups of accounts is numbered by itself:
+	// they count nothing.
 	Decided func(number uint64, at time.Time, ev Event, d *Decision, took time.Duration)
 	// Affected: something changed outside of an event: a notification was dropped, a registration disabled.
 	Affected func(account string, at time.Time, e *Effects)

@@ -54,6 +54,8 @@ func (a *Account) pair(x uint64, id string) uint32 {
 // from is who sent a stanza: an occupant, or somebody with all devices.
 func (a *Account) from(st *Stanza) uint64 {
 	switch {
+	case st.Type != MessageGroupchat && st.Details != nil && st.Details.Private:
+		return a.hash(st.From)
 	case st.Type != MessageGroupchat:
 		return a.hash(bare(st.From))
 	case st.Details != nil && st.Details.OccupantID != "":
@@ -105,7 +107,7 @@ func (a *Account) overhear(st *Stanza) {
 
 // named returns what is kept of a message.
 func (a *Account) named(st *Stanza, h uint64) heard {
-	chat := a.hash(st.Chat(a.name))
+	chat := a.hash(st.thread(a.name))
 	n := heard{hash: h, chat: half(chat)}
 	d := st.Details
 	if st.Class == ClassUrgent {
@@ -181,7 +183,11 @@ func (a *Account) since(st *Stanza, now time.Time, e *Effects) {
 		default:
 			return // a chat state, a receipt
 		}
-		a.read(st.Chat(a.name), upTo, by, now, e)
+		thread := st.thread(a.name)
+		if len(bare(st.To)) < len(st.To) && a.hasHeard(st.To) { // it answers a private message, and does not say so
+			thread = st.To
+		}
+		a.read(thread, upTo, by, now, e)
 	case st.Content == ContentRetraction, st.Content == ContentModeration:
 		a.retracted(st, e)
 	case st.Content == ContentCorrection:
@@ -201,6 +207,23 @@ func (a *Account) sessionOf(resource string) *session {
 		}
 	}
 	return nil
+}
+
+// hasHeard tells whether somebody was notified of something in a chat that was not read since.
+func (a *Account) hasHeard(chat string) bool {
+	if a.chats == nil {
+		return false
+	}
+	h := half(a.hash(chat))
+	return slices.ContainsFunc(a.chats.heard, func(n heard) bool { return n.chat == h })
+}
+
+// displayed is read for a chat as a client names it: of a private message in a room by the occupant's full JID (XEP-0490 §3.1).
+func (a *Account) displayed(chat, upTo string, by *session, now time.Time, e *Effects) Reason {
+	if b := bare(chat); len(b) < len(chat) && !a.hasHeard(chat) {
+		chat = b
+	}
+	return a.read(chat, upTo, by, now, e)
 }
 
 // read drops what waits of a chat up to a stanza, or all of it, and counts it as unread no longer. by is the session in which it was read.
@@ -317,7 +340,7 @@ func (a *Account) corrected(st *Stanza) {
 
 // target returns the place of what a stanza refers to, if its sender may do that to it, or -1.
 func (a *Account) target(st *Stanza) int {
-	chat, who := a.short(st.Chat(a.name)), a.from(st)
+	chat, who := a.short(st.thread(a.name)), a.from(st)
 	id, message, room := a.hash(st.Details.Target), a.pair(who, st.Details.Target), a.short(st.Details.Target)
 	roomItself := st.Content == ContentModeration && st.Type == MessageGroupchat && resource(st.From) == ""
 	return slices.IndexFunc(a.chats.heard, func(n heard) bool {

@@ -244,6 +244,8 @@ const (
 	inReply
 	inStanzaID
 	inOccupantID
+	inOriginID
+	inEME
 	inConference
 	inRoomUser
 )

@@ -202,7 +202,8 @@ type tigasePayload struct {
 	Media    []string `json:"media,omitempty"`
 }
 
-// payload is what the client is told. Of a stanza that only its session can make sense of, it is told the sender and no text.
+// payload is what the client is told. Of a stanza that only its session can make sense of, it is told the sender and the stand-in: without a text, clients
+// leave out the sender as well.
 func (n *Notification) payload() (p tigasePayload, call bool) {
 	p.Unread = n.Unread
 	if len(n.Carried) == 0 {
@@ -211,7 +212,7 @@ func (n *Notification) payload() (p tigasePayload, call bool) {
 	st := &n.Carried[len(n.Carried)-1].Stanza
 	p.Type, p.Sender = "chat", bare(st.From)
 	switch {
-	case st.Content == ContentCall:
+	case st.Content == ContentCall && !(st.Details != nil && st.Details.Call != nil && st.Details.Call.Invite): // there is no Jingle session to wait for
 		p.Type, p.Sender = "call", st.From
 		if st.Details != nil && st.Details.Call != nil {
 			p.SID, p.Media = st.Details.Call.ID, st.Details.Call.Media
@@ -228,6 +229,9 @@ func (n *Notification) payload() (p tigasePayload, call bool) {
 	}
 	if st.Content != ContentEncrypted { // its body says at most that one cannot read it
 		p.Message = st.Body
+	}
+	if p.Message == "" {
+		p.Message = n.standIn
 	}
 	return p, false
 }

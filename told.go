@@ -104,7 +104,7 @@ func (e *Engine) logEffects(account string, eff *Effects) {
 		if c.Kind == ChangeDisabled {
 			level = slog.LevelWarn
 		}
-		e.log.LogAttrs(ctx, level, "push: registration "+string(c.Kind), slog.String("account", account), slog.String("service", c.Service),
+		e.log.LogAttrs(ctx, level, "push: registration "+c.Kind.String(), slog.String("account", account), slog.String("service", c.Service),
 			slog.String("node", c.Node), slog.String("reason", c.Reason.String()), slog.String("detail", c.Detail))
 	}
 	for i := range eff.Drops {

@@ -1,6 +1,10 @@
 package push
 
-import "github.com/xmpp-push/push/wishes"
+import (
+	"slices"
+
+	"github.com/xmpp-push/push/wishes"
+)
 
 // What the user and the client asked for, as a rule. It is data of the registration (Wishes) or an answer of the host (ChatInfo), and
 // evaluating it is pure. What nobody could answer filters nothing, and the verdict's Detail says so.
@@ -29,6 +33,7 @@ const (
 	detailNick      = "own nickname in the room not known"
 	detailEncrypted = "encrypted: mention not known"
 	detailSettings  = "chat settings not known"
+	detailIdentity  = "kind of client not known: settings for some kinds left out"
 )
 
 // wanted is rule R17. ReasonNone means that nothing speaks against the notification.
@@ -60,6 +65,9 @@ func wanted(q *question, st *Stanza, s *said) (Rule, Reason) {
 		identity = q.wishes.Identity
 	}
 	when, set := s.info.When(identity)
+	if identity == "" && q.detail == "" && slices.ContainsFunc(s.info.Settings, func(c wishes.ChatSetting) bool { return c.Category != "" }) {
+		q.detail = detailIdentity
+	}
 	if !set && room && s.info.Public == FactYes {
 		when = wishes.NotifyOnMention
 	}
@@ -74,10 +82,11 @@ func wanted(q *question, st *Stanza, s *said) (Rule, Reason) {
 
 // filtered is what the client asked for with the extensions of Tigase.
 func filtered(q *question, w *wishes.Wishes, st *Stanza, s *said, room bool) (Rule, Reason) {
-	if len(w.Muted) > 0 && (w.Mutes(s.chat) || st.Details != nil && st.Details.Room != "" && w.Mutes(bare(st.Details.Room))) {
+	d := st.Details
+	if len(w.Muted) > 0 && (w.Mutes(s.chat) || d != nil && (d.Room != "" && w.Mutes(bare(d.Room)) || d.Inviter != "" && w.Mutes(bare(st.From)))) {
 		return RuleFilter, ReasonMuted
 	}
-	if w.IgnoreUnknown && !room && s.chat != s.self.Account && s.chat == bare(st.From) {
+	if w.IgnoreUnknown && !room && s.chat != s.self.Account && (s.chat == bare(st.From) || d != nil && d.Inviter != "") {
 		switch s.info.Contact {
 		case FactNo:
 			return RuleFilter, ReasonNotContact

@@ -77,6 +77,7 @@ type line struct {
 	reason  push.Reason
 	class   push.Class
 	outcome push.Outcome
+	change  push.ChangeKind
 	notify  bool
 	done    bool // of a publish: it was answered
 	// operator: of a change, an operator did it, who is in text.
@@ -319,7 +320,7 @@ func (h *History) effects(a *account, at time.Time, number uint64, e *push.Effec
 	for i := range e.Changes {
 		c := &e.Changes[i]
 		l := h.add(a, isChange, at)
-		l.number, l.key, l.reason, l.text, l.extra = number, c.Key, c.Reason, cut(c.Detail), string(c.Kind)
+		l.number, l.key, l.reason, l.text, l.change = number, c.Key, c.Reason, cut(c.Detail), c.Kind
 		if c.Kind == push.ChangeRemoved && len(h.operators) > 0 {
 			if who, ok := h.operators[deviceOfAccount{a.name, c.Key}]; ok {
 				l.text, l.operator = cut(who), true

@@ -212,7 +212,7 @@ func (p *Handler) waitingAt(service string) (out []waitingView, hidden int) {
 	for i, n := h.all.last, 0; i != 0 && n < 50_000; n++ {
 		l := h.line(i)
 		i = l.inAll.before
-		if l.key.Service != service || l.kind != isPublish && l.kind != isReply && l.kind != isDrop && !(l.kind == isChange && push.ChangeKind(l.extra) != push.ChangeUpdated) {
+		if l.key.Service != service || l.kind != isPublish && l.kind != isReply && l.kind != isDrop && !(l.kind == isChange && l.change != push.ChangeUpdated) {
 			continue
 		}
 		k := deviceOfAccount{l.account.name, l.key}

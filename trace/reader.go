@@ -509,6 +509,9 @@ func (r *Reader) accountEvent(l *line) (push.Event, error) {
 			if chat, err = bareJID("chat", l.Chat); err != nil {
 				return nil, err
 			}
+			if j := jid.MustParse(l.Chat); l.Type == "displayed" { // or an occupant's
+				chat = j.String()
+			}
 		}
 		if l.Type == "chat-changed" {
 			return push.ChatChanged{Account: user, Chat: chat}, nil

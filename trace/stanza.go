@@ -76,6 +76,10 @@ func (w *Writer) message(x *xmlWriter, st *push.Stanza, ns string) {
 		if call == nil {
 			call = &push.Call{}
 		}
+		if call.Invite {
+			x.invite(content == push.ContentCall, call)
+			break
+		}
 		x.open(call.Action.String(), "xmlns", "urn:xmpp:jingle-message:0", "id", call.ID)
 		for _, m := range call.Media {
 			x.empty("description", "xmlns", "urn:xmpp:jingle:apps:rtp:1", "media", m)
@@ -86,7 +90,7 @@ func (w *Writer) message(x *xmlWriter, st *push.Stanza, ns string) {
 			x.empty("x", "xmlns", "jabber:x:conference", "jid", address(d.Room))
 		} else {
 			x.open("x", "xmlns", "http://jabber.org/protocol/muc#user")
-			x.empty("invite")
+			x.empty("invite", "from", address(d.Inviter))
 			x.close("x")
 		}
 	case push.ContentFile:
@@ -146,6 +150,30 @@ func (w *Writer) message(x *xmlWriter, st *push.Stanza, ns string) {
 	x.close("message")
 }
 
+// invite writes what a call of XEP-0482 has to say.
+func (x *xmlWriter) invite(propose bool, call *push.Call) {
+	const ns = "urn:xmpp:call-invites:0"
+	if !propose {
+		name := call.Action.String()
+		if call.Action == push.CallFinish {
+			name = "left"
+		}
+		x.empty(name, "xmlns", ns, "id", call.ID)
+		return
+	}
+	audio, video := "false", ""
+	for _, m := range call.Media {
+		switch m {
+		case "audio":
+			audio = ""
+		case "video":
+			video = "true"
+		}
+	}
+	x.empty("invite", "xmlns", ns, "audio", audio, "video", video)
+	x.empty("origin-id", "xmlns", "urn:xmpp:sid:0", "id", call.ID)
+}
+
 // details writes what is left of the details.
 func (w *Writer) details(x *xmlWriter, d *push.Details, room string) {
 	if d.RoomID != "" {
@@ -153,6 +181,9 @@ func (w *Writer) details(x *xmlWriter, d *push.Details, room string) {
 	}
 	if d.OccupantID != "" {
 		x.empty("occupant-id", "xmlns", "urn:xmpp:occupant-id:0", "id", d.OccupantID)
+	}
+	if d.Private {
+		x.empty("x", "xmlns", "http://jabber.org/protocol/muc#user")
 	}
 	if d.Reply != (push.ReplyTo{}) {
 		x.empty("reply", "xmlns", "urn:xmpp:reply:0", "to", d.Reply.To, "id", d.Reply.ID)

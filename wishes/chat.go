@@ -60,32 +60,31 @@ func ParseChatSettings(data []byte) ([]ChatSetting, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, found, err := chatSettings(e, start)
+	list, err := chatSettings(e, start)
 	if err == nil {
 		err = e.Close()
 	}
-	if err != nil || !found {
+	if err != nil {
 		return nil, err
 	}
 	return list, nil
 }
 
-// chatSettings reads the first <notify/> in an element that was started.
-func chatSettings(e *stanzaxml.Element, start xml.StartElement) (list []ChatSetting, found bool, err error) {
+// chatSettings reads the first <notify/> in an element that was started; nil if there is none.
+func chatSettings(e *stanzaxml.Element, start xml.StartElement) (list []ChatSetting, err error) {
 	if start.Name == (xml.Name{Space: NSChatSettings, Local: "notify"}) {
-		list, err = settings(e)
-		return list, true, err
+		return settings(e)
 	}
-	err = e.Children(func(child xml.StartElement) error {
-		if found {
-			return nil
+	err = e.Children(func(child xml.StartElement) (err error) {
+		if list == nil {
+			list, err = chatSettings(e, child)
 		}
-		list, found, err = chatSettings(e, child)
 		return err
 	}, nil)
-	return list, found, err
+	return list, err
 }
 
+// settings reads the rest of a <notify/>: a list that is not nil.
 func settings(e *stanzaxml.Element) (list []ChatSetting, err error) {
 	list = []ChatSetting{}
 	err = e.Children(func(child xml.StartElement) error {

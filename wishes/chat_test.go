@@ -15,6 +15,7 @@ func TestParseChatSettings(t *testing.T) {
 	notify := func(inside string) string {
 		return `<notify xmlns="urn:xmpp:notification-settings:1">` + inside + `</notify>`
 	}
+	long := strings.Repeat("a", 256)
 	const phone = `<never identity-category="client" identity-type="phone"/>`
 	for _, c := range []struct {
 		name, xml string
@@ -33,7 +34,13 @@ func TestParseChatSettings(t *testing.T) {
 		{"a type alone", notify(`<never identity-type="phone"/>`), nil, wishes.ErrChatSettings},
 		{"too many", notify(strings.Repeat(`<never/>`, 33)), nil, wishes.ErrChatSettings},
 		{"long", notify(`<never identity-category="` + strings.Repeat("a", 257) + `"/>`), nil, wishes.ErrChatSettings},
+		{"as many as may be", notify(strings.Repeat(`<always/>`, 32)), make([]wishes.ChatSetting, 32), nil},
+		{"an identity as long as it may be", notify(`<never identity-category="` + long + `" identity-type="` + long + `"/>`), []wishes.ChatSetting{{Notify: wishes.NotifyNever, Category: long, Type: long}}, nil},
+		{"a type that is too long", notify(`<never identity-category="client" identity-type="a` + long + `"/>`), nil, wishes.ErrChatSettings},
+		{"a type alone in a bookmark", `<conference>` + notify(`<never identity-type="phone"/>`) + `</conference>`, nil, wishes.ErrChatSettings},
 		{"broken", notify(`<never>`), nil, ErrStanza},
+		{"broken off", `<conference>` + notify(`<never/>`), nil, ErrStanza},
+		{"half a character", `<notify a="&#xD83D;"/>`, nil, ErrStanza},
 		{"nothing", ``, nil, ErrStanza},
 		{"two", notify(``) + notify(``), nil, ErrStanza},
 		{"deep", strings.Repeat(`<a>`, 100), nil, ErrStanza},

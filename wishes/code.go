@@ -126,7 +126,7 @@ func (w *Wishes) read(data string) error {
 		return fmt.Errorf("%w: version %d, not %d", errWishes, v, wishesVersion)
 	}
 	var n Wishes
-	for d.Rest != "" && !d.Bad {
+	for d.Rest != "" {
 		tag := d.Byte()
 		s := packed.Decoder{Rest: d.String()}
 		switch tag {

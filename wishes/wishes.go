@@ -261,7 +261,7 @@ func (w *Wishes) Room(bare string) (Room, bool) {
 
 // Filter returns the filter for a sender: that of its full JID, else of its bare JID, else of its domain. It returns false if there is none.
 func (m *Match) Filter(from string) (ChatFilter, bool) {
-	for jid := from; len(m.Filters) > 0; {
+	for jid := from; ; {
 		i, ok := slices.BinarySearchFunc(m.Filters, jid, func(f ChatFilter, jid string) int { return cmp.Compare(f.JID, jid) })
 		if ok {
 			return m.Filters[i], true
@@ -277,12 +277,11 @@ func (m *Match) Filter(from string) (ChatFilter, bool) {
 			return ChatFilter{}, false
 		}
 	}
-	return ChatFilter{}, false
 }
 
 // Empty tells whether nothing is asked for.
 func (w *Wishes) Empty() bool {
-	return w == nil || len(w.append(nil)) == 1
+	return len(w.append(nil)) == 1
 }
 
 // Equal tells whether both ask for the same, secrets included.

@@ -68,7 +68,13 @@ func worthKeeping(st *element.Element) bool {
 		st.Child("urn:xmpp:receipts", "received") != nil ||
 		st.Child("urn:xmpp:chat-markers:0", "") != nil ||
 		st.Child("urn:xmpp:jingle-message:0", "") != nil ||
-		st.Child("jabber:x:conference", "x") != nil
+		st.Child("urn:xmpp:call-invites:0", "") != nil ||
+		st.Child("jabber:x:conference", "x") != nil || invitation(st)
+}
+
+// invitation tells whether a message is an invitation that a room passes on (XEP-0045 §7.8.2).
+func invitation(st *element.Element) bool {
+	return st.Child("http://jabber.org/protocol/muc#user", "x").Child("http://jabber.org/protocol/muc#user", "invite") != nil
 }
 
 // archiveIQ answers what the account's clients ask of the archive.

@@ -21,5 +21,5 @@ func (x *session) wasPublished(node string, item *element.Element) {
 	if err != nil || upTo == "" {
 		return
 	}
-	x.acct.srv.push.tell(push.Displayed{Account: x.acct.jid, Chat: chat.Bare().String(), UpTo: upTo, Session: x.id.ID})
+	x.acct.srv.push.tell(push.Displayed{Account: x.acct.jid, Chat: chat.String(), UpTo: upTo, Session: x.id.ID})
 }

@@ -302,7 +302,7 @@ func wantsCarbons(st *element.Element) bool {
 	case "chat":
 		return true
 	case "", "normal":
-		return st.Child("", "body") != nil
+		return st.Child("", "body") != nil || st.Child("jabber:x:conference", "x") != nil || invitation(st)
 	}
 	return false
 }

@@ -107,6 +107,41 @@ func TestWishes(t *testing.T) {
 	})
 }
 
+// TestPrivateMessages reads what an occupant whispered on the laptop, as XEP-0490 names it, and leaves the room and the others unread.
+func TestPrivateMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorldWith(t, 3, push.Policy{TellRead: true})
+		room, err := peer.ConnectRoom(pipe(w.srv.ServeComponent), "verona", "rooms.localhost", "secret")
+		w.ok(err)
+		defer room.Close()
+		laptop, phone := w.connect("juliet", "laptop"), w.connect("juliet", "phone")
+		w.ok(phone.EnablePush(w.ctx(), pushDomain, "phone", ""))
+		phone.Close()
+		count := func(want string) {
+			t.Helper()
+			if seen := w.svc.Seen(); seen[len(seen)-1].Count != want {
+				t.Errorf("message-count %q, want %q", seen[len(seen)-1].Count, want)
+			}
+		}
+		_, err = room.Say("romeo", "aloud", "juliet@localhost")
+		w.ok(err)
+		w.published(time.Minute, "phone alert")
+		w.ok(room.Whisper("nurse", "psst", "juliet@localhost"))
+		w.published(time.Minute, "phone alert")
+		w.ok(room.Whisper("romeo", "psst, psst", "juliet@localhost"))
+		w.published(time.Minute, "phone alert")
+		count("3")
+		said, err := laptop.Receive(w.ctx(), func(e *element.Element) bool { return peer.BodyOf(e) == "psst, psst" })
+		w.ok(err)
+		item := element.New(nsPubsub, "item", "id", room.JID+"/romeo").Add(element.New(nsDisplayed, "displayed").Add(
+			element.New(nsStanID, "stanza-id", "id", said.Child(nsStanID, "stanza-id").Get("id"), "by", "juliet@localhost")))
+		_, err = laptop.Request(w.ctx(), "set", "", element.New(nsPubsub, "pubsub").Add(element.New(nsPubsub, "publish", "node", nsDisplayed).Add(item)))
+		w.ok(err)
+		w.published(time.Minute, "phone plain")
+		count("2")
+	})
+}
+
 // befriend makes two users contacts of each other.
 func befriend(w *world, a *peer.Client, nameA string, b *peer.Client, nameB string) {
 	w.t.Helper()

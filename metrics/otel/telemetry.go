@@ -322,7 +322,7 @@ func (t *Telemetry) countAffected(account string, _ time.Time, e *push.Effects) 
 
 func (t *Telemetry) countEffects(e *push.Effects) {
 	for i := range e.Changes {
-		add(t.changes, attribute.String("push.change", string(e.Changes[i].Kind)), attribute.String("push.reason", e.Changes[i].Reason.String()))
+		add(t.changes, attribute.String("push.change", e.Changes[i].Kind.String()), attribute.String("push.reason", e.Changes[i].Reason.String()))
 	}
 	for i := range e.Drops {
 		add(t.drops, attribute.String("push.reason", e.Drops[i].Reason.String()))

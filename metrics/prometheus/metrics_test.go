@@ -56,6 +56,7 @@ func TestMetrics(t *testing.T) {
 		raise(push.Offline{Account: juliet, Stanza: push.Stanza{ID: "m1", Class: push.ClassUrgent}})
 		raise(push.Offline{Account: juliet, Stanza: push.Stanza{ID: "m2", Class: push.ClassUrgent}})
 		time.Sleep(time.Second)
+		synctest.Wait() // what was to be sent after a second is
 
 		reg := prometheus.NewPedanticRegistry()
 		require.NoError(t, reg.Register(m))
@@ -116,6 +117,7 @@ func TestWhatWaitsAndWhatIsStored(t *testing.T) {
 			require.NoError(t, err)
 		}
 		time.Sleep(30 * time.Second)
+		synctest.Wait()
 		reg := prometheus.NewPedanticRegistry()
 		require.NoError(t, reg.Register(m))
 		value := func(name string, labels ...string) float64 {

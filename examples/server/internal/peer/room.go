@@ -50,5 +50,13 @@ func (r *Room) Say(nick, body string, members ...string) (string, error) {
 	return id, nil
 }
 
+// Whisper lets an occupant say something to one member in private (XEP-0045 §7.5).
+func (r *Room) Whisper(nick, body, member string) error {
+	st := element.New("", "message", "type", "chat", "from", r.JID+"/"+nick, "to", member, "id", "whispered-"+strconv.FormatInt(r.said.Add(1), 10)).Add(
+		element.New("", "body").Add(body), element.New("http://jabber.org/protocol/muc#user", "x"))
+	_, err := r.conn.Write(st.Append(nil))
+	return err
+}
+
 // Close takes the room away.
 func (r *Room) Close() { r.conn.Close() }
