@@ -239,9 +239,7 @@ func (e *Engine) tick(s *shard) {
 		if en.lane != nil {
 			e.laneDue(s, en, now)
 		}
-		if e.keeper != nil {
-			e.keepDue(s, en, now)
-		}
+		e.keepDue(s, en, now)
 		if en.busy {
 			continue // its release comes back to it
 		}

@@ -49,7 +49,7 @@ func (w *watched) unlink() {
 func (d *watchdog) look(e *Engine, at instant) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if old := d.at.Load(); old != 0 && old <= int64(at) {
+	if old := d.at.Load(); old != 0 && old <= int64(at) || e.closed.Load() {
 		return
 	}
 	d.at.Store(int64(at))
