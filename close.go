@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
 )
 
 // Closing: no event is taken any more, and all that waits goes out, again and again until it is accepted or time is over. What is left is handed to the Store, if
@@ -96,6 +97,9 @@ func (e *Engine) Close(ctx context.Context) error {
 	}
 	e.sealed.Store(true)
 	e.closed.Store(true)
+	if e.keeper != nil {
+		unclaim(e.keeper, weak.Make(e))
+	}
 	e.cancel()
 	e.stop()
 	err := e.leftovers()

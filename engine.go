@@ -93,6 +93,9 @@ func New(cfg Config) (*Engine, error) {
 	}
 	if k, ok := cfg.Store.(Keeper); ok { // not the memory that ends with this process
 		e.keeper = k
+		if err := e.claim(); err != nil {
+			return nil, err
+		}
 	}
 	if cfg.Observer != nil {
 		e.quick, e.obs = cfg.Observer.split()
@@ -232,7 +235,8 @@ func (e *Engine) handle(ctx context.Context, ev Event, d *Decision) error {
 		s.mu.Unlock()
 		return e.handleSlow(ctx, s, name, ev, d)
 	}
-	now, number := e.now(), s.number()
+	since, number := time.Since(e.start), s.number()
+	now := e.wall.Add(since)
 	en.Handle(ev, Facts{Now: now, Number: number}, d)
 	var buf [4]Key
 	keys := en.Due(now, buf[:0], &d.Effects)
@@ -248,7 +252,7 @@ func (e *Engine) handle(ctx context.Context, ev Event, d *Decision) error {
 		e.work.done()
 		return nil
 	}
-	e.tellDecided(en, number, now, ev, d, e.now().Sub(now), true)
+	e.tellDecided(en, number, now, ev, d, time.Since(e.start)-since, true)
 	told := e.hereOr(s, en, now, true)
 	s.settle(e, en, now)
 	if len(keys) == 0 {

@@ -176,7 +176,8 @@ type Config struct {
 	Host string
 	// Publisher sends the publishes.
 	Publisher Publisher
-	// Store keeps the registrations. Nil means memory, which a restart empties.
+	// Store keeps the registrations. Nil means memory, which a restart empties. One that is a [Keeper] has one Engine at a time: New refuses the Store of
+	// another Engine of this process that was not closed.
 	Store Store
 	// Policy is the rules' policy. The zero value is the default.
 	Policy Policy
