@@ -212,7 +212,8 @@ func (k *keeps) open() {
 // takeUpAll reads what is kept, until that succeeds. Events wait for it only as long as a call of the Store may take, and not after a failure: it would be wrong
 // to wake nobody because of what may be left of another process.
 func (e *Engine) takeUpAll(counted bool) {
-	time.AfterFunc(e.cfg.StoreTimeout, e.keeps.open)
+	bound := time.AfterFunc(e.cfg.StoreTimeout, e.keeps.open)
+	defer bound.Stop()
 	taken := make(map[string]bool)
 	for n := 1; ; n++ {
 		read := make(chan error, 1)
