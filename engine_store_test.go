@@ -538,7 +538,7 @@ func TestStoreReadRace(t *testing.T) {
 		e := newEngine(t, Config{Publisher: &svc, Store: s})
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			_, err := e.Handle(t.Context(), SessionOpen{Session: SessionID{juliet, "other"}})
+			_, err := e.Handle(t.Context(), Offline{juliet, message("m0")})
 			assert.NoError(t, err)
 		})
 		synctest.Wait()
@@ -567,7 +567,7 @@ func TestRefreshDuringRead(t *testing.T) {
 		e := newEngine(t, Config{Publisher: &service{}, Store: s})
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			_, err := e.Handle(t.Context(), SessionOpen{Session: phoneSession})
+			_, err := e.Handle(t.Context(), Offline{juliet, message("m0")})
 			assert.NoError(t, err)
 		})
 		synctest.Wait()
