@@ -86,6 +86,15 @@ func TestPolicyBelowZero(t *testing.T) {
 	}
 }
 
+// Durations that contradict each other are said.
+func TestPolicyContradicts(t *testing.T) {
+	assert.NoError(t, Policy{RetryMin: time.Minute, RetryMax: time.Minute}.Validate())
+	assert.EqualError(t, Policy{RetryMin: time.Minute, RetryMax: time.Second}.Validate(), "push: Policy.RetryMax (1s) is shorter than RetryMin (1m0s)")
+	assert.NoError(t, Policy{WakeBefore: time.Minute, MaxResume: time.Hour}.Validate())
+	assert.EqualError(t, Policy{WakeBefore: time.Hour, MaxResume: time.Hour}.Validate(), "push: Policy.WakeBefore (1h0m0s) is not shorter than MaxResume (1h0m0s)")
+	assert.NoError(t, Policy{MaxResume: -1}.Validate())
+}
+
 // What a host announces is what it does its part for.
 func TestOffer(t *testing.T) {
 	always := []string{NS, nsMuted, nsGroupchat, nsPriority, nsEncrypt, "tigase:push:encrypt:aes-128-gcm", nsJingle}
