@@ -55,9 +55,9 @@ type runLines struct {
 
 // byRun divides lines by the Engine that they are of.
 func (h *History) byRun(lines []line) (parts []runLines) {
-	h.mu.RLock()
+	h.mu.Lock()
 	runs := slices.Clone(h.runs)
-	h.mu.RUnlock()
+	h.mu.Unlock()
 	if len(runs) == 0 {
 		runs = []run{{}}
 	}
