@@ -133,9 +133,16 @@ func (e *Engine) logReply(n *Notification, reply Reply, res Result, took time.Du
 	if res.Outcome != OutcomeAccepted {
 		level = slog.LevelInfo
 	}
+	what := cut(reply.Condition, 64)
+	switch {
+	case reply.Missing:
+		what = "no answer"
+	case reply.Vetoed != "":
+		what = "vetoed by the host"
+	}
 	e.log.LogAttrs(ctx, level, "push: publish "+res.Outcome.String(), slog.String("account", n.Account), slog.String("service", n.Service),
 		slog.String("node", n.Node), slog.String("class", n.Class.String()), slog.Int("stanzas", n.Count), slog.Int("try", n.Try),
-		slog.String("error", cut(reply.Condition, 64)), slog.Duration("took", took))
+		slog.String("error", what), slog.Duration("took", took))
 }
 
 // clone returns a copy that shares nothing that is used again.
