@@ -2,6 +2,7 @@ package push_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"runtime"
@@ -250,6 +251,7 @@ func TestStoresThatLie(t *testing.T) {
 			assert.Len(t, d.Verdicts, c.want)
 			for _, v := range d.Verdicts {
 				assert.True(t, v.Notify)
+				assert.True(t, c.want < 256 || v.Node >= "n0199744", "not the newest: %s", v.Node)
 			}
 			d = handle(t, e, Offline{juliet, message("m1")})
 			assert.False(t, d.Notifies())
@@ -278,4 +280,70 @@ func TestNeverClosed(t *testing.T) {
 		make1()
 	}
 	assert.LessOrEqual(t, runtime.NumGoroutine(), goroutines+2, "an Engine without anything to do has no goroutine")
+}
+
+// incomparable is a Keeper of which nobody can tell whether it is another's.
+type incomparable struct {
+	*MemoryStore
+	_ []int
+}
+
+// TestOneKeeperTwoEngines gives a Store that keeps what waits to a second Engine: it is refused as long as the first might send all that too.
+func TestOneKeeperTwoEngines(t *testing.T) {
+	down := PublisherFunc(func(context.Context, *Notification) error { return errors.New("no route") })
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	waits := func(t *testing.T, cfg Config) *Engine {
+		cfg.Host, cfg.Publisher, cfg.Keep = "example.com", down, KeepAll
+		e, err := New(cfg)
+		require.NoError(t, err)
+		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone}, Offline{juliet, message("m1")})
+		return e
+	}
+	t.Run("closed", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			store, svc := NewMemoryStore(), &service{}
+			first := waits(t, Config{Store: store})
+			pass(10 * time.Second)
+			second, err := New(Config{Host: "example.com", Publisher: svc, Store: store})
+			require.ErrorContains(t, err, "close that one first")
+			require.Nil(t, second)
+			require.NoError(t, first.Close(t.Context()), "it is kept")
+			second = newEngine(t, Config{Publisher: svc, Store: store})
+			pass(10 * time.Minute) // it was tried before
+			assert.Len(t, svc.published(), 1)
+			_ = first.Close(t.Context()) // that again does not take it away from the second
+			_, err = New(Config{Host: "example.com", Publisher: svc, Store: store})
+			require.Error(t, err)
+			require.NoError(t, second.Close(t.Context()))
+		})
+	})
+	t.Run("others", func(t *testing.T) {
+		for name, store := range map[string]Store{"no Keeper": struct{ Store }{NewMemoryStore()}, "incomparable": incomparable{MemoryStore: NewMemoryStore()}} {
+			first := waits(t, Config{Store: store})
+			second, err := New(Config{Host: "example.com", Publisher: &service{}, Store: store})
+			require.NoError(t, err, name)
+			_ = first.Close(ended)
+			_ = second.Close(ended)
+		}
+	})
+	t.Run("wrong Config", func(t *testing.T) {
+		store := NewMemoryStore()
+		_, err := New(Config{Store: store})
+		require.ErrorContains(t, err, "Publisher")
+		require.NoError(t, newEngine(t, Config{Publisher: down, Store: store}).Close(t.Context()), "nobody has it")
+	})
+	t.Run("forgotten", func(t *testing.T) { // by a host that has never closed it, nor used it
+		store := NewMemoryStore()
+		_, err := New(Config{Host: "example.com", Publisher: &service{}, Store: store})
+		require.NoError(t, err)
+		assert.Eventually(t, func() bool {
+			runtime.GC()
+			e, err := New(Config{Host: "example.com", Publisher: &service{}, Store: store})
+			if err != nil {
+				return false
+			}
+			return e.Close(t.Context()) == nil
+		}, 20*time.Second, 10*time.Millisecond)
+	})
 }

@@ -1,6 +1,10 @@
 package push
 
-import "time"
+import (
+	"time"
+
+	"github.com/xmpp-push/push/internal/enum"
+)
 
 // Decision is the answer to one event. The zero Decision notifies nobody. A Decision can be used again for the next event, which saves
 // allocations; its slices then become invalid.
@@ -61,21 +65,36 @@ type Change struct {
 	Detail string
 }
 
-// ChangeKind is the kind of a Change.
-type ChangeKind string
+// ChangeKind is the kind of a Change. The set may grow; treat values you do not know as such.
+type ChangeKind uint8
 
 const (
-	ChangeAdded   ChangeKind = "added"
-	ChangeUpdated ChangeKind = "updated"
+	// ChangeNone is the zero ChangeKind, which no Change of the Engine's has.
+	ChangeNone ChangeKind = iota
+	ChangeAdded
+	ChangeUpdated
 	// ChangeBound: a session has it now, without an enable. ChangeUnbound: a session lost it, though the registration is still there; or an
 	// enable came from no session that is known.
-	ChangeBound   ChangeKind = "bound"
-	ChangeUnbound ChangeKind = "unbound"
+	ChangeBound
+	ChangeUnbound
 	// ChangeRemoved names no session: whichever was bound to it has it no longer.
-	ChangeRemoved  ChangeKind = "removed"
-	ChangeDisabled ChangeKind = "disabled"
-	ChangeEnabled  ChangeKind = "enabled"
+	ChangeRemoved
+	ChangeDisabled
+	ChangeEnabled
 )
+
+var changeKinds = [...]string{"none", "added", "updated", "bound", "unbound", "removed", "disabled", "enabled"}
+
+// String is the kind's token, which does not change between versions.
+func (k ChangeKind) String() string { return enum.Token("change", changeKinds[:], k) }
+
+// MarshalText gives the token.
+func (k ChangeKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText reads a token. One that is not known is an error.
+func (k *ChangeKind) UnmarshalText(text []byte) error {
+	return enum.Read("change", changeKinds[:], k, text)
+}
 
 // Advice tells the host how long a hibernated session should stay resumable from now on.
 type Advice struct {

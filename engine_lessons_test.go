@@ -64,6 +64,60 @@ func TestLessonBesideEnable(t *testing.T) {
 	}
 }
 
+// TestTombstoneNotTold has a device enable again that errors had disabled, of which the Store was told all but the last: it starts anew there too, and is not disabled
+// by the next error.
+func TestTombstoneNotTold(t *testing.T) {
+	for _, proven := range []bool{false, true} {
+		for _, condition := range []string{"forbidden", "unexpected-request"} {
+			t.Run(fmt.Sprint(condition, " proven=", proven), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					memory, faulty, answer := NewMemoryStore(), false, error(nil)
+					store := &hookedStore{Store: memory, before: func(_ context.Context, method, _ string) error {
+						if method == "Update" && faulty {
+							return errFault
+						}
+						return nil
+					}}
+					e := newEngine(t, Config{Store: store, Policy: Policy{MaxErrors: 3}, Publisher: PublisherFunc(func(context.Context, *Notification) error { return answer })})
+					enable, n := PushEnable{Session: SessionID{Account: juliet}, Key: phone}, 0
+					publish := func(times int) {
+						for range times {
+							n++
+							handle(t, e, Offline{juliet, message(fmt.Sprint("m", n))})
+							pass(2 * time.Second)
+						}
+					}
+					handle(t, e, enable)
+					if proven {
+						publish(1)
+					}
+					answer = &ReplyError{Type: "cancel", Condition: condition}
+					publish(2)
+					h := stored(t, memory, juliet)[0].Health
+					require.Equal(t, 2, h.Errors+h.Refusals)
+					faulty = true
+					publish(1)
+					d := handle(t, e, enable)
+					require.Equal(t, ChangeEnabled, d.Changes[0].Kind, "it was disabled")
+					faulty = false
+					pass(time.Minute)
+					h = stored(t, memory, juliet)[0].Health
+					assert.Zero(t, h.Errors)
+					assert.Zero(t, h.Refusals)
+					assert.Zero(t, h.Disabled)
+					assert.Equal(t, proven, !h.Succeeded.IsZero())
+					pass(time.Hour) // it is read again
+					publish(1)
+					h = stored(t, memory, juliet)[0].Health
+					assert.Zero(t, h.Disabled)
+					assert.Equal(t, 1, h.Errors+h.Refusals)
+					require.NoError(t, e.Close(t.Context()))
+				})
+			})
+		}
+	}
+}
+
 // TestRefreshIsBounded refreshes while the Store hangs for one account, its context or not: the others are read, and nobody waits longer than Config.StoreTimeout, or for
 // the Engine's end.
 func TestRefreshIsBounded(t *testing.T) {
@@ -83,7 +137,12 @@ func TestRefreshIsBounded(t *testing.T) {
 				keep(t, memory, id.Account, node("other"))
 			}
 			done := make(chan error, 1)
-			go func() { done <- e.RefreshAll(context.Background()) }()
+			began, took := time.Now(), time.Duration(0)
+			go func() {
+				err := e.RefreshAll(context.Background())
+				took = time.Since(began)
+				done <- err
+			}()
 			time.Sleep(time.Second)
 			for i := 1; i < 50; i++ {
 				is, err := e.Inspect(t.Context(), fmt.Sprintf("user%d@example.com", i))
@@ -101,6 +160,7 @@ func TestRefreshIsBounded(t *testing.T) {
 			select {
 			case err := <-done:
 				assert.True(t, errors.Is(err, ErrStore) || closes && errors.Is(err, ErrClosed), err)
+				assert.True(t, closes || took == 30100*time.Millisecond, took)
 			default:
 				assert.Fail(t, "it still waits")
 			}

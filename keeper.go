@@ -10,7 +10,8 @@ import (
 )
 
 // Keeper is the optional ability of a Store to keep what waits when an Engine is closed, or is killed: the next one takes it up. Calls are as for Store, those for
-// one account one after another. Several processes that share a database each get back only what they kept themselves.
+// one account one after another. A Keeper has one Engine at a time, or both would send what is kept; within a process New sees to that. Several
+// processes that share a database each get back only what they kept themselves, by a name of their own, such as store/sql's Options.Owner.
 type Keeper interface {
 	// Keep replaces what is kept of the account by state, and has made that durable when it returns; nil means that nothing is kept any more, which it need
 	// not have been before. State is a snapshot of the account, which nobody but the Engine can read; it may hold the text of messages, if the policy

@@ -153,7 +153,9 @@ type Observer struct {
 	// Read: the account's registrations were read from the Store, because an event concerns it or another node changed them; rs are what the
 	// Engine now has. What it does to them later is in the other functions.
 	Read func(account string, at time.Time, rs []Registration)
-	// Decided: an event was handled. number is what notifications name as their cause; took is how long deciding it took, without the Store.
+	// Decided: an event was handled. number is what notifications and the log name as their cause; took is how long deciding it took, without the Store.
+	// Of one Engine, each event has another number, and those of one account rise. They have gaps, for each of 64 groups of accounts is numbered by itself:
+	// they count nothing.
 	Decided func(number uint64, at time.Time, ev Event, d *Decision, took time.Duration)
 	// Affected: something changed outside of an event: a notification was dropped, a registration disabled.
 	Affected func(account string, at time.Time, e *Effects)
@@ -174,7 +176,8 @@ type Config struct {
 	Host string
 	// Publisher sends the publishes.
 	Publisher Publisher
-	// Store keeps the registrations. Nil means memory, which a restart empties.
+	// Store keeps the registrations. Nil means memory, which a restart empties. One that is a [Keeper] has one Engine at a time: New refuses the Store of
+	// another Engine of this process that was not closed.
 	Store Store
 	// Policy is the rules' policy. The zero value is the default.
 	Policy Policy
@@ -218,7 +221,7 @@ func (c *Config) Validate() error {
 	say := func(format string, args ...any) { errs = append(errs, fmt.Errorf("push: "+format, args...)) }
 	if c.Host == "" {
 		say("Config.Host is empty; give the server's domain, which publishes come from")
-	} else if j, err := prepared(c.Host); err != nil || j != c.Host || bare(j) != j || strings.Contains(j, "@") {
+	} else if j, _ := prepared(c.Host); j != c.Host || bare(j) != j || strings.Contains(j, "@") {
 		say("Config.Host %q is not a domain in prepared form", cut(c.Host, 100))
 	}
 	if c.Publisher == nil {
@@ -228,7 +231,7 @@ func (c *Config) Validate() error {
 		"Publisher": c.Publisher, "Store": c.Store, "Resumption": c.Resumption, "Unread": c.Unread, "Liveness": c.Liveness, "Veto": c.Veto,
 		"Subscriptions": c.Subscriptions, "Contacts": c.Contacts, "Chats": c.Chats,
 	} {
-		if hook != nil && isNil(hook) {
+		if isNil(hook) {
 			say("Config.%s holds a nil %T; leave the field nil if the host has not got that", name, hook)
 		}
 	}
@@ -313,7 +316,8 @@ func orText(s, def string) string {
 type UnsentError struct {
 	// Unsent describes them, account by account.
 	Unsent []Unsent
-	// Undecided are events that were never decided, because the Store did not say what it has of their accounts. They can be given to another Engine.
+	// Undecided are events that were never decided, because the Store did not say what it has of their accounts, those of an account in their order. They can
+	// be given to another Engine.
 	Undecided []Event
 }
 
@@ -348,7 +352,6 @@ func Observers(os ...*Observer) *Observer {
 			Sent:     both2(all.Sent, o.Sent),
 			Stored:   both5(all.Stored, o.Stored),
 			Replied:  both5(all.Replied, o.Replied),
-			Quick:    (all.parts == nil || all.Quick) && o.Quick,
 			parts:    append(all.parts, o.each()...),
 		}
 	}

@@ -27,6 +27,7 @@ func TestTokens(t *testing.T) {
 	readBack[Carbon](t, "carbon")
 	readBack[Fact](t, "fact")
 	readBack[KeepMode](t, "keep-mode")
+	readBack[ChangeKind](t, "change")
 	readBack[wishes.NotifyWhen](t, "notify")
 	readBack[wishes.RoomAllow](t, "room-allow")
 	readBack[wishes.MatchProfile](t, "match")

@@ -179,7 +179,7 @@ type Store interface {
 
 // Update is a change of one stored registration's health.
 type Update struct {
-	// Errors and Refusals are added to the counters.
+	// Errors and Refusals are added to the counters. They are negative if errors are not to count any more.
 	Errors, Refusals int
 	// Failing sets Health.Failing if that is zero.
 	Failing time.Time

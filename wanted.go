@@ -32,6 +32,7 @@ const (
 	detailContact   = "not known whether the sender is a contact"
 	detailNick      = "own nickname in the room not known"
 	detailEncrypted = "encrypted: mention not known"
+	detailText      = "text not known"
 	detailSettings  = "chat settings not known"
 	detailGrace     = "waits, for the user is active in another session"
 	detailPublic    = "nothing is set, and the room is public"
@@ -148,6 +149,8 @@ func (s *said) mentions(st *Stanza, p *Policy) (Fact, string) {
 		s.why = detailEncrypted
 	case s.self.Nicks == [2]string{} && !p.NoTextMentions && st.Body != "" && st.Content != ContentEncrypted:
 		s.why = detailNick
+	case st.Body == "" && (st.Content == ContentText || st.Content == ContentCorrection) && !p.NoTextMentions: // the host keeps it to itself
+		s.why = detailText
 	default:
 		s.mention = FactNo
 	}

@@ -46,8 +46,6 @@ func (e *Engine) change(ctx context.Context, s *shard, name string, ev Event, d 
 	done := e.callStore(s, en, c)
 	e.release(s, en)
 	s.mu.Unlock()
-	bound := time.NewTimer(e.cfg.StoreTimeout + hookGrace)
-	defer bound.Stop()
 	left := error(nil)
 	select {
 	case <-done:
@@ -58,7 +56,7 @@ func (e *Engine) change(ctx context.Context, s *shard, name string, ev Event, d 
 			left = nil
 		case <-time.After(min(hookGrace, e.cfg.StoreTimeout)):
 		}
-	case <-bound.C:
+	case <-time.After(e.cfg.StoreTimeout + hookGrace):
 		left = errOverrun
 	}
 	s.mu.Lock()
@@ -115,18 +113,32 @@ func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 					return nil
 				}
 				e.lanes.away.Store(false)
+				var stored Health // by the Store, before the enable
+				for i := range before {
+					if before[i].Key == r.Key {
+						stored = before[i].Health
+					}
+				}
 				var eff Effects // what other processes did, which an enable meets in the Store
 				e.load(en, before, &eff)
 				e.tellEffects(en, e.now(), &eff, true)
 				keys = e.catchUp(s, en)
 				o := en.find(r.Key)
+				anew := o == nil || !o.Health.Disabled.IsZero()
 				e.unlearn(en, func(ls *lesson) bool {
-					if ls.key == r.Key && (o == nil || !o.Health.Disabled.IsZero()) { // it starts anew, as in the Store, which was not told of the tombstone
+					if ls.key == r.Key && anew { // also in the Store, which was not told of the tombstone
 						ls.after = Update{}
 						return o == nil || ls.succeeded.IsZero()
 					}
 					return false
 				})
+				if anew && o != nil && stored.Disabled.IsZero() && (stored.Errors != 0 || stored.Refusals != 0 || !stored.Failing.IsZero()) { // nor could it know that it does
+					u := Update{Errors: -stored.Errors, Refusals: -stored.Refusals}
+					if !o.Health.Succeeded.IsZero() {
+						u = Update{Succeeded: o.Health.Succeeded}
+					}
+					e.learn(s, en, r.Key, u)
+				}
 				keys = e.decide(s, en, en.addressed(ev), Facts{}, &d, false, keys)
 				if o := en.find(r.Key); o != nil && r.Enabled.Before(o.Enabled) && o.Enabled.Sub(r.Enabled) < RenewAfter {
 					o.Enabled = r.Enabled // the time that the Store was given
@@ -185,7 +197,6 @@ func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 				reason = ReasonAccount
 			default:
 			}
-			slices.SortFunc(removed, Key.Compare)
 			if err != nil {
 				for _, o := range removed {
 					en.Remove(o, reason, &d.Effects)
@@ -206,7 +217,7 @@ func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 				if !en.Loaded() {
 					en.Load(nil, e.now(), &Effects{})
 				}
-				l.stale, l.readAt = false, time.Time{}
+				l.readAt = time.Time{}
 				keys = append(keys, e.catchUp(s, en)...)
 			}
 			var rest Effects

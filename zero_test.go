@@ -38,7 +38,7 @@ var exportedFuncs = map[string]any{
 // exportedTypes have exported methods.
 var exportedTypes = []any{
 	new(Account), new(AccountRemoved), new(AckDelayed), new(Acknowledged), new(AffiliationNone), new(Answer), new(Answers), new(ArchiveAdded), new(CallAction), new(Carbon),
-	new(ChatChanged), new(ChatInfo), new(ChatQuestion), new(Class), new(Config), new(Content), new(Decision), new(Displayed), new(Effects), new(Engine), new(Fact), new(Features),
+	new(ChangeKind), new(ChatChanged), new(ChatInfo), new(ChatQuestion), new(Class), new(Config), new(Content), new(Decision), new(Displayed), new(Effects), new(Engine), new(Fact), new(Features),
 	new(Groupchat), new(HibernationEnd), new(HibernationStart), new(KeepMode), new(Key), new(Kind), new(MemoryStore), new(MessageType), new(Notification), new(Offer), new(Offline),
 	new(Outcome), new(Ping), new(Policy), new(PublishIQ), new(PublishMessage), new(PublisherFunc), new(PushDisable), new(PushEnable), new(Reason), new(RegistrationCounts), new(Reply),
 	new(ReplyError), new(Request), new(Router), new(Rule), new(Service), new(SessionActive), new(SessionClose), new(SessionOpen), new(SessionPresence), new(SessionRestored), new(Stanza),

@@ -149,7 +149,7 @@ func (p *Handler) devices(st *push.AccountStatus, lines []line, known *about, ns
 			ds = append(ds, deviceView{Device: ns.device(l.key), State: "switched off", Gone: true})
 			d = &ds[len(ds)-1]
 		}
-		if d.Gone && push.ChangeKind(l.extra) == push.ChangeRemoved {
+		if d.Gone && l.change == push.ChangeRemoved {
 			d.Text = nil
 			d.Text.say(capital(removedText(l)))
 			d.Text.say(" at ")

@@ -55,9 +55,9 @@ type runLines struct {
 
 // byRun divides lines by the Engine that they are of.
 func (h *History) byRun(lines []line) (parts []runLines) {
-	h.mu.RLock()
+	h.mu.Lock()
 	runs := slices.Clone(h.runs)
-	h.mu.RUnlock()
+	h.mu.Unlock()
 	if len(runs) == 0 {
 		runs = []run{{}}
 	}
@@ -196,7 +196,7 @@ func before(lines []line, now *push.AccountStatus) *push.AccountStatus {
 				}
 			}
 		case isChange:
-			note(l.key, l.extra)
+			note(l.key, l.change.String())
 		case isPublish, isReply, isDrop:
 			note(l.key, "seen")
 		}
@@ -206,7 +206,7 @@ func before(lines []line, now *push.AccountStatus) *push.AccountStatus {
 	}
 	slices.SortFunc(keys, push.Key.Compare)
 	for _, k := range keys {
-		if first[k] == string(push.ChangeAdded) {
+		if first[k] == push.ChangeAdded.String() {
 			continue
 		}
 		r := push.Registration{Account: now.Account, Key: k}

@@ -27,16 +27,16 @@ type Answer struct {
 
 // Explain says what became of the message with a stanza ID, for every account of which the history has it. Safe for simultaneous use.
 func (h *History) Explain(id string) (all []Explanation) {
-	h.mu.RLock()
+	h.mu.Lock()
 	var accounts []string
 	for i := h.all.first; i != 0; {
 		l := h.line(i)
 		i = l.inAll.after
-		if l.kind == isEvent && slices.ContainsFunc(stanzas(l.event), func(st push.Stanza) bool { return st.ID == id }) && !slices.Contains(accounts, l.account.name) {
+		if l.kind == isEvent && slices.ContainsFunc(stanzas(l.raised()), func(st push.Stanza) bool { return st.ID == id }) && !slices.Contains(accounts, l.account.name) {
 			accounts = append(accounts, l.account.name)
 		}
 	}
-	h.mu.RUnlock()
+	h.mu.Unlock()
 	for _, name := range accounts {
 		known, lines := h.about(name), h.of(name)
 		ns := namesOf(&push.AccountStatus{}, &known)

@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"mellium.im/xmpp/jid"
-
-	"github.com/xmpp-push/push"
 )
 
 // find leads to what somebody pasted: any spelling or resource of a JID, an xmpp: URI, the ID of a stanza or session, a node, a push service, a
@@ -137,8 +135,8 @@ func splitTime(s string, now time.Time) (rest string, at time.Time) {
 
 // search looks for a stanza, session, node or service by its exact name.
 func (h *History) search(what string) (account, kind, value string) {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if h.tally.services[what] != nil {
 		return "", "service", what
 	}
@@ -157,14 +155,17 @@ func (h *History) search(what string) (account, kind, value string) {
 		i = l.inAll.before
 		switch {
 		case l.kind == isEvent:
-			if l.event.Subject().ID == what {
-				return l.account.name, "session", what
-			}
-			if st, one := single(l.event); one {
-				if st == what {
+			if st := l.stanza; st != nil {
+				switch {
+				case st.ID == what:
 					return l.account.name, "stanza", what
+				case l.extra == what: // only the session of a queued stanza is there
+					return l.account.name, "session", what
 				}
 				continue
+			}
+			if l.event.Subject().ID == what {
+				return l.account.name, "session", what
 			}
 			for _, st := range stanzas(l.event) {
 				if st.ID == what || st.MessageID == what {
@@ -176,22 +177,6 @@ func (h *History) search(what string) (account, kind, value string) {
 		}
 	}
 	return "", "", ""
-}
-
-// single returns the ID of the only stanza of an event that has one, without making a list of it.
-func single(ev push.Event) (string, bool) {
-	switch e := ev.(type) {
-	case push.StanzaQueued:
-		return e.Stanza.ID, true
-	case push.ArchiveAdded:
-		return e.Stanza.ID, true
-	case push.Offline:
-		return e.Stanza.ID, true
-	case push.Groupchat:
-		return e.Stanza.ID, true
-	default:
-		return "", false
-	}
 }
 
 // near returns accounts whose names are like one, nearest first.
@@ -213,12 +198,12 @@ func (p *Handler) near(name string) (links []link) {
 	}
 	var all []found
 	h := p.cfg.History
-	h.mu.RLock()
+	h.mu.Lock()
 	known := make([]string, 0, len(h.accounts))
 	for n := range h.accounts {
 		known = append(known, n)
 	}
-	h.mu.RUnlock()
+	h.mu.Unlock()
 	for _, n := range known[:min(len(known), 100_000)] {
 		l, _, _ := strings.Cut(n, "@")
 		far := 99

@@ -36,7 +36,7 @@ func FuzzPages(f *testing.F) {
 		} {
 			o.Decided(uint64(i+1), now, ev, &push.Decision{
 				Account: account, Verdicts: []push.Verdict{{Key: k, Notify: true, Detail: text, Stanzas: []string{id}}},
-				Effects: push.Effects{Changes: []push.Change{{Key: k, Kind: push.ChangeKind(text), Detail: text}}},
+				Effects: push.Effects{Changes: []push.Change{{Key: k, Kind: push.ChangeKind(len(text)), Detail: text}}},
 			}, 0)
 		}
 		n := &push.Notification{Account: account, Key: k, Events: []uint64{2, 3}}

@@ -25,16 +25,18 @@ type HistoryConfig struct {
 type History struct {
 	cfg HistoryConfig
 
-	mu       sync.RWMutex
-	chunks   [][]line // grow up to cfg.Lines, then the oldest lines are used again
-	used     int      // lines in chunks
-	all      list     // every line, in the order of time
+	mu       sync.Mutex // readers exclude each other too: they are few, and an RWMutex costs each event 20 ns more
+	chunks   [][]line   // grow up to cfg.Lines, then the oldest lines are used again
+	used     int        // lines in chunks
+	all      list       // every line, in the order of time
 	accounts map[string]*account
 	seq      uint64
 	tally    tally
 	mask     *trace.Mask
 	// off are the devices that were given up, as far as they were while this watched.
 	off map[deviceOfAccount]given
+	// spare is what the last line that went had of a stanza.
+	spare *push.Stanza
 	// operators are those who are switching a device off at this moment.
 	operators map[deviceOfAccount]string
 
@@ -60,7 +62,7 @@ type line struct {
 	seq     uint64
 	number  uint64 // of the event
 	account *account
-	event   push.Event // of an event line, without bodies and values of options
+	event   push.Event // of an event line, without bodies and values of options; of one that is in stanza, only copies of the line have it
 	key     push.Key
 	answers *push.Answers // of an event: the host's
 	text    string        // the reason's detail, the error condition, the operator
@@ -77,12 +79,51 @@ type line struct {
 	reason  push.Reason
 	class   push.Class
 	outcome push.Outcome
+	change  push.ChangeKind
 	notify  bool
 	done    bool // of a publish: it was answered
 	// operator: of a change, an operator did it, who is in text.
 	operator bool
 
+	// stanza is that of an event about one, which is raised says. The line that takes this one's place uses it again.
+	stanza *push.Stanza
+	raises raises
+
 	inAll, inAccount links
+}
+
+// raises is which event about one stanza an event line is: nearly all are of these.
+type raises uint8
+
+const (
+	raisesOther raises = iota // it is in line.event
+	raisesArchiveAdded
+	raisesOffline
+	raisesGroupchat
+	raisesStanzaQueued // line.extra has the session
+)
+
+// raised returns the event of an event line that is not a copy.
+func (l *line) raised() push.Event {
+	switch l.raises {
+	case raisesArchiveAdded:
+		return push.ArchiveAdded{Account: l.account.name, Stanza: *l.stanza}
+	case raisesOffline:
+		return push.Offline{Account: l.account.name, Stanza: *l.stanza}
+	case raisesGroupchat:
+		return push.Groupchat{Account: l.account.name, Stanza: *l.stanza}
+	case raisesStanzaQueued:
+		return push.StanzaQueued{Session: push.SessionID{Account: l.account.name, ID: l.extra}, Stanza: *l.stanza}
+	default:
+		return l.event
+	}
+}
+
+// copied returns a copy of the line, which nobody uses again.
+func (l *line) copied() line {
+	c := *l
+	c.event, c.stanza, c.raises = l.raised(), nil, raisesOther
+	return c
 }
 
 func (l *line) at() time.Time { return time.Unix(0, l.nanos).UTC() }
@@ -283,7 +324,6 @@ func (h *History) start(at time.Time, host string, p push.Policy) {
 }
 
 func (h *History) decided(number uint64, at time.Time, ev push.Event, d *push.Decision, _ time.Duration) {
-	kept := h.withoutText(ev)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	number += h.base
@@ -291,19 +331,21 @@ func (h *History) decided(number uint64, at time.Time, ev push.Event, d *push.De
 	h.tally.decided(at, d)
 	a := h.account(d.Account)
 	l := h.add(a, isEvent, at)
-	l.number, l.event, l.reason = number, kept, d.Reason
+	l.number, l.reason = number, d.Reason
+	h.keep(l, ev)
 	if !d.Answers.None() {
 		l.answers = &push.Answers{Elsewhere: slices.Clone(d.Answers.Elsewhere), Vetoes: slices.Clone(d.Answers.Vetoes), Chats: slices.Clone(d.Answers.Chats)}
 	}
-	queue := stanzas(kept)
 	for i := range d.Verdicts {
 		v := &d.Verdicts[i]
 		l := h.add(a, isVerdict, at)
 		l.number, l.key, l.notify, l.rule, l.reason, l.class, l.count = number, v.Key, v.Notify, v.Rule, v.Reason, v.Class, int32(v.Count)
 		l.text = cut(v.Detail)
-		l.mask = maskOf(queue, v.Stanzas)
+		if len(v.Stanzas) > 0 {
+			l.mask = maskOf(stanzas(ev), v.Stanzas)
+		}
 	}
-	a.learn(at.UnixNano(), kept, d)
+	a.learn(at.UnixNano(), ev, d)
 	h.effects(a, at, number, &d.Effects)
 }
 
@@ -319,7 +361,7 @@ func (h *History) effects(a *account, at time.Time, number uint64, e *push.Effec
 	for i := range e.Changes {
 		c := &e.Changes[i]
 		l := h.add(a, isChange, at)
-		l.number, l.key, l.reason, l.text, l.extra = number, c.Key, c.Reason, cut(c.Detail), string(c.Kind)
+		l.number, l.key, l.reason, l.text, l.change = number, c.Key, c.Reason, cut(c.Detail), c.Kind
 		if c.Kind == push.ChangeRemoved && len(h.operators) > 0 {
 			if who, ok := h.operators[deviceOfAccount{a.name, c.Key}]; ok {
 				l.text, l.operator = cut(who), true
@@ -490,21 +532,27 @@ func (h *History) add(a *account, k kind, at time.Time) *line {
 	h.seq++
 	l := h.line(i)
 	a.last = h.seq
-	*l = line{kind: k, nanos: at.UnixNano(), seq: h.seq, account: a}
-	h.append(&h.all, i, func(l *line) *links { return &l.inAll })
-	h.append(&a.lines, i, func(l *line) *links { return &l.inAccount })
+	if l.stanza != nil {
+		h.spare = l.stanza
+	}
+	*l = line{kind: k, nanos: at.UnixNano(), seq: h.seq, account: a, inAll: links{before: h.all.last}, inAccount: links{before: a.lines.last}}
+	if last := h.all.append(i); last != 0 {
+		h.line(last).inAll.after = i
+	}
+	if last := a.lines.append(i); last != 0 {
+		h.line(last).inAccount.after = i
+	}
 	return l
 }
 
-func (h *History) append(to *list, i int32, of func(*line) *links) {
-	*of(h.line(i)) = links{before: to.last}
-	if to.last != 0 {
-		of(h.line(to.last)).after = i
-	} else {
-		to.first = i
+// append makes a line the last one, and returns the one before it.
+func (l *list) append(i int32) (last int32) {
+	if last = l.last; last == 0 {
+		l.first = i
 	}
-	to.last = i
-	to.n++
+	l.last = i
+	l.n++
+	return last
 }
 
 // remove takes a line out of its lists, and its account out of the map if that was the last one, unless a line is being added to it.
@@ -541,8 +589,8 @@ type about struct {
 }
 
 func (h *History) about(name string) (b about) {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if a := h.accounts[name]; a != nil {
 		b = about{a.last, a.evicted, slices.Clone(a.devices), slices.Clone(a.sessions)}
 	}
@@ -560,8 +608,8 @@ type Reach struct {
 
 // Reach returns how far back the history goes.
 func (h *History) Reach() Reach {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	r := Reach{Lines: h.all.n, Accounts: len(h.accounts), Whole: !h.evicted}
 	if h.all.first != 0 {
 		r.Since = h.line(h.all.first).at()
@@ -575,10 +623,10 @@ func (h *History) of(name string) (ls []line) {
 	var at int32 // the last that was copied
 	var seq uint64
 	for more := true; more; {
-		h.mu.RLock()
+		h.mu.Lock()
 		a := h.accounts[name]
 		if a == nil {
-			h.mu.RUnlock()
+			h.mu.Unlock()
 			return ls
 		}
 		next := a.lines.first
@@ -590,26 +638,26 @@ func (h *History) of(name string) (ls []line) {
 		}
 		for n := 0; next != 0 && n < atOnce; {
 			if l := h.line(next); l.seq > seq {
-				ls = append(ls, *l)
+				ls = append(ls, l.copied())
 				at, seq = next, l.seq
 				n++
 			}
 			next = h.line(next).inAccount.after
 		}
 		more = next != 0
-		h.mu.RUnlock()
+		h.mu.Unlock()
 	}
 	return ls
 }
 
 // find returns an account that f says yes to.
 func (h *History) find(f func(name string) bool) (string, bool) {
-	h.mu.RLock()
+	h.mu.Lock()
 	names := make([]string, 0, len(h.accounts))
 	for name := range h.accounts {
 		names = append(names, name)
 	}
-	h.mu.RUnlock()
+	h.mu.Unlock()
 	if i := slices.IndexFunc(names, f); i >= 0 {
 		return names[i], true
 	}
@@ -646,44 +694,54 @@ func maskOf(queue []push.Stanza, ids []string) (mask uint64) {
 // maxQueue bounds how many stanzas of one event are kept.
 const maxQueue = 256
 
-// withoutText returns a copy of an event without bodies, of which only about the length is left, and with stand-ins for the values of options.
-func (h *History) withoutText(ev push.Event) push.Event {
+// keep notes an event without bodies, of which only about the length is left, and with stand-ins for the values of options.
+func (h *History) keep(l *line, ev push.Event) {
 	switch e := ev.(type) {
+	case push.StanzaQueued:
+		l.raises, l.extra = raisesStanzaQueued, e.Session.ID
+		h.keepStanza(l, &e.Stanza)
+	case push.ArchiveAdded:
+		l.raises = raisesArchiveAdded
+		h.keepStanza(l, &e.Stanza)
+	case push.Offline:
+		l.raises = raisesOffline
+		h.keepStanza(l, &e.Stanza)
+	case push.Groupchat:
+		l.raises = raisesGroupchat
+		h.keepStanza(l, &e.Stanza)
 	case push.AckDelayed:
 		e.Stanzas = queueWithoutText(e.Stanzas)
-		return e
+		l.event = e
 	case push.HibernationStart:
 		e.Stanzas = queueWithoutText(e.Stanzas)
-		return e
-	case push.StanzaQueued:
-		e.Stanza = stanzaWithoutText(e.Stanza)
-		return e
-	case push.ArchiveAdded:
-		e.Stanza = stanzaWithoutText(e.Stanza)
-		return e
-	case push.Offline:
-		e.Stanza = stanzaWithoutText(e.Stanza)
-		return e
-	case push.Groupchat:
-		e.Stanza = stanzaWithoutText(e.Stanza)
-		return e
+		l.event = e
 	case push.Ping:
 		e.Registrations = slices.Clone(e.Registrations)
-		return e
+		l.event = e
 	case push.PushEnable:
 		e.Options = h.mask.Fields(e.Options[:min(len(e.Options), 32)])
 		for i := range e.Options {
 			f := &e.Options[i]
 			f.Var, f.Values = cut(f.Var), f.Values[:min(len(f.Values), 8)]
 		}
-		return e
+		l.event = e
 	case push.Acknowledged:
 		e.IDs = slices.Clone(e.IDs[:min(len(e.IDs), maxQueue)])
-		return e
+		l.event = e
 	case push.SessionOpen, push.SessionRestored, push.SessionClose, push.PushDisable, push.HibernationEnd, push.AffiliationNone, push.AccountRemoved,
 		push.SessionActive, push.SessionPresence, push.Displayed, push.ChatChanged: // no text in them
+		l.event = ev
+	default:
+		l.event = ev
 	}
-	return ev
+}
+
+func (h *History) keepStanza(l *line, st *push.Stanza) {
+	if l.stanza = h.spare; l.stanza == nil {
+		l.stanza = new(push.Stanza)
+	}
+	h.spare = nil
+	*l.stanza = stanzaWithoutText(*st)
 }
 
 func queueWithoutText(q []push.Stanza) []push.Stanza {

@@ -108,8 +108,8 @@ func (p *Handler) accountRows(v *listPage, q url.Values, match func(...string) b
 		return nil
 	}
 	at, err := time.Parse(formTime, full(q.Get("at")))
-	h.mu.RLock()
-	defer h.mu.RUnlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	around := make(map[*account]bool)
 	if err == nil {
 		v.At = at
@@ -147,8 +147,8 @@ func (p *Handler) deviceRows(match func(...string) bool) (rows []deviceRow) {
 	if h == nil {
 		return nil
 	}
-	h.mu.RLock()
-	defer h.mu.RUnlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	for k, g := range h.off {
 		d := Device{k.key.Service, k.key.Node, bareName(k.key)}
 		if a := h.accounts[k.account]; a != nil {

@@ -126,7 +126,7 @@ func messagesOf(lines []line) []*message {
 				}
 			}
 		case isChange:
-			if push.ChangeKind(l.extra) == push.ChangeDisabled && len(all) > 0 {
+			if l.change == push.ChangeDisabled && len(all) > 0 {
 				// What was sent last to this device was answered so.
 				for _, m := range all[max(0, len(all)-200):] {
 					for j := range m.fates {
@@ -320,7 +320,7 @@ func (m *message) nobodyAnswer(account string, lines []line, device func(push.Ke
 		if l.kind != isChange || l.nanos > m.at.UnixNano() {
 			continue
 		}
-		switch push.ChangeKind(l.extra) {
+		switch l.change {
 		case push.ChangeRemoved, push.ChangeDisabled:
 			if last[l.key] == nil {
 				keys = append(keys, l.key)
@@ -343,7 +343,7 @@ func (m *message) nobodyAnswer(account string, lines []line, device func(push.Ke
 		case l.operator:
 			t.text.say(" was switched off by the operator ")
 			t.text.name(l.text)
-		case push.ChangeKind(l.extra) == push.ChangeDisabled:
+		case l.change == push.ChangeDisabled:
 			t.text.say(" was given up because of its push service's errors")
 		case l.reason == push.ReasonDisabledByUser:
 			t.text.say(" switched them off")

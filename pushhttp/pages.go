@@ -82,7 +82,7 @@ func (p *Handler) overview(w http.ResponseWriter, r *http.Request, operator stri
 	services := p.cfg.Engine.Services()
 	if h := p.cfg.History; h != nil {
 		v.Reach = h.Reach()
-		h.mu.RLock()
+		h.mu.Lock()
 		slots := h.tally.recent(v.Now)
 		v.Figures = figures(slots, v.Services, services)
 		v.Decisions = decisionsChart(slots)
@@ -105,7 +105,7 @@ func (p *Handler) overview(w http.ResponseWriter, r *http.Request, operator stri
 		for _, pr := range slices.Backward(h.tally.problems) {
 			v.Problems = append(v.Problems, problemView{pr, to("account", "jid", p.shown(pr.Account)), p.shown(pr.Account)})
 		}
-		h.mu.RUnlock()
+		h.mu.Unlock()
 		slices.SortFunc(v.Reasons, func(a, b reasonView) int {
 			if a.Times != b.Times {
 				if a.Times > b.Times {
@@ -238,7 +238,7 @@ func figures(slots []slot, views []serviceView, services []push.ServiceStatus) [
 		{"decided to notify", per(s.yes), "/s", "", "of " + per(s.yes+s.no) + " decisions a second"},
 		{"sent", per(sent), "/s", "", plural(int(s.classes[push.ClassUrgent]), "call") + " in the last minute"},
 		{"not accepted", percent(uint64(failed), uint64(answered)), "", "", "of " + plural2(int(answered), "reply", "replies") + " in the last minute"},
-		{"waiting or in flight", strconv.Itoa(int(waiting)), "", "", "now"},
+		{"due or in flight", strconv.Itoa(int(waiting)), "", "", "now; what waits for its next try is on its service's page"},
 		{"services that do not answer", strconv.Itoa(int(silent)), "", "", "now"},
 	}
 	if failed*10 > answered {

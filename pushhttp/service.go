@@ -72,7 +72,7 @@ func (p *Handler) serviceViews(now time.Time) []serviceView {
 	services := p.cfg.Engine.Services()
 	if h := p.cfg.History; h != nil {
 		known := make(map[string]bool)
-		h.mu.RLock()
+		h.mu.Lock()
 		for _, s := range services {
 			known[s.Service] = true
 			vs = append(vs, serviceOf(s, h.tally.services[s.Service], now))
@@ -82,7 +82,7 @@ func (p *Handler) serviceViews(now time.Time) []serviceView {
 				vs = append(vs, serviceOf(push.ServiceStatus{Service: name}, s, now))
 			}
 		}
-		h.mu.RUnlock()
+		h.mu.Unlock()
 	} else {
 		for _, s := range services {
 			vs = append(vs, serviceOf(s, nil, now))
@@ -172,7 +172,7 @@ func (p *Handler) service(w http.ResponseWriter, r *http.Request, operator strin
 		v.First.say(" was not used yet.")
 	}
 	if h := p.cfg.History; h != nil {
-		h.mu.RLock()
+		h.mu.Lock()
 		if s := h.tally.services[name]; s != nil {
 			v.Replies = serviceChart(s, v.Now)
 			sum := s.sum(v.Now, minuteCount)
@@ -182,9 +182,10 @@ func (p *Handler) service(w http.ResponseWriter, r *http.Request, operator strin
 				}
 			}
 		}
-		h.mu.RUnlock()
+		h.mu.Unlock()
 		slices.SortStableFunc(v.Errors, func(a, b conditionView) int { return int(b.Times) - int(a.Times) })
 		v.Waiting, v.Hidden = p.waitingAt(name)
+		v.Service.Waiting = max(v.Service.Waiting, len(v.Waiting)+v.Hidden-v.Service.InFlight) // those too that wait for their next try
 	}
 	p.render(w, r, http.StatusOK, "service", &v)
 }
@@ -192,9 +193,13 @@ func (p *Handler) service(w http.ResponseWriter, r *http.Request, operator strin
 // meaning says what an error of a push service means to those who wait.
 func meaning(text string) string {
 	if text == noAnswer {
-		return outcomeWord(push.OutcomeTransient).generally()
+		return "Nothing came back in time; it is tried again. The push service is down, or slow, or the way to it or back is cut."
 	}
 	typ, condition, _ := strings.Cut(text, "/")
+	switch condition {
+	case "remote-server-not-found", "remote-server-timeout":
+		return "This server itself could not reach the push service; it is tried again."
+	}
 	return outcomeWord(push.Reply{Type: typ, Condition: condition}.Classify()).generally()
 }
 
@@ -206,13 +211,13 @@ func (w word) generally() string {
 // waitingAt finds who waits for a service: those whose last notification was not accepted yet.
 func (p *Handler) waitingAt(service string) (out []waitingView, hidden int) {
 	h := p.cfg.History
-	h.mu.RLock()
-	defer h.mu.RUnlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	seen := make(map[deviceOfAccount]bool)
 	for i, n := h.all.last, 0; i != 0 && n < 50_000; n++ {
 		l := h.line(i)
 		i = l.inAll.before
-		if l.key.Service != service || l.kind != isPublish && l.kind != isReply && l.kind != isDrop && !(l.kind == isChange && push.ChangeKind(l.extra) != push.ChangeUpdated) {
+		if l.key.Service != service || l.kind != isPublish && l.kind != isReply && l.kind != isDrop && !(l.kind == isChange && l.change != push.ChangeUpdated) {
 			continue
 		}
 		k := deviceOfAccount{l.account.name, l.key}

@@ -272,7 +272,7 @@ func (t *timeline) entries(lines []line) []entry {
 func otherTitle(l *line) string {
 	switch l.kind {
 	case isChange:
-		return "registration " + l.extra
+		return "registration " + l.change.String()
 	case isDrop:
 		return "dropped"
 	}
@@ -386,7 +386,7 @@ func (t *timeline) noteOf(l *line) note {
 	switch l.kind {
 	case isChange:
 		n.Text = changeText(l)
-		switch push.ChangeKind(l.extra) {
+		switch l.change {
 		case push.ChangeDisabled, push.ChangeRemoved:
 			n.Mood = "bad"
 		case push.ChangeAdded, push.ChangeEnabled:
@@ -416,8 +416,8 @@ func changeText(l *line) string {
 	if l.operator {
 		return "switched off by the operator " + l.text
 	}
-	what := l.extra
-	switch push.ChangeKind(l.extra) {
+	what := l.change.String()
+	switch l.change {
 	case push.ChangeDisabled:
 		what = "given up"
 	case push.ChangeRemoved:

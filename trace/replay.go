@@ -363,7 +363,7 @@ func (r *Replay) effects(a *account, e *push.Effects, now time.Time) {
 	for i := range e.Changes {
 		c := &e.Changes[i]
 		r.l = Line{Kind: "registration", At: at, User: a.name, Service: c.Service, Node: &c.Node,
-			Change: string(c.Kind), Session: c.Session, Reason: c.Reason.String(), Text: c.Reason.Sentence(), Detail: c.Detail}
+			Change: c.Kind.String(), Session: c.Session, Reason: c.Reason.String(), Text: c.Reason.Sentence(), Detail: c.Detail}
 		r.out(&r.l)
 	}
 	for i := range e.Drops {

@@ -136,9 +136,9 @@ func (a *alone) report() {
 	if e == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(a.n.ctx, appendTimeout)
+	ctx, cancel := context.WithTimeout(a.n.ctx, appendFor)
 	defer cancel()
-	if _, _, err := a.n.tail(ctx, 0); err != nil {
+	if _, _, err := a.n.tail(ctx, 0, appendLongest); err != nil {
 		return // still cut off
 	}
 	for len(later) > 0 {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 
 	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/cluster/jetstream/internal/partition"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // What nodes say to each other goes over plain NATS: beats, answers to those who wait, advice, and which accounts have registrations. None of it decides
@@ -52,7 +54,7 @@ func (n *Node) listen(ctx context.Context) error {
 	}
 	me := n.cfg.Node
 	// Is there another of that name? One that has just died does not answer, and NATS says so at once; one that is stopped finds out when it wakes up.
-	if m, err := n.cfg.Conn.Request(n.names.node(me, "here"), nil, appendTimeout/2); err == nil {
+	if m, err := n.cfg.Conn.Request(n.names.node(me, "here"), nil, 2*appendTimeout); err == nil {
 		return fmt.Errorf("%w: %q runs already, since %s", ErrName, me, m.Data)
 	}
 	for subject, f := range map[string]func(m *nats.Msg){
@@ -77,27 +79,22 @@ func (n *Node) listen(ctx context.Context) error {
 	}
 	n.joined.Store(true)
 	n.beat()
-	for { // from then on the owners say so themselves, and wait until they are heard; what is missed is read here
-		err := n.catchUp(ctx)
-		if err == nil {
-			break
-		}
-		if errors.Is(err, ErrVersion) {
-			return err
-		}
-		if !sleep(ctx, 100*time.Millisecond) {
-			return fmt.Errorf("%w: %w", ErrUnreachable, err)
-		}
+	// From then on the owners say so themselves, and wait until they are heard; what is missed is read here. It may be long, so not each try has an end of its own.
+	if err := n.patient(ctx, "the bucket "+n.names.regs+" to be read", func(context.Context) error { return n.catchUp(ctx) }); err != nil {
+		return err
 	}
 	n.every(n.cfg.Lease/4, n.beat)
 	n.every(n.cfg.Lease/4, func() {
-		ctx, cancel := context.WithTimeout(n.ctx, 10*appendTimeout)
+		ctx, cancel := context.WithTimeout(n.ctx, time.Minute)
 		defer cancel()
 		if err := n.catchUp(ctx); err != nil && n.ctx.Err() == nil {
 			n.warn("registrations not read", -1, err)
 		}
 	})
 	n.every(n.cfg.Lease/8, n.choose)
+	if n.alone != nil {
+		n.every(n.cfg.Lease/8, n.alone.report)
+	}
 	return nil
 }
 
@@ -168,9 +165,6 @@ func (n *Node) choose() {
 	if stale && !leaving {
 		n.again()
 	}
-	if n.alone != nil {
-		n.alone.report()
-	}
 }
 
 // ready: a node that has just started listens for a while before it takes anything, so that it has heard of the others.
@@ -187,7 +181,7 @@ func (n *Node) again() {
 	}
 	n.mu.Lock()
 	n.stale = false
-	n.members.Begin(uint64(time.Now().UnixNano()))
+	n.members.Begin()
 	me := n.members.Me()
 	n.mu.Unlock()
 	n.counts.lives.Add(1)
@@ -231,24 +225,38 @@ func (n *Node) answer(a answer) {
 
 // ---- which accounts have registrations
 
-// hearTry is how long a node is waited for before it is told again.
+// hearTry is how long a node is waited for before it is told again, at first.
 const hearTry = 500 * time.Millisecond
 
 // catchUp reads what the bucket of registrations has that this node has not read yet: at the start, and again and again, since what owners say may be missed by
 // a node that is cut off, or stopped, or slow.
 func (n *Node) catchUp(ctx context.Context) error {
 	began := n.since()
-	try, cancel := context.WithTimeout(ctx, appendTimeout)
+	try, cancel := context.WithTimeout(ctx, attempt(n.caughtMissed))
 	s, err := n.js.Stream(try, "KV_"+n.names.regs) // its leader says how far it goes
 	cancel()
 	if err != nil {
+		if late(err) {
+			n.caughtMissed++
+		}
 		return err
 	}
+	n.caughtMissed = 0
 	n.mu.Lock()
 	n.members.Reached(time.Now())
 	n.mu.Unlock()
 	last := s.CachedInfo().State.LastSeq
-	if err := n.entries(ctx, n.caughtTo, last, n.seen); err != nil {
+	if err := n.sameStore(ctx, last); err != nil {
+		return err
+	}
+	err = n.entries(ctx, n.caughtTo, last, func(key string, value []byte, revision uint64) error {
+		err := n.seen(key, value, revision)
+		if err == nil { // where reading breaks off, it goes on later
+			n.caughtTo = max(n.caughtTo, revision)
+		}
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	n.caughtTo = max(n.caughtTo, last)
@@ -261,44 +269,96 @@ func (n *Node) catchUp(ctx context.Context) error {
 	return nil
 }
 
-// entries reads what the bucket of registrations has behind one revision and up to another.
-func (n *Node) entries(ctx context.Context, from, last uint64, f func(e jetstream.KeyValueEntry) error) error {
-	if last <= from {
-		return nil
-	}
-	watching, stop := context.WithCancel(ctx)
-	defer stop()
-	w, err := n.regs.WatchAll(watching, jetstream.IgnoreDeletes(), jetstream.ResumeFromRevision(from+1))
+// sameStore looks whether the log and the bucket of registrations, which ends at last, are those that this node knows. NATS may have lost its store, and another node
+// has begun anew, or a backup was restored while nodes ran. Then nothing that this node knows of them holds any more.
+func (n *Node) sameStore(ctx context.Context, last uint64) error {
+	try, cancel := context.WithTimeout(ctx, attempt(n.caughtMissed))
+	defer cancel()
+	log, err := n.js.Stream(try, n.names.stream)
 	if err != nil {
 		return err
 	}
-	defer w.Stop() //nolint:errcheck
-	quiet := time.NewTimer(readPatience)
-	defer quiet.Stop()
-	for to := from; to < last; { // a replica that is late says that it is done before
-		select {
-		case e, ok := <-w.Updates():
-			if !ok {
-				return fmt.Errorf("the bucket of registrations ended at %d of %d", to, last)
+	if last < n.caughtTo { // or its leader is new, and does not know of all that it has
+		n.backward++
+	} else {
+		n.backward = 0
+	}
+	created := log.CachedInfo().Created
+	if n.backward < 3 && created.Sub(n.created).Abs() < time.Second {
+		return nil
+	}
+	n.log.LogAttrs(ctx, slog.LevelError, "push cluster: NATS has another store than before: it has lost its own, or a backup was restored while nodes ran; this node begins anew in it",
+		slog.String("node", n.cfg.Node), slog.Time("log_made", created), slog.Uint64("registrations_end_at", last), slog.Uint64("were_read_to", n.caughtTo))
+	n.created, n.backward, n.caughtTo = created, 0, 0
+	n.caughtAt.Store(0)
+	for _, l := range n.lanes {
+		l.mu.Lock()
+		l.local.Forget()
+		l.mu.Unlock()
+		l.post(func() { l.owner.Lost(time.Now()) })
+	}
+	n.trouble() // nor does the log know of this node's sessions
+	return nil
+}
+
+// entries reads what the bucket of registrations has behind one revision and up to another, which its leader has named. Like the log it is read without a consumer: to
+// make one takes an answer of the leader, which may never come while another is elected. What was deleted by hand is passed over.
+func (n *Node) entries(ctx context.Context, from, last uint64, f func(key string, value []byte, revision uint64) error) error {
+	prefix := "$KV." + n.names.regs + "."
+	inbox := nats.NewInbox()
+	sub, err := n.cfg.Conn.SubscribeSync(inbox + ".*")
+	if err != nil {
+		return err
+	}
+	defer sub.Unsubscribe() //nolint:errcheck
+	if err := sub.SetPendingLimits(-1, -1); err != nil {
+		return err
+	}
+	entry := func(subject string, value []byte, revision uint64) error {
+		if len(value) > 0 {
+			if err := f(strings.TrimPrefix(subject, prefix), value, revision); err != nil {
+				return err
 			}
-			quiet.Reset(readPatience)
-			if e != nil {
-				if err := f(e); err != nil {
-					return err
-				}
-				to = max(to, e.Revision())
-			}
-		case <-quiet.C:
-			return fmt.Errorf("the bucket of registrations ended at %d of %d", to, last)
-		case <-ctx.Done():
+		}
+		from = revision
+		return nil
+	}
+	stream, missed := "KV_"+n.names.regs, 0
+	for turn := 0; from < last; turn++ {
+		was := from
+		_, err := n.some(ctx, attempt(missed), sub, fmt.Sprint(inbox, ".", turn), stream, prefix+">", from+1, func(m *nats.Msg, seq uint64, _ time.Time) error {
+			return entry(m.Header.Get("Nats-Subject"), m.Data, seq)
+		})
+		switch {
+		case ctx.Err() != nil:
 			return ctx.Err()
+		case err != nil && late(err) && missed < readTries:
+			missed++
+			continue
+		case err != nil:
+			return err
+		}
+		missed = 0
+		if from > was {
+			continue
+		}
+		// The replica that was asked has not got it yet.
+		m, err := n.ofLeader(ctx, appendLongest, stream, map[string]any{"seq": from + 1, "next_by_subj": prefix + ">"})
+		if err != nil {
+			return err
+		}
+		if m == nil { // nor has the leader: the last ones are deleted
+			return nil
+		}
+		if err := entry(m.Subject, m.Data, m.Seq); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// readPatience is how long the next entry of the bucket is waited for.
-const readPatience = 5 * time.Second
+// readTries is how often in a row a part of the bucket may not come in time.
+const readTries = 6
 
 // since is the time since the Node began.
 func (n *Node) since() time.Duration { return time.Since(n.gates.started) }
@@ -314,17 +374,17 @@ func (n *Node) behind() bool {
 func regKey(account string) string { return base64.RawURLEncoding.EncodeToString([]byte(account)) }
 
 // seen takes note of an entry of the bucket. One that a later version has written must not be skipped.
-func (n *Node) seen(e jetstream.KeyValueEntry) error {
+func (n *Node) seen(key string, value []byte, revision uint64) error {
 	var r registered
-	if err := partition.Decode(e.Value(), &r); err != nil {
+	if err := partition.Decode(value, &r); err != nil {
 		if errors.Is(err, partition.ErrUnknown) {
 			n.outdate(err.Error())
 			return fmt.Errorf("%w: %w", ErrVersion, err)
 		}
-		n.warn("unusable entry "+e.Key()+" in the bucket of registrations", -1, err)
+		n.warn("unusable entry "+key+" in the bucket of registrations", -1, err)
 		return nil
 	}
-	r.Revision = e.Revision()
+	r.Revision = revision
 	n.know(r)
 	return nil
 }
@@ -350,8 +410,18 @@ func (n *Node) registered(account string) bool {
 
 func (n *Node) know(r registered) {
 	l := n.lane(r.Account)
+	var rooms []wishes.Room
+	for i := range r.Registrations {
+		if w := r.Registrations[i].Wishes; w != nil {
+			for _, room := range w.Rooms {
+				if room.Nick != "" {
+					rooms = append(rooms, room)
+				}
+			}
+		}
+	}
 	l.mu.Lock()
-	l.local.Register(partition.Hash(r.Account), len(r.Registrations) > 0, r.Revision)
+	l.local.Register(partition.Hash(r.Account), len(r.Registrations) > 0, r.Revision, rooms...)
 	l.mu.Unlock()
 	if n.alone != nil {
 		n.alone.know(r)
@@ -420,8 +490,8 @@ func (n *Node) tell(list []registered) {
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(n.ctx, n.cfg.Lease*3/2)
 			defer cancel()
-			for slices.Contains(n.others(), o) { // until it has heard, or knows that it is behind
-				try, stop := context.WithTimeout(ctx, hearTry)
+			for wait := hearTry; slices.Contains(n.others(), o); wait *= 2 { // until it has heard, or knows that it is behind
+				try, stop := context.WithTimeout(ctx, wait)
 				_, err := n.cfg.Conn.RequestWithContext(try, n.names.node(o, "register"), data)
 				stop()
 				if err == nil || !sleep(ctx, 10*time.Millisecond) {
@@ -435,8 +505,8 @@ func (n *Node) tell(list []registered) {
 
 // write writes down one account's registrations, and returns false if a later owner has, or the Node is closed.
 func (n *Node) write(r *registered) bool {
-	for n.ctx.Err() == nil {
-		ctx, cancel := context.WithTimeout(n.ctx, appendTimeout)
+	for missed := 0; n.ctx.Err() == nil; missed++ {
+		ctx, cancel := context.WithTimeout(n.ctx, attempt(missed))
 		err := n.putRegistered(ctx, r)
 		cancel()
 		if err == nil {
@@ -462,7 +532,7 @@ func (n *Node) putRegistered(ctx context.Context, r *registered) error {
 		}
 	}
 	for {
-		value, rev, err := n.latest(ctx, n.names.regs, key)
+		value, rev, err := n.latest(ctx, appendLongest, n.names.regs, key)
 		if err != nil {
 			return err
 		}
@@ -508,10 +578,10 @@ func (n *Node) advise(a partition.Advice) {
 	n.work.Add(1)
 	go func() {
 		defer n.work.Done()
-		ctx, cancel := context.WithTimeout(n.ctx, 10*time.Second)
+		ctx, cancel := context.WithTimeout(n.ctx, time.Minute)
 		defer cancel()
-		for {
-			try, stop := context.WithTimeout(ctx, time.Second)
+		for missed := 0; ; missed++ {
+			try, stop := context.WithTimeout(ctx, attempt(missed))
 			_, err := n.cfg.Conn.RequestWithContext(try, n.names.node(a.Node, "advice"), partition.Encode(n.version(), a.Advice))
 			stop()
 			if err == nil || !sleep(ctx, 200*time.Millisecond) {

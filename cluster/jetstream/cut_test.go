@@ -1,11 +1,14 @@
 package jetstream_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -20,6 +23,7 @@ import (
 type wire struct {
 	from, to int
 	addr     string
+	target   string
 	mu       sync.Mutex
 	cut      bool
 	conns    []net.Conn
@@ -28,7 +32,7 @@ type wire struct {
 func newWire(t *testing.T, from, to int, target string) *wire {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	w := &wire{from: from, to: to, addr: l.Addr().String()}
+	w := &wire{from: from, to: to, addr: l.Addr().String(), target: target}
 	t.Cleanup(func() {
 		_ = l.Close()
 		w.end()
@@ -64,7 +68,34 @@ func (w *wire) isCut() bool {
 	return w.cut
 }
 
-func (w *wire) pump(dst, src net.Conn) {
+// meet passes on how servers of NATS greet each other, and forbids each to tell the third of whom it has met: those two would connect to each other by their own
+// addresses, past the wires. It returns false if the connection has ended.
+func (w *wire) meet(dst io.Writer, src *bufio.Reader) bool {
+	for {
+		if start, err := src.Peek(4); err != nil || !slices.Contains([]string{"INFO", "CONN", "PING", "PONG"}, string(start)) {
+			return err == nil
+		}
+		line, err := src.ReadString('\n')
+		if err != nil {
+			return false
+		}
+		line = strings.Replace(line, "INFO {", `INFO {"gossip_mode":1,`, 1)
+		if w.isCut() {
+			continue
+		}
+		if _, err := io.WriteString(dst, line); err != nil {
+			return false
+		}
+	}
+}
+
+func (w *wire) pump(dst, from net.Conn) {
+	src := bufio.NewReaderSize(from, 64<<10)
+	if !w.meet(dst, src) {
+		_ = dst.Close()
+		_, _ = io.Copy(io.Discard, src)
+		return
+	}
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := src.Read(buf)
@@ -111,6 +142,34 @@ func (ws *wires) link(t *testing.T) func(from, to int, addr string) string {
 	}
 }
 
+// whole fails the test if a process is connected to another past the wires, where the machine tells.
+func (ws wires) whole(t *testing.T) {
+	t.Helper()
+	data, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		t.Logf("not known whether processes are connected directly: %v", err)
+		return
+	}
+	targets, own := make(map[string]*wire), make(map[string]bool)
+	hex := func(addr net.Addr) string { return fmt.Sprintf("0100007F:%04X", addr.(*net.TCPAddr).Port) }
+	for _, w := range ws {
+		addr, err := net.ResolveTCPAddr("tcp", w.target)
+		require.NoError(t, err)
+		targets[hex(addr)] = w
+		w.mu.Lock()
+		for _, c := range w.conns {
+			own[hex(c.LocalAddr())] = true
+		}
+		w.mu.Unlock()
+	}
+	for line := range strings.Lines(string(data)) {
+		f := strings.Fields(line) // of which 1 is the local address, 2 the other, 3 the state: 01 is established
+		if len(f) > 3 && f[3] == "01" && targets[f[1]] != nil && !own[f[2]] {
+			t.Errorf("n%d is connected past the wires: its cut proves nothing", targets[f[1]].to)
+		}
+	}
+}
+
 // isolate cuts one process off from the others, or joins it again.
 func (ws wires) isolate(i int, cut bool) {
 	for _, w := range ws {
@@ -143,6 +202,7 @@ func TestCut(t *testing.T) {
 			l := f.load(50, 2, 20*time.Millisecond)
 			time.Sleep(500 * time.Millisecond)
 
+			ws.whole(t)
 			ws.isolate(0, true)
 			start := time.Now()
 			// The process is told over HTTP and gives the request's context to Handle; its own answer comes before that ends.
@@ -173,6 +233,7 @@ func TestCut(t *testing.T) {
 			late := "late@example.com"
 			f.must(1, push.PushEnable{Session: push.SessionID{Account: late}, Key: push.Key{Service: "push.example.net", Node: "n1"}})
 			h, err := f.procs[0].handleFor(t.Context(), time.Second, message(late, "cut2"))
+			ws.whole(t)
 			require.Error(t, err, "it does not know that it is behind: %+v", h)
 			assert.True(t, h.Unreachable)
 
@@ -228,4 +289,68 @@ func TestCut(t *testing.T) {
 			l.end(t)
 		})
 	}
+}
+
+// part cuts the link between two processes, or joins it again.
+func (ws wires) part(a, b int, cut bool) {
+	for _, w := range ws {
+		if w.from == a && w.to == b || w.from == b && w.to == a {
+			w.set(cut)
+		}
+	}
+}
+
+// One link of three is cut for longer than the lease. Both ends hear from the third that the other lives, so no partition goes to and fro, and the sessions at both count
+// on. Nothing is lost; what is published again is what was in flight when a partition had to move all the same.
+func TestOneLink(t *testing.T) {
+	t.Parallel()
+	var ws wires
+	// What one end hears of the other is up to half a lease old when it comes: on a busy machine it needs a long one.
+	f := newFleet(t, 3, func(c *childConfig) { c.Lease = 8 * time.Second }, ws.link(t))
+	f.start()
+	f.owned(time.Minute)
+	var phones []push.SessionID // connected to one end
+	for i := range 8 {
+		id := push.SessionID{Account: fmt.Sprintf("here%d@example.com", i), ID: "s1"}
+		f.must(0, push.SessionOpen{Session: id, JID: id.Account + "/phone"})
+		f.must(0, push.PushEnable{Session: id, Key: push.Key{Service: "push.example.net", Node: "n1"}})
+		phones = append(phones, id)
+	}
+	l := f.load(50, 2, 20*time.Millisecond)
+	time.Sleep(500 * time.Millisecond)
+	ws.whole(t)
+	ws.part(0, 1, true)
+	began := l.n.Load()
+	time.Sleep(10 * time.Second)
+	for i, p := range f.procs { // each sees all three
+		require.Eventually(t, func() bool {
+			st, err := p.status()
+			return err == nil && len(st.Nodes) == 3
+		}, 20*time.Second, 50*time.Millisecond, "n%d does not hear of the node at the other end of the link", i)
+	}
+	f.owned(time.Minute) // once the servers of NATS have a leader that both ends reach
+	taken := func() (n int) {
+		for _, p := range f.procs {
+			if st, err := p.status(); err == nil {
+				for _, ps := range st.Partitions {
+					n += ps.Takeovers
+				}
+			}
+		}
+		return n
+	}
+	before := taken()
+	for i, id := range phones {
+		f.must(1, push.ArchiveAdded{Account: id.Account, Stanza: push.Stanza{ID: fmt.Sprint("m", i), From: "romeo@example.net/x", To: id.Account, Class: push.ClassImportant}})
+	}
+	time.Sleep(6 * time.Second)
+	for _, id := range phones {
+		assert.Zero(t, f.toldOf(id.Account), "its phone is connected")
+	}
+	t.Logf("%d takeovers in six seconds of the cut; %d events accepted in all of it", taken()-before, l.n.Load()-began)
+	assert.LessOrEqual(t, taken()-before, f.procs[0].cfg.Partitions, "partitions go to and fro")
+	ws.whole(t)
+	ws.part(0, 1, false)
+	f.owned(time.Minute)
+	l.end(t)
 }

@@ -21,6 +21,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -64,7 +66,8 @@ type Config struct {
 	Name string
 	// Partitions is into how many parts the accounts are divided. It is fixed when the first node joins. Default 64.
 	Partitions int
-	// Replicas is on how many servers of NATS everything is kept: 1, 3 or 5. It is fixed when the first node joins. Default: 3 if the NATS has as many servers, else 1.
+	// Replicas is on how many servers of NATS everything is kept: 1, 3 or 5. It is fixed when the first node joins. Default: 1 if the NATS is one server by itself, else 3;
+	// the first Join then waits until three run.
 	Replicas int
 	// Lease is after what time without a sign of life a node counts as dead. Default 4 s, at least 1 s.
 	Lease time.Duration
@@ -103,8 +106,11 @@ type Node struct {
 	leaving bool
 	gone    bool // it has handed over everything
 
-	caughtTo uint64       // how far the bucket of registrations was read; only catchUp touches it
-	caughtAt atomic.Int64 // when reading it last began, if that came to its end, as a time since the Node began
+	caughtTo     uint64       // how far the bucket of registrations was read; only catchUp touches it
+	created      time.Time    // when the log was made
+	backward     int          // how often in a row the bucket or the log ended before what was read of it
+	caughtMissed int          // questions how far it goes that were not answered, since one was; the same
+	caughtAt     atomic.Int64 // when reading it last began, if that came to its end, as a time since the Node began
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -194,6 +200,11 @@ func (c Config) withDefaults() Config {
 // Join makes this server a node of the cluster, and sets that up in JetStream if it is the first. It returns when the node can take events. ctx bounds
 // that; it does not end the Node.
 func Join(ctx context.Context, cfg Config) (*Node, error) {
+	return joinAt(ctx, cfg, time.Now)
+}
+
+// joinAt is Join by another clock.
+func joinAt(ctx context.Context, cfg Config, clock func() time.Time) (*Node, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -221,7 +232,12 @@ func Join(ctx context.Context, cfg Config) (*Node, error) {
 		n.cancel()
 		return nil, err
 	}
-	me := partition.Origin{Node: cfg.Node, Incarnation: uint64(time.Now().UnixNano())}
+	life, err := n.firstLife(ctx, clock())
+	if err != nil {
+		n.cancel()
+		return nil, err
+	}
+	me := partition.Origin{Node: cfg.Node, Incarnation: life}
 	n.members = partition.NewMembers(me, cfg.Lease, time.Now())
 	if cfg.Alone {
 		n.alone = newAlone(n)
@@ -245,7 +261,11 @@ func Join(ctx context.Context, cfg Config) (*Node, error) {
 	if n.obs.Started != nil {
 		n.call(&n.hooks.observer, "", func() { n.obs.Started(time.Now(), cfg.Push.Host, cfg.Push.Policy) })
 	}
-	if err := n.listen(ctx); err != nil {
+	err = n.listen(ctx)
+	if left := n.left.Load(); err == nil && left != nil { // such as that another of its name has come meanwhile
+		err = *left
+	}
+	if err != nil {
 		_ = n.Close(ctx)
 		return nil, err
 	}
@@ -258,11 +278,11 @@ func (n *Node) setUp(ctx context.Context) error {
 	fixed := fmt.Sprintf("partitions=%d version=%d", n.cfg.Partitions, partition.First) // the version is that of the streams, not of what is in them
 	want := func(r int) jetstream.StreamConfig {
 		return jetstream.StreamConfig{
-			Name: n.names.stream, Description: "events of push, " + fixed, Subjects: []string{n.names.prefix + ".log.>"}, Replicas: r,
+			Name: n.names.stream, Description: described + fixed, Subjects: []string{n.names.prefix + ".log.>"}, Replicas: r,
 			Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew, MaxMsgSize: 8 << 20, Duplicates: time.Second, AllowDirect: true,
 		}
 	}
-	err := n.patient(ctx, func(ctx context.Context) error {
+	err := n.patient(ctx, "the stream "+n.names.stream, func(ctx context.Context) error {
 		s, err := n.js.Stream(ctx, n.names.stream)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			r := replicas
@@ -270,9 +290,10 @@ func (n *Node) setUp(ctx context.Context) error {
 				r = 3
 			}
 			s, err = n.js.CreateStream(ctx, want(r))
-			if err != nil && replicas == 0 && tooFewServers(err) {
+			if replicas == 0 && apiError(err) == oneServer {
 				s, err = n.js.CreateStream(ctx, want(1))
 			}
+			err = n.refused(err, r)
 		}
 		n.stream = s
 		return err
@@ -280,9 +301,18 @@ func (n *Node) setUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	n.created = n.stream.CachedInfo().Created
 	has := n.stream.CachedInfo().Config
-	if has.Description != want(1).Description {
+	switch {
+	case !strings.HasPrefix(has.Description, described):
+		return fmt.Errorf("%w: the stream %s is there, and not this library's (its description is %q); let Config.Name be another", ErrConfig, has.Name, has.Description)
+	case has.Description != want(1).Description:
 		return fmt.Errorf("%w: the cluster was set up with other settings (%q, this node has %q); partitions cannot be changed later", ErrConfig, has.Description, want(1).Description)
+	case !slices.Equal(has.Subjects, want(1).Subjects):
+		return fmt.Errorf("%w: the stream %s has the subjects %q, and should have %q", ErrConfig, has.Name, has.Subjects, want(1).Subjects)
+	}
+	if err := fit(&has); err != nil {
+		return err
 	}
 	replicas = has.Replicas
 	if n.snaps, err = n.bucket(ctx, jetstream.KeyValueConfig{Bucket: n.names.snaps, Description: "states of partitions", Replicas: replicas, History: 1}); err != nil {
@@ -294,44 +324,107 @@ func (n *Node) setUp(ctx context.Context) error {
 	return n.readVersion(ctx)
 }
 
+// described begins the description of the log.
+const described = "events of push, "
+
+// Codes of errors of JetStream.
+const (
+	oneServer    = 10074 // more replicas than one, and the server is alone
+	noPeers      = 10005 // fewer servers than replicas
+	overlap      = 10065 // another stream has the subjects
+	invalid      = 10052
+	maxStreams   = 10027
+	noResources  = 10023
+	noStorage    = 10047
+	storageLimit = 10028
+	unavailable  = 10008 // no leader
+)
+
+// apiError is the code of an error of JetStream, or zero.
+func apiError(err error) int {
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		return int(api.ErrorCode)
+	}
+	return 0
+}
+
+// refused says what to do when a stream of r replicas could not be made.
+func (n *Node) refused(err error, r int) error {
+	switch apiError(err) {
+	case oneServer:
+		return fmt.Errorf("%w: Config.Replicas is %d, and this NATS is one server: %w", ErrConfig, r, err)
+	case noPeers:
+		return fmt.Errorf("NATS has fewer than %d servers that can keep it; start the others, or let Config.Replicas be 1: %w", r, err)
+	case overlap:
+		return fmt.Errorf("%w: another stream of this NATS has subjects of this cluster; let Config.Name be another than %q: %w", ErrConfig, n.cfg.Name, err)
+	case invalid, maxStreams:
+		return fmt.Errorf("%w: NATS does not make the stream: %w", ErrConfig, err)
+	case noResources, noStorage, storageLimit:
+		return fmt.Errorf("NATS has no room: %w", err)
+	}
+	return err
+}
+
+// fit looks whether a stream that is there was set up, or changed later, so that it would lose what is in it, or not give it out.
+func fit(c *jetstream.StreamConfig) error {
+	var wrong []string
+	say := func(is bool, what string) {
+		if is {
+			wrong = append(wrong, what)
+		}
+	}
+	say(c.MaxAge != 0, "max_age is not 0: what waits would be lost")
+	say(c.Retention != jetstream.LimitsPolicy, "retention is not limits: what is read would be lost")
+	say(c.Discard != jetstream.DiscardNew, "discard is not new: the oldest would be lost where there is a limit")
+	say(!c.AllowDirect, "allow_direct is off: nodes could not read")
+	say(c.DenyPurge, "deny_purge is on: it would grow for ever")
+	say(c.Sealed || c.NoAck || c.Mirror != nil || len(c.Sources) > 0, "it is sealed, without acknowledgements, or a copy of another")
+	if wrong == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: the stream %s has settings that would lose events: %s; change them with `nats stream edit`", ErrConfig, c.Name, strings.Join(wrong, "; "))
+}
+
 func (n *Node) bucket(ctx context.Context, cfg jetstream.KeyValueConfig) (kv jetstream.KeyValue, err error) {
-	err = n.patient(ctx, func(ctx context.Context) (err error) {
+	err = n.patient(ctx, "the bucket "+cfg.Bucket, func(ctx context.Context) (err error) {
 		kv, err = n.js.KeyValue(ctx, cfg.Bucket)
 		if errors.Is(err, jetstream.ErrBucketNotFound) {
 			kv, err = n.js.CreateKeyValue(ctx, cfg)
+			err = n.refused(err, cfg.Replicas)
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		s, err := n.js.Stream(ctx, "KV_"+cfg.Bucket)
+		if err != nil {
+			return err
+		}
+		return fit(&s.CachedInfo().Config)
 	})
 	return kv, err
 }
 
-// patient tries until it succeeds or ctx ends: servers that have just started answer late, or not.
-func (n *Node) patient(ctx context.Context, f func(ctx context.Context) error) error {
-	for {
-		try, cancel := context.WithTimeout(ctx, appendTimeout)
-		err := f(try)
-		cancel()
-		switch {
-		case err == nil || errors.Is(err, ErrVersion):
+// firstLife returns the number of this node's life that begins, and keeps it for the next start. It need not be the time: clocks are set back, and a machine is replaced
+// by one whose clock is late.
+func (n *Node) firstLife(ctx context.Context, now time.Time) (life uint64, err error) {
+	key := "node." + n.cfg.Node
+	err = n.patient(ctx, "the bucket "+n.names.snaps+" to take this node's name", func(ctx context.Context) error {
+		value, rev, err := n.latest(ctx, appendLongest, n.names.snaps, key)
+		if err != nil {
 			return err
-		case n.cfg.Conn.IsClosed():
-			return fmt.Errorf("%w: Config.Conn is closed: %w", ErrConfig, cmp.Or(n.cfg.Conn.LastError(), err))
 		}
-		if !sleep(ctx, 100*time.Millisecond) {
-			if errors.Is(err, nats.ErrNoResponders) {
-				return fmt.Errorf("%w: NATS has no JetStream, or it is not ready: %w", ErrUnreachable, err)
+		var former uint64
+		if rev > 0 {
+			if former, err = strconv.ParseUint(string(value), 10, 64); err != nil {
+				return fmt.Errorf("%w: the key %s of the bucket %s is %q; delete it if this node's clock is right", ErrConfig, key, n.names.snaps, value)
 			}
-			if last := n.cfg.Conn.LastError(); last != nil { // such as missing permissions, which the server tells apart from the answer
-				return fmt.Errorf("%w: %w; the connection says: %w", ErrUnreachable, err, last)
-			}
-			return fmt.Errorf("%w: %w", ErrUnreachable, err)
 		}
-	}
-}
-
-func tooFewServers(err error) bool {
-	var api *jetstream.APIError
-	return errors.As(err, &api) && (api.ErrorCode == 10074 || api.ErrorCode == 10005 || strings.Contains(api.Description, "replicas"))
+		life = partition.NextLife(former, now)
+		_, err = n.snaps.Update(ctx, key, strconv.AppendUint(nil, life, 10), rev)
+		return err
+	})
+	return life, err
 }
 
 // sleep returns false if ctx ended first.

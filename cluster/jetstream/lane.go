@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -87,7 +86,7 @@ func (l *lane) enter(ev push.Event, wanted bool) *call {
 	if wanted {
 		c.decided = make(chan struct{})
 	}
-	l.entry.Add(l.n.lean(list[len(list)-1]), wanted, c)
+	l.entry.Add(l.lean(list[len(list)-1]), wanted, c)
 	l.next()
 	return c
 }
@@ -135,22 +134,18 @@ func (l *lane) begin() []byte {
 	return data
 }
 
-const (
-	// appendTimeout is how long an answer of JetStream is waited for before it is asked again: while it elects a leader it does not answer.
-	appendTimeout = time.Second
-	// appendFor is for how long a batch is sent before those who wait for it are told that the log does not answer. While a leader is elected it may say so at once.
-	appendFor = 16 * time.Second
-)
-
 // send appends a batch, as often as it takes, and tells those who wait for it.
 func (l *lane) send(data []byte) {
-	for {
-		_, err := l.n.append(l.n.names.events(l.p), data, -1)
+	for missed := 0; ; {
+		_, err := l.n.append(l.n.names.events(l.p), data, -1, attempt(missed))
 		if err == nil {
 			_ = l.n.cfg.Conn.Publish(l.n.names.hint(l.p), nil)
 		}
 		if again := l.sent(err); !again {
 			return
+		}
+		if late(err) {
+			missed++
 		}
 		sleep(l.n.ctx, 50*time.Millisecond)
 	}
@@ -403,48 +398,10 @@ func (l *lane) stop() {
 }
 
 // append appends to the log. prev, if not negative, is the sequence number that the newest record has to have.
-func (n *Node) append(subject string, data []byte, prev int64) (uint64, error) {
-	ctx, cancel := context.WithTimeout(n.ctx, appendTimeout)
+func (n *Node) append(subject string, data []byte, prev int64, within time.Duration) (uint64, error) {
+	ctx, cancel := context.WithTimeout(n.ctx, within)
 	defer cancel()
 	return n.appendTo(ctx, &nats.Msg{Subject: subject, Data: data}, prev)
-}
-
-// lean takes out of an event what the log must not have: texts that the policy does not let out, the stanza itself included.
-func (n *Node) lean(ev push.Event) push.Event {
-	if n.policy.IncludeBody {
-		return ev
-	}
-	strip := func(st push.Stanza) push.Stanza {
-		st.Body, st.XML = "", ""
-		return st
-	}
-	switch ev := ev.(type) {
-	case push.ArchiveAdded:
-		ev.Stanza = strip(ev.Stanza)
-		return ev
-	case push.Offline:
-		ev.Stanza = strip(ev.Stanza)
-		return ev
-	case push.Groupchat:
-		ev.Stanza = strip(ev.Stanza)
-		return ev
-	case push.StanzaQueued:
-		ev.Stanza = strip(ev.Stanza)
-		return ev
-	case push.AckDelayed:
-		ev.Stanzas = slices.Clone(ev.Stanzas)
-		for i := range ev.Stanzas {
-			ev.Stanzas[i] = strip(ev.Stanzas[i])
-		}
-		return ev
-	case push.HibernationStart:
-		ev.Stanzas = slices.Clone(ev.Stanzas)
-		for i := range ev.Stanzas {
-			ev.Stanzas[i] = strip(ev.Stanzas[i])
-		}
-		return ev
-	}
-	return ev
 }
 
 func (n *Node) warn(text string, p int, err error) {

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/cluster/jetstream/internal/partition"
 )
@@ -102,10 +100,10 @@ func (n *Node) Export(ctx context.Context, to push.Store) (int, error) {
 		return fail(0, fmt.Errorf("%w: %w", ErrUnreachable, err))
 	}
 	sum := 0
-	err = n.entries(ctx, 0, s.CachedInfo().State.LastSeq, func(e jetstream.KeyValueEntry) error {
+	err = n.entries(ctx, 0, s.CachedInfo().State.LastSeq, func(key string, value []byte, _ uint64) error {
 		var r registered
-		if err := partition.Decode(e.Value(), &r); err != nil {
-			return fmt.Errorf("entry %s: %w", e.Key(), err)
+		if err := partition.Decode(value, &r); err != nil {
+			return fmt.Errorf("entry %s: %w", key, err)
 		}
 		for _, reg := range r.Registrations {
 			if err := store(ctx, to, reg); err != nil {

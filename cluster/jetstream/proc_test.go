@@ -21,9 +21,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/cluster"
 	"github.com/xmpp-push/push/cluster/jetstream"
 	"github.com/xmpp-push/push/cluster/jetstream/embedded"
 	"github.com/xmpp-push/push/cluster/jetstream/internal/partition"
@@ -87,7 +89,7 @@ func child(text string) {
 		}
 		return nil
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute) // for machines that have no time for it
 	defer cancel()
 	node, err := jetstream.Join(ctx, jetstream.Config{
 		Conn: srv.Conn(), Node: cfg.Name, Alone: cfg.Alone, Lease: cfg.Lease, Partitions: cfg.Partitions, SnapshotEvery: 200,
@@ -425,22 +427,31 @@ func (f *fleet) must(first int, ev push.Event) handled {
 // owned waits until every partition has one owner.
 func (f *fleet) owned(within time.Duration) {
 	f.t.Helper()
-	require.Eventually(f.t, func() bool {
+	var said []string
+	if !assert.Eventually(f.t, func() bool {
 		n := 0
+		said = nil
 		for _, p := range f.procs {
 			if p.url() == "" {
 				continue
 			}
 			st, err := p.status()
 			if err != nil {
+				said = append(said, fmt.Sprintf("%s: %v", p.cfg.Name, err))
 				continue
 			}
+			said = append(said, fmt.Sprintf("%s sees %v, misses %v, behind %v, outdated %v", p.cfg.Name, st.Nodes, st.Missing, st.Behind, st.Outdated))
 			for _, ps := range st.Partitions {
 				if ps.Owned {
 					n++
 				}
+				if ps.Owned || ps.Phase != cluster.PhaseIdle {
+					said = append(said, fmt.Sprintf("%s %+v", p.cfg.Name, ps))
+				}
 			}
 		}
 		return n == f.procs[0].cfg.Partitions
-	}, within, 50*time.Millisecond, "partitions without an owner")
+	}, within, 50*time.Millisecond, "partitions without an owner") {
+		f.t.Fatal(strings.Join(said, "\n"))
+	}
 }

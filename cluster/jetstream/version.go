@@ -27,7 +27,7 @@ func (n *Node) version() int { return max(int(n.writes.Load()), partition.First)
 
 // written reads the version that the cluster is written in, and the revision that it was read at.
 func (n *Node) written(ctx context.Context) (version int, rev uint64, err error) {
-	value, rev, err := n.latest(ctx, n.names.snaps, versionKey)
+	value, rev, err := n.latest(ctx, appendLongest, n.names.snaps, versionKey)
 	if err != nil || rev == 0 {
 		return partition.First, 0, err
 	}
@@ -39,7 +39,7 @@ func (n *Node) written(ctx context.Context) (version int, rev uint64, err error)
 
 // readVersion finds out what to write. A program that is too old does not join.
 func (n *Node) readVersion(ctx context.Context) error {
-	return n.patient(ctx, func(ctx context.Context) error {
+	return n.patient(ctx, "the version that the cluster is written in", func(ctx context.Context) error {
 		v, _, err := n.written(ctx)
 		if err != nil {
 			return err
@@ -77,7 +77,7 @@ func (n *Node) compareVersions(now time.Time) {
 
 // raise has the cluster written in a later version from now on.
 func (n *Node) raise(to int) error {
-	ctx, cancel := context.WithTimeout(n.ctx, 2*appendTimeout)
+	ctx, cancel := context.WithTimeout(n.ctx, 2*appendLongest)
 	defer cancel()
 	v, rev, err := n.written(ctx)
 	if err != nil {

@@ -24,6 +24,7 @@ type world struct {
 	// revision is that of the manifest as this owner has written it last.
 	revision uint64
 	manifest manifest
+	missed   int // questions in a row that were not answered in time
 
 	mu      sync.Mutex
 	reading context.CancelFunc
@@ -45,29 +46,42 @@ type manifest struct {
 
 const chunkBytes = 512 << 10
 
-// do starts something that asks JetStream.
-func (w *world) do(f func(ctx context.Context)) {
+// do starts something that asks JetStream, and gives each answer some time.
+func (w *world) do(f func(ctx context.Context, each time.Duration)) {
 	n := w.lane.n
+	each := attempt(w.missed)
 	n.work.Add(1)
 	go func() {
 		defer n.work.Done()
-		ctx, cancel := context.WithTimeout(n.ctx, 10*appendTimeout)
+		ctx, cancel := context.WithTimeout(n.ctx, time.Minute)
 		defer cancel()
-		f(ctx)
+		f(ctx, each)
 	}()
+}
+
+// heard notes whether an answer came in time.
+func (w *world) heard(err error) {
+	if late(err) {
+		w.missed++
+	} else {
+		w.missed = 0
+	}
 }
 
 func (w *world) Tail() {
 	l := w.lane
-	w.do(func(ctx context.Context) {
-		seq, data, err := l.n.tail(ctx, l.p)
-		l.post(func() { l.owner.Tailed(time.Now(), seq, data, err) })
+	w.do(func(ctx context.Context, each time.Duration) {
+		seq, data, err := l.n.tail(ctx, l.p, each)
+		l.post(func() {
+			w.heard(err)
+			l.owner.Tailed(time.Now(), seq, data, err)
+		})
 	})
 }
 
 // tail reads the newest record from the leader of the log; a replica might not have it yet.
-func (n *Node) tail(ctx context.Context, p int) (uint64, []byte, error) {
-	m, err := n.ofLeader(ctx, n.names.stream, map[string]any{"last_by_subj": n.names.records(p)})
+func (n *Node) tail(ctx context.Context, p int, within time.Duration) (uint64, []byte, error) {
+	m, err := n.ofLeader(ctx, within, n.names.stream, map[string]any{"last_by_subj": n.names.records(p)})
 	if m == nil || err != nil {
 		return 0, nil, err
 	}
@@ -83,8 +97,8 @@ type stored struct {
 }
 
 // ofLeader asks the leader of a stream for a message; nil if there is none.
-func (n *Node) ofLeader(ctx context.Context, stream string, what map[string]any) (*stored, error) {
-	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
+func (n *Node) ofLeader(ctx context.Context, within time.Duration, stream string, what map[string]any) (*stored, error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	ask, err := json.Marshal(what)
 	if err != nil {
@@ -112,8 +126,8 @@ func (n *Node) ofLeader(ctx context.Context, stream string, what map[string]any)
 
 // latest reads a key of a bucket from its leader. What is written with the revision in hand must not come from a replica that is late. A key that is not there
 // has revision 0.
-func (n *Node) latest(ctx context.Context, bucket, key string) ([]byte, uint64, error) {
-	m, err := n.ofLeader(ctx, "KV_"+bucket, map[string]any{"last_by_subj": "$KV." + bucket + "." + key})
+func (n *Node) latest(ctx context.Context, within time.Duration, bucket, key string) ([]byte, uint64, error) {
+	m, err := n.ofLeader(ctx, within, "KV_"+bucket, map[string]any{"last_by_subj": "$KV." + bucket + "." + key})
 	if m == nil || err != nil {
 		return nil, 0, err
 	}
@@ -122,9 +136,16 @@ func (n *Node) latest(ctx context.Context, bucket, key string) ([]byte, uint64, 
 
 func (w *world) Append(records []byte, prev uint64) {
 	l := w.lane
-	w.do(func(context.Context) {
-		seq, err := l.n.append(l.n.names.records(l.p), records, int64(prev))
-		l.post(func() { l.owner.Appended(time.Now(), seq, err) })
+	w.do(func(_ context.Context, each time.Duration) {
+		seq, err := l.n.append(l.n.names.records(l.p), records, int64(prev), each)
+		if errors.Is(err, partition.ErrFenced) { // seldom, and the first thing to know where a partition finds no owner
+			l.n.log.LogAttrs(l.n.ctx, slog.LevelInfo, "push cluster: the log refuses this node's record", slog.String("node", l.n.cfg.Node), slog.Int("partition", l.p),
+				slog.Uint64("behind", prev), slog.Any("error", err))
+		}
+		l.post(func() {
+			w.heard(err)
+			l.owner.Appended(time.Now(), seq, err)
+		})
 	})
 }
 
@@ -142,7 +163,7 @@ func (n *Node) appendTo(ctx context.Context, m *nats.Msg, prev int64) (uint64, e
 		return ack.Sequence, nil
 	}
 	if wrongRevision(err) {
-		return 0, partition.ErrFenced
+		return 0, fmt.Errorf("%w: %w", partition.ErrFenced, err)
 	}
 	return 0, fmt.Errorf("%w: %w", partition.ErrDoubt, err)
 }
@@ -150,9 +171,10 @@ func (n *Node) appendTo(ctx context.Context, m *nats.Msg, prev int64) (uint64, e
 func (w *world) Load(epoch uint64) {
 	l := w.lane
 	n := l.n
-	w.do(func(ctx context.Context) {
-		data, m, rev, err := n.load(ctx, l.p, epoch)
+	w.do(func(ctx context.Context, each time.Duration) {
+		data, m, rev, err := n.load(ctx, each, l.p, epoch)
 		l.post(func() {
+			w.heard(err)
 			if err == nil {
 				w.manifest, w.revision = m, rev
 			}
@@ -162,10 +184,10 @@ func (w *world) Load(epoch uint64) {
 }
 
 // load takes a partition's snapshot for the owner of epoch.
-func (n *Node) load(ctx context.Context, p int, epoch uint64) ([]byte, manifest, uint64, error) {
+func (n *Node) load(ctx context.Context, each time.Duration, p int, epoch uint64) ([]byte, manifest, uint64, error) {
 	for {
 		var m manifest
-		value, rev, err := n.latest(ctx, n.names.snaps, n.names.manifest(p))
+		value, rev, err := n.latest(ctx, each, n.names.snaps, n.names.manifest(p))
 		if err != nil {
 			return nil, m, 0, err
 		}
@@ -175,13 +197,13 @@ func (n *Node) load(ctx context.Context, p int, epoch uint64) ([]byte, manifest,
 			}
 		}
 		if m.Epoch > epoch || m.Keep > epoch {
-			if err := n.damaged(ctx, p, max(m.Epoch, m.Keep)); err != nil {
+			if err := n.damaged(ctx, each, p, max(m.Epoch, m.Keep)); err != nil {
 				return nil, m, 0, err
 			}
 			return nil, m, 0, partition.ErrFenced
 		}
 		m.Epoch = epoch
-		rev, err = n.putManifest(ctx, p, m, rev)
+		rev, err = n.putManifest(ctx, each, p, m, rev)
 		if errors.Is(err, partition.ErrFenced) {
 			continue // it was replaced meanwhile
 		}
@@ -193,7 +215,7 @@ func (n *Node) load(ctx context.Context, p int, epoch uint64) ([]byte, manifest,
 		}
 		data := make([]byte, 0, m.Bytes)
 		for i := range m.Chunks {
-			c, rev, err := n.latest(ctx, n.names.snaps, n.names.chunk(p, m.ID, i))
+			c, rev, err := n.latest(ctx, each, n.names.snaps, n.names.chunk(p, m.ID, i))
 			if err == nil && rev == 0 {
 				err = fmt.Errorf("a part of the snapshot of partition %d is missing", p)
 			}
@@ -210,8 +232,8 @@ func (n *Node) load(ctx context.Context, p int, epoch uint64) ([]byte, manifest,
 }
 
 // damaged tells whether the log ends before what the snapshot of a partition is of.
-func (n *Node) damaged(ctx context.Context, p int, of uint64) error {
-	try, cancel := context.WithTimeout(ctx, appendTimeout)
+func (n *Node) damaged(ctx context.Context, each time.Duration, p int, of uint64) error {
+	try, cancel := context.WithTimeout(ctx, each)
 	defer cancel()
 	s, err := n.js.Stream(try, n.names.stream) // its leader says how far it goes
 	if err != nil {
@@ -224,12 +246,12 @@ func (n *Node) damaged(ctx context.Context, p int, of uint64) error {
 	return nil
 }
 
-func (n *Node) putManifest(ctx context.Context, p int, m manifest, rev uint64) (uint64, error) {
+func (n *Node) putManifest(ctx context.Context, each time.Duration, p int, m manifest, rev uint64) (uint64, error) {
 	data, err := json.Marshal(m)
 	if err != nil {
 		return 0, err
 	}
-	try, cancel := context.WithTimeout(ctx, appendTimeout)
+	try, cancel := context.WithTimeout(ctx, each)
 	defer cancel()
 	rev, err = n.snaps.Update(try, n.names.manifest(p), data, rev)
 	if wrongRevision(err) {
@@ -243,20 +265,24 @@ func (w *world) Save(snapshot []byte, keep uint64) {
 	n := l.n
 	m := manifest{Epoch: w.manifest.Epoch, ID: fmt.Sprintf("%d-%d", w.manifest.Epoch, keep), Bytes: len(snapshot), Keep: keep}
 	old, rev := w.manifest, w.revision
-	w.do(func(ctx context.Context) {
+	w.do(func(ctx context.Context, each time.Duration) {
 		var err error
 		for rest := snapshot; len(rest) > 0 && err == nil; m.Chunks++ {
 			size := min(len(rest), chunkBytes)
-			_, err = n.snaps.Put(ctx, n.names.chunk(l.p, m.ID, m.Chunks), rest[:size])
+			try, cancel := context.WithTimeout(ctx, each)
+			_, err = n.snaps.Put(try, n.names.chunk(l.p, m.ID, m.Chunks), rest[:size])
+			cancel()
 			rest = rest[size:]
 		}
 		if err == nil {
-			rev, err = n.putManifest(ctx, l.p, m, rev)
+			rev, err = n.putManifest(ctx, each, l.p, m, rev)
 		}
 		if err == nil {
 			n.counts.snapshots.Add(1)
 			n.counts.snapshotBytes.Add(int64(len(snapshot)))
 			// What is not needed any more: nobody misses it, and if it stays it is only in the way.
+			ctx, cancel := context.WithTimeout(ctx, appendLongest)
+			defer cancel()
 			if err := n.stream.Purge(ctx, jetstream.WithPurgeSubject(n.names.both(l.p)), jetstream.WithPurgeSequence(keep)); err != nil {
 				n.warn("log not shortened", l.p, err)
 			}
@@ -269,13 +295,14 @@ func (w *world) Save(snapshot []byte, keep uint64) {
 			n.warn("snapshot not written", l.p, err)
 		}
 		l.post(func() {
+			w.heard(err)
 			switch {
 			case err == nil:
 				w.manifest, w.revision = m, rev
 			case !errors.Is(err, partition.ErrFenced): // it may have been written all the same: take it again before the next one
 				epoch := old.Epoch
-				w.do(func(ctx context.Context) {
-					if _, m, rev, err := n.load(ctx, l.p, epoch); err == nil {
+				w.do(func(ctx context.Context, each time.Duration) {
+					if _, m, rev, err := n.load(ctx, each, l.p, epoch); err == nil {
 						l.post(func() {
 							if w.manifest.Epoch == epoch {
 								w.manifest, w.revision = m, rev
@@ -302,11 +329,18 @@ func (w *world) Read(from uint64) {
 	n.work.Add(1)
 	go func() {
 		defer n.work.Done()
-		for ctx.Err() == nil {
-			if err := n.read(ctx, l, &from); err != nil && ctx.Err() == nil {
-				n.warn("log not read", l.p, err)
-				sleep(ctx, 50*time.Millisecond)
+		for missed := 0; ctx.Err() == nil; {
+			at := from
+			err := n.read(ctx, l, &from, attempt(missed))
+			if ctx.Err() != nil {
+				return
 			}
+			missed++
+			if from > at || !late(err) {
+				missed = 0
+			}
+			n.warn("log not read", l.p, err)
+			sleep(ctx, 50*time.Millisecond)
 		}
 	}()
 }
@@ -320,8 +354,8 @@ const (
 	replicaLate = 100 * time.Millisecond
 )
 
-// read delivers messages from *from on until something fails.
-func (n *Node) read(ctx context.Context, l *lane, from *uint64) error {
+// read delivers messages from *from on until something fails. Each batch has some time.
+func (n *Node) read(ctx context.Context, l *lane, from *uint64, each time.Duration) error {
 	conn := n.cfg.Conn
 	inbox := nats.NewInbox()
 	sub, err := conn.SubscribeSync(inbox + ".*")
@@ -351,7 +385,7 @@ func (n *Node) read(ctx context.Context, l *lane, from *uint64) error {
 		case <-hint:
 		default:
 		}
-		got, err := n.readSome(ctx, l, sub, fmt.Sprint(inbox, ".", turn), from)
+		got, err := n.readSome(ctx, l, sub, fmt.Sprint(inbox, ".", turn), from, each)
 		if err != nil {
 			return err
 		}
@@ -369,7 +403,7 @@ func (n *Node) read(ctx context.Context, l *lane, from *uint64) error {
 		// There is something, which the replica that is asked may not have yet.
 		for wait, late := 200*time.Microsecond, time.Now(); time.Since(late) < replicaLate; wait = min(2*wait, 10*time.Millisecond) {
 			turn++
-			if got, err = n.readSome(ctx, l, sub, fmt.Sprint(inbox, ".", turn), from); err != nil {
+			if got, err = n.readSome(ctx, l, sub, fmt.Sprint(inbox, ".", turn), from, each); err != nil {
 				return err
 			}
 			if got || !sleep(ctx, wait) {
@@ -377,7 +411,7 @@ func (n *Node) read(ctx context.Context, l *lane, from *uint64) error {
 			}
 		}
 		for !got { // a replica that is later than that may have lost its way: the leader has it
-			m, err := n.ofLeader(ctx, n.names.stream, map[string]any{"seq": *from, "next_by_subj": n.names.both(l.p)})
+			m, err := n.ofLeader(ctx, each, n.names.stream, map[string]any{"seq": *from, "next_by_subj": n.names.both(l.p)})
 			if err != nil {
 				return err
 			}
@@ -390,15 +424,26 @@ func (n *Node) read(ctx context.Context, l *lane, from *uint64) error {
 }
 
 // readSome asks for one batch, and returns whether there was anything.
-func (n *Node) readSome(ctx context.Context, l *lane, sub *nats.Subscription, inbox string, from *uint64) (bool, error) {
-	ask, err := json.Marshal(map[string]any{"seq": *from, "next_by_subj": n.names.both(l.p), "batch": readBatch, "max_bytes": readBytes})
+func (n *Node) readSome(ctx context.Context, l *lane, sub *nats.Subscription, inbox string, from *uint64, each time.Duration) (bool, error) {
+	return n.some(ctx, each, sub, inbox, n.names.stream, n.names.both(l.p), *from, func(m *nats.Msg, seq uint64, at time.Time) error {
+		if pending, err := strconv.ParseInt(m.Header.Get("Nats-Num-Pending"), 10, 64); err == nil {
+			l.lag.Store(pending)
+		}
+		n.deliver(l, from, partition.Message{Seq: seq, Time: at, Records: m.Header.Get("Nats-Subject") == n.names.records(l.p), Data: m.Data})
+		return nil
+	})
+}
+
+// some asks a replica of a stream for a batch of the messages of some subjects from a sequence number on, calls f for each in order, and returns whether there was any.
+func (n *Node) some(ctx context.Context, each time.Duration, sub *nats.Subscription, inbox, stream, subjects string, from uint64, f func(m *nats.Msg, seq uint64, at time.Time) error) (bool, error) {
+	ask, err := json.Marshal(map[string]any{"seq": from, "next_by_subj": subjects, "batch": readBatch, "max_bytes": readBytes})
 	if err != nil {
 		return false, err
 	}
-	if err := n.cfg.Conn.PublishRequest("$JS.API.DIRECT.GET."+n.names.stream, inbox, ask); err != nil {
+	if err := n.cfg.Conn.PublishRequest("$JS.API.DIRECT.GET."+stream, inbox, ask); err != nil {
 		return false, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
+	ctx, cancel := context.WithTimeout(ctx, each)
 	defer cancel()
 	got := false
 	for {
@@ -414,9 +459,9 @@ func (n *Node) readSome(ctx context.Context, l *lane, sub *nats.Subscription, in
 			return got, nil
 		case "":
 		case "503":
-			return got, fmt.Errorf("no server has the log")
+			return got, fmt.Errorf("no server has the stream %s", stream)
 		default:
-			return got, fmt.Errorf("the log says %s %s", msg.Header.Get("Status"), msg.Header.Get("Description"))
+			return got, fmt.Errorf("the stream %s says %s %s", stream, msg.Header.Get("Status"), msg.Header.Get("Description"))
 		}
 		seq, err := strconv.ParseUint(msg.Header.Get("Nats-Sequence"), 10, 64)
 		if err != nil {
@@ -426,14 +471,13 @@ func (n *Node) readSome(ctx context.Context, l *lane, sub *nats.Subscription, in
 		if err != nil {
 			return got, err
 		}
-		if seq < *from {
+		if seq < from {
 			continue
 		}
 		got = true
-		if pending, err := strconv.ParseInt(msg.Header.Get("Nats-Num-Pending"), 10, 64); err == nil {
-			l.lag.Store(pending)
+		if err := f(msg, seq, at); err != nil {
+			return got, err
 		}
-		n.deliver(l, from, partition.Message{Seq: seq, Time: at, Records: msg.Header.Get("Nats-Subject") == n.names.records(l.p), Data: msg.Data})
 	}
 }
 

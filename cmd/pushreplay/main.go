@@ -305,7 +305,7 @@ func wrong(l *trace.Line) bool {
 	case "drop":
 		return l.Reason != push.ReasonResumed.String() && l.Reason != push.ReasonAcknowledged.String()
 	case "registration":
-		return l.Change == string(push.ChangeDisabled) || l.Reason == push.ReasonLimit.String()
+		return l.Change == push.ChangeDisabled.String() || l.Reason == push.ReasonLimit.String()
 	case "decision":
 		switch l.Reason {
 		case push.ReasonNoRegistration.String(), push.ReasonDisabled.String(), push.ReasonStore.String():

@@ -211,6 +211,7 @@ func TestRecording(t *testing.T) {
 
 		_, out, _ = command(t, "", append([]string{"-trouble"}, fs...)...)
 		assert.Contains(t, out, "item-not-found")
+		assert.Contains(t, out, "disabled juliet@example.com push.example.net/n1: errors", "the registration was given up")
 		assert.NotContains(t, out, "session-open")
 		_, out, _ = command(t, "", append([]string{"-since", "00:03", "-until", "00:04", "-format", "json"}, fs...)...)
 		assert.Contains(t, out, `"stanzas":["m1"]`)

@@ -15,6 +15,12 @@ import (
 
 // ServeComponent serves the connection of an external component (XEP-0114), such as a push service.
 func (s *Server) ServeComponent(conn net.Conn) {
+	known, ok := s.meet(conn)
+	if !ok {
+		conn.Close()
+		return
+	}
+	defer known()
 	t := newStream(conn, element.NSComponent)
 	if !s.admit(t) {
 		conn.Close()
@@ -28,6 +34,7 @@ func (s *Server) ServeComponent(conn net.Conn) {
 	var name string
 	err := s.survive("a component's login", func() (err error) { name, err = s.shakeHands(t); return err })
 	if err == nil {
+		known()
 		t.conn.SetReadDeadline(time.Time{})
 		t.in.Limit(maxStanza)
 		s.log.Info("component connected", "domain", name)

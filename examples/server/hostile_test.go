@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -123,6 +124,60 @@ func TestStrangers(t *testing.T) {
 		}
 		juliet.Close()
 		romeo.Close()
+	})
+}
+
+// from is a connection from elsewhere.
+type from struct {
+	net.Conn
+	addr net.Addr
+}
+
+func (c *from) RemoteAddr() net.Addr { return c.addr }
+
+// TestStrangersOfOneAddress: an address may have so many connections that say nothing. Its others are closed at once, until those have had their time; other
+// addresses, whoever has logged in, and this machine are not affected.
+func TestStrangersOfOneAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		w.srv.cfg.StrangersPerAddress = 3
+		at := func(ip string, serve func(net.Conn)) net.Conn {
+			return pipe(func(c net.Conn) { serve(&from{c, &net.TCPAddr{IP: net.ParseIP(ip), Port: 40000}}) })
+		}
+		over := func(c net.Conn) bool {
+			c.SetReadDeadline(time.Now().Add(time.Second))
+			_, err := c.Read(make([]byte, 1))
+			return errors.Is(err, io.EOF)
+		}
+		component, err := peer.ConnectService(at("192.0.2.1", w.srv.ServeComponent), "other.localhost", "secret")
+		w.ok(err)
+		for i := range 3 {
+			if over(at("192.0.2.1", w.srv.ServeClient)) || over(at(fmt.Sprint("2001:db8::", i), w.srv.ServeComponent)) {
+				t.Errorf("connection %d is refused", i)
+			}
+		}
+		for _, c := range []struct {
+			ip   string
+			over bool
+		}{{"192.0.2.1", true}, {"::ffff:192.0.2.1", true}, {"2001:db8::ffff:1", true}, {"192.0.2.2", false}, {"2001:db8:0:1::1", false}, {"127.0.0.1", false}} {
+			if got := over(at(c.ip, w.srv.ServeClient)); got != c.over {
+				t.Errorf("%s: closed at once: %v", c.ip, got)
+			}
+		}
+		for range 10 {
+			if over(at("127.0.0.1", w.srv.ServeClient)) {
+				t.Error("this machine is refused")
+			}
+		}
+		w.ok(component.Send(element.New("", "message", "from", "other.localhost", "to", "juliet@localhost").Add(element.New("", "body").Add("still here"))))
+		time.Sleep(negotiateIn + 5*time.Second)
+		synctest.Wait()
+		if n := len(w.srv.strangers.of); n != 0 {
+			t.Errorf("%d addresses are still counted", n)
+		}
+		if over(at("192.0.2.1", w.srv.ServeClient)) {
+			t.Error("refused for good")
+		}
 	})
 }
 

@@ -20,6 +20,12 @@ const (
 
 // ServeClient serves a client's connection from its first byte to its last.
 func (s *Server) ServeClient(conn net.Conn) {
+	known, ok := s.meet(conn)
+	if !ok {
+		conn.Close()
+		return
+	}
+	defer known()
 	t := newStream(conn, element.NSClient)
 	if !s.admit(t) {
 		conn.Close()
@@ -48,6 +54,7 @@ func (s *Server) ServeClient(conn net.Conn) {
 		<-t.pumped
 		return
 	}
+	known()
 	t.conn.SetReadDeadline(time.Time{})
 	err = s.survive("a client's stream", func() error { return x.read(t) })
 	if errors.Is(err, element.ErrXML) || errors.Is(err, errBroken) {

@@ -12,7 +12,7 @@
 //   - account.go, sm.go: sessions and how they end, hibernate and are resumed, where most events come from;
 //   - route.go, archive.go, offline.go: where messages go, and the other events;
 //   - storage.go: what survives a restart, and how sessions go on after one;
-//   - server.go, stream.go, login.go, sasl.go, bind2.go, websocket.go, component.go: connections of clients and components;
+//   - server.go, stream.go, login.go, sasl.go, bind2.go, websocket.go, component.go, strangers.go: connections of clients and components;
 //   - iq.go, presence.go, pep.go: what else clients want of a server;
 //   - cluster.go, nodes.go: several of them as one;
 //   - demo.go, timeline.go, load.go: what the flags -demo and -load do.
@@ -39,7 +39,13 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/metrics"
+	pushprometheus "github.com/xmpp-push/push/metrics/prometheus"
 	"github.com/xmpp-push/push/pushhttp"
 	sqlstore "github.com/xmpp-push/push/store/sql"
 	"github.com/xmpp-push/push/store/sql/postgres"
@@ -76,6 +82,8 @@ type options struct {
 	database          string
 	record, inspect   string
 	history           *pushhttp.History
+	metrics           *pushprometheus.Metrics
+	recorder          *trace.Recorder
 	verbose           bool
 	users             users
 	madeUp            bool // the accounts' password
@@ -102,11 +110,12 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.StringVar(&o.Data, "data", "", "a `FOLDER` for what must survive a restart, in SQLite: messages, contacts, sessions, push registrations")
 	f.StringVar(&o.database, "database", "", "a PostgreSQL database for the push registrations instead, as `postgres://USER@HOST/NAME`")
 	f.StringVar(&o.record, "record", "", "a `FILE` for a trace of all that the push engine is told, which cmd/pushreplay can replay")
-	f.StringVar(&o.inspect, "inspect", "", "an address of this machine for pages that tell why a phone did not ring (with -demo a free port)")
+	f.StringVar(&o.inspect, "inspect", "", "an address of this machine for pages that tell why a phone did not ring, and /metrics for Prometheus (with -demo a free port)")
 	f.DurationVar(&o.AckDelay, "ack-delay", 30*time.Second, "how long a client may take to acknowledge before it is notified")
 	f.DurationVar(&o.ResumeTimeout, "resume-timeout", 10*time.Minute, "how long a session can be resumed")
 	f.DurationVar(&o.MaxResume, "max-resume", 72*time.Hour, "how long it can be if its device is asleep and can be woken by push")
 	f.IntVar(&o.MaxErrors, "max-errors", 16, "after how many errors in a row of its push service a registration is disabled")
+	f.IntVar(&o.StrangersPerAddress, "strangers", 0, "how many connections of one address may be logging in at a time, but for this machine's (default 100; negative: any number)")
 	f.DurationVar(&o.Policy.MinInterval, "min-interval", 0, "the shortest time between two publishes to one registration (default 1s; negative: none)")
 	f.BoolVar(&o.demo, "demo", false, "show it all, with scripted clients and a push service, on free ports; then go on serving")
 	f.BoolVar(&o.once, "once", false, "with -demo: end after the story, with exit code 1 if it went otherwise than told")
@@ -239,21 +248,35 @@ func record(o *options) (*trace.Recorder, error) {
 	return recorder, nil
 }
 
-// inspect serves the pages of package pushhttp, to this machine only: they show who talks to whom.
+// inspect serves the pages of package pushhttp, to this machine only, for they show who talks to whom, and metrics, which do not.
 func inspect(s *Server, o *options) (*http.Server, error) {
 	cfg := pushhttp.Config{Engine: s.push.engine, History: o.history, LoopbackDevelopment: true, Logger: o.Logger}
+	o.metrics.Watch(s.push.engine)
+	o.metrics.WatchHistory(o.history)
+	if r, ok := o.Store.(metrics.Registrations); ok {
+		o.metrics.WatchRegistrations(r)
+	}
+	if o.recorder != nil {
+		o.metrics.WatchRecorder(o.recorder)
+	}
 	if s.cluster != nil {
 		cfg.Cluster = s.cluster.node
+		o.metrics.WatchCluster(s.cluster.node)
 	}
 	pages, err := pushhttp.New(cfg)
 	if err != nil {
 		return nil, err
 	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(o.metrics, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	mux := http.NewServeMux()
+	mux.Handle("/", pages)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	l, err := net.Listen("tcp", o.inspect)
 	if err != nil {
 		return nil, err
 	}
-	h := &http.Server{Addr: l.Addr().String(), Handler: pages, ReadHeaderTimeout: 10 * time.Second}
+	h := &http.Server{Addr: l.Addr().String(), Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go h.Serve(l)
 	return h, nil
 }
@@ -289,6 +312,7 @@ func serve(ctx context.Context, o *options, stdout io.Writer) error {
 		if err != nil {
 			return err
 		}
+		o.recorder = recorder
 		defer func() {
 			if err := recorder.Close(); err != nil {
 				o.Logger.Error("recording failed", "file", o.record, "err", err)
@@ -303,7 +327,11 @@ func serve(ctx context.Context, o *options, stdout io.Writer) error {
 		defer db.Close()
 	}
 	if o.history != nil {
-		o.Observer = push.Observers(o.Observer, o.history.Observer())
+		if o.Store == nil {
+			o.Store = push.NewMemoryStore() // as without, but counted
+		}
+		o.metrics = pushprometheus.New(pushprometheus.Config{})
+		o.Observer = push.Observers(o.Observer, o.history.Observer(), o.metrics.Observer())
 	}
 	s, err := NewServer(o.Config)
 	if err != nil {
@@ -348,7 +376,7 @@ func serve(ctx context.Context, o *options, stdout io.Writer) error {
 			return err
 		}
 		defer pages.Close()
-		fmt.Fprintf(stdout, "inspector   http://%s/   why a phone did not ring: look up juliet@%s (on this machine)\n", pages.Addr, s.domain)
+		fmt.Fprintf(stdout, "inspector   http://%s/   why a phone did not ring: look up juliet@%s (on this machine); /metrics for Prometheus\n", pages.Addr, s.domain)
 	}
 	fmt.Fprintf(stdout, "domain      %s\n", s.domain)
 	fmt.Fprintf(stdout, "clients     %s   STARTTLS with a self-signed certificate; without TLS from this machine only\n", clients)

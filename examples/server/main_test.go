@@ -238,6 +238,30 @@ func TestInspector(t *testing.T) {
 	if reply.StatusCode != http.StatusOK || !strings.Contains(string(page), "juliet@localhost") || !strings.Contains(string(page), "push.localhost n1") {
 		t.Errorf("%s: %s", reply.Status, page)
 	}
+	// The registrations are counted when they are asked for, and told the next time.
+	var said string
+	for range 100 {
+		reply, err := http.Get(url + "metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(reply.Body)
+		reply.Body.Close()
+		if said = string(b); strings.Contains(said, "push_registrations{") {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	for _, want := range []string{`push_events_total{event="push-enable"} 1`, `push_registrations{state="untried"} 1`, "push_history_lines ", "go_goroutines "} {
+		if !strings.Contains(said, want) {
+			t.Errorf("the metrics have no %s: %s", want, said)
+		}
+	}
+	for _, secret := range []string{"juliet", "n1"} {
+		if strings.Contains(said, secret) {
+			t.Errorf("the metrics have %s", secret)
+		}
+	}
 }
 
 func TestUsage(t *testing.T) {

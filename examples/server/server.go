@@ -35,6 +35,8 @@ type Config struct {
 	ResumeTimeout, MaxResume time.Duration
 	// MaxErrors disables a registration.
 	MaxErrors int
+	// StrangersPerAddress is how many connections of one address may be logging in at a time. 0: 100; negative: any number. Those of this machine are not counted.
+	StrangersPerAddress int
 	// Policy is the rest of the push policy.
 	Policy push.Policy
 	Store  push.Store
@@ -66,6 +68,7 @@ type Server struct {
 	closed     bool
 	stopping   atomic.Bool // sessions outlive their connections, for the next start
 	serving    sync.WaitGroup
+	strangers  strangers
 }
 
 // NewServer returns a server without accounts that listens nowhere.

@@ -122,6 +122,7 @@ func TestWhatWaitsAndWhatIsStored(t *testing.T) {
 			require.NoError(t, err)
 		}
 		time.Sleep(30 * time.Second)
+		synctest.Wait()
 		got := collect(t, reader)
 		assert.Equal(t, 30.0, got.values["push.service.oldest_waiting push.example.net"])
 		assert.NotContains(t, got.values, "push.registrations untried", "the first collection has them counted")

@@ -122,7 +122,7 @@ func New(cfg Config) *Metrics {
 		return prometheus.NewDesc(prometheus.BuildFQName(cfg.Namespace, "", name), help, labels, nil)
 	}
 	m.inFlight = gauge("service_in_flight", "Publishes that wait for a reply.", "service")
-	m.waiting = gauge("service_waiting", "Registrations that wait to be published to.", "service")
+	m.waiting = gauge("service_waiting", "Registrations that are due and wait for their turn; not those that wait for their next try.", "service")
 	m.broken = gauge("service_broken", "How many services under this name do not answer and are probed.", "service")
 	m.oldest = gauge("service_oldest_waiting_seconds", "Age of the oldest notification that was not accepted yet; 0 if none waits.", "service")
 	m.registrations = gauge("registrations", "Registrations in the store by state: enabled, untried (no success yet), failing (errors lately), disabled.", "state")
@@ -139,7 +139,7 @@ func New(cfg Config) *Metrics {
 		m.byEvent[name] = m.events.WithLabelValues(name)
 	}
 	// Series that are there from the start can be alerted on from the start.
-	m.changes.WithLabelValues(string(push.ChangeDisabled), push.ReasonErrors.String())
+	m.changes.WithLabelValues(push.ChangeDisabled.String(), push.ReasonErrors.String())
 	for _, s := range cfg.Services {
 		for o := push.OutcomeAccepted; o <= push.OutcomeDropped; o++ {
 			m.replies.WithLabelValues(m.services.Name(s), o.String())
@@ -224,7 +224,7 @@ func (m *Metrics) verdict(notify bool, rule push.Rule, reason push.Reason) prome
 func (m *Metrics) effects(e *push.Effects) {
 	for i := range e.Changes {
 		c := &e.Changes[i]
-		m.changes.WithLabelValues(string(c.Kind), c.Reason.String()).Inc()
+		m.changes.WithLabelValues(c.Kind.String(), c.Reason.String()).Inc()
 	}
 	for i := range e.Drops {
 		m.drops.WithLabelValues(e.Drops[i].Reason.String()).Inc()

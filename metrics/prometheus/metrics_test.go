@@ -56,6 +56,7 @@ func TestMetrics(t *testing.T) {
 		raise(push.Offline{Account: juliet, Stanza: push.Stanza{ID: "m1", Class: push.ClassUrgent}})
 		raise(push.Offline{Account: juliet, Stanza: push.Stanza{ID: "m2", Class: push.ClassUrgent}})
 		time.Sleep(time.Second)
+		synctest.Wait() // what was to be sent after a second is
 
 		reg := prometheus.NewPedanticRegistry()
 		require.NoError(t, reg.Register(m))
@@ -116,6 +117,7 @@ func TestWhatWaitsAndWhatIsStored(t *testing.T) {
 			require.NoError(t, err)
 		}
 		time.Sleep(30 * time.Second)
+		synctest.Wait()
 		reg := prometheus.NewPedanticRegistry()
 		require.NoError(t, reg.Register(m))
 		value := func(name string, labels ...string) float64 {
@@ -207,6 +209,52 @@ func TestAlertsAndDashboardUseMetricsThatAreThere(t *testing.T) {
 		require.NoError(t, err)
 		for _, used := range metricName.FindAllString(string(data), -1) {
 			assert.True(t, names[used], "%s uses %s", file, used)
+		}
+	}
+}
+
+// Every figure of a cluster's node is on the dashboard: who looks at night should not have to know its name.
+func TestDashboardHasTheCluster(t *testing.T) {
+	data, err := os.ReadFile("dashboard.json")
+	require.NoError(t, err)
+	on := make(map[string]bool)
+	for _, used := range metricName.FindAllString(string(data), -1) {
+		on[used] = true
+	}
+	for name := range exported(t) {
+		switch name {
+		case "push_cluster_version", "push_cluster_in_flight", "push_cluster_snapshots_total", // the page of pushhttp has them
+			"push_cluster_takeover_seconds_bucket", "push_cluster_takeover_seconds_count": // no histogram
+		default:
+			assert.True(t, on[name] || !strings.HasPrefix(name, "push_cluster_"), "%s is on no panel", name)
+		}
+	}
+}
+
+// Panels neither share a number nor cover each other, and each says what it means.
+func TestDashboardIsInOrder(t *testing.T) {
+	data, err := os.ReadFile("dashboard.json")
+	require.NoError(t, err)
+	var board struct {
+		Panels []struct {
+			ID                 int
+			Title, Description string
+			GridPos            struct{ X, Y, W, H int }
+		}
+	}
+	require.NoError(t, json.Unmarshal(data, &board))
+	ids, taken := make(map[int]string), make(map[[2]int]string)
+	for _, p := range board.Panels {
+		assert.NotEmpty(t, p.Description, p.Title)
+		assert.Empty(t, ids[p.ID], "%s has the number of another", p.Title)
+		ids[p.ID] = p.Title
+		assert.LessOrEqual(t, p.GridPos.X+p.GridPos.W, 24, p.Title)
+		for x := range p.GridPos.W {
+			for y := range p.GridPos.H {
+				at := [2]int{p.GridPos.X + x, p.GridPos.Y + y}
+				assert.Empty(t, taken[at], "%s covers another", p.Title)
+				taken[at] = p.Title
+			}
 		}
 	}
 }

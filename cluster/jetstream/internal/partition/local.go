@@ -5,13 +5,15 @@ import (
 	"slices"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // Local is what a node knows by itself: which accounts have registrations, and the sessions of its own clients. An event that concerns neither does
 // not leave the node. Not safe for simultaneous use.
 type Local struct {
-	registered map[uint64]uint64   // to the revision of what was said last
-	sessions   map[string][]*local // by account
+	registered map[uint64]uint64        // to the revision of what was said last
+	rooms      map[uint64][]wishes.Room // with the nicknames that clients have named, of the few accounts whose have
+	sessions   map[string][]*local      // by account
 }
 
 // local is a session of this node.
@@ -28,19 +30,43 @@ type local struct {
 
 // NewLocal returns a Local that knows nothing.
 func NewLocal() *Local {
-	return &Local{registered: make(map[uint64]uint64), sessions: make(map[string][]*local)}
+	return &Local{registered: make(map[uint64]uint64), rooms: make(map[uint64][]wishes.Room), sessions: make(map[string][]*local)}
 }
 
-// Register says whether an account, by the Hash of its name, has registrations. What is said with a lower revision than before does not count.
-func (l *Local) Register(hash uint64, has bool, revision uint64) {
+// Register says whether an account, by the Hash of its name, has registrations, and in which rooms its clients have named a nickname. What is said with a lower revision
+// than before does not count.
+func (l *Local) Register(hash uint64, has bool, revision uint64, rooms ...wishes.Room) {
 	if l.registered[hash] > revision {
 		return
 	}
-	if has {
-		l.registered[hash] = max(revision, 1)
-	} else {
+	delete(l.rooms, hash)
+	if !has {
 		delete(l.registered, hash)
+		return
 	}
+	l.registered[hash] = max(revision, 1)
+	if len(rooms) > 0 {
+		l.rooms[hash] = rooms
+	}
+}
+
+// Forget forgets which accounts have registrations, when what was said of them is no more.
+func (l *Local) Forget() {
+	clear(l.registered)
+	clear(l.rooms)
+}
+
+// Nicks appends what an account's clients say that it is called in a room.
+func (l *Local) Nicks(list []string, account, room string) []string {
+	if len(l.rooms) == 0 {
+		return list
+	}
+	for _, r := range l.rooms[Hash(account)] {
+		if r.Room == room {
+			list = append(list, r.Nick)
+		}
+	}
+	return list
 }
 
 // Registered tells whether an account may have registrations.

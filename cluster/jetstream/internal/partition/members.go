@@ -21,7 +21,8 @@ type Members struct {
 
 type peer struct {
 	incarnation uint64
-	at          time.Time
+	at          time.Time // when it was heard of last, by itself or by another node that has heard it
+	heard       time.Time // when it was heard itself
 	leaving     bool
 	gone        bool
 	version     int
@@ -39,6 +40,15 @@ type Beat struct {
 	Leaving, Gone bool
 	// Dead are those lives of nodes that it has not heard of for a lease, now or once. A node that finds itself among them begins another.
 	Dead []Origin
+	// Seen are those that it hears itself, for nodes that do not: between them a link is cut that others can do without.
+	Seen []Seen
+}
+
+// Seen is a node that another one hears.
+type Seen struct {
+	Origin
+	// Age is how long ago it was heard last.
+	Age time.Duration
 }
 
 // NewMembers returns the Members of a node that starts at now. A node that was not heard of for a lease is dead.
@@ -63,12 +73,47 @@ func (m *Members) Heard(now time.Time, b *Beat) bool {
 		return false // from before
 	}
 	back := b.Incarnation == p.incarnation && (p.back || now.Sub(p.at) >= m.lease)
-	*p = peer{b.Incarnation, now, b.Leaving, b.Gone, b.Version, b.Writes, back}
+	*p = peer{b.Incarnation, now, now, b.Leaving, b.Gone, b.Version, b.Writes, back}
+	for _, s := range b.Seen {
+		m.seen(now, s)
+	}
 	return slices.Contains(b.Dead, m.me)
 }
 
+// seen takes note of what another node has heard. It does not make a node live for longer than that it was heard by somebody within a lease.
+func (m *Members) seen(now time.Time, s Seen) {
+	at := now.Add(-max(s.Age, 0))
+	p := m.peers[s.Node]
+	switch {
+	case s.Node == m.me.Node || now.Sub(at) >= m.lease:
+		return
+	case p == nil:
+		m.peers[s.Node] = &peer{incarnation: s.Incarnation, at: at}
+		return
+	case s.Incarnation < p.incarnation || s.Incarnation == p.incarnation && (p.gone || !at.After(p.at)):
+		return
+	case s.Incarnation > p.incarnation: // what is known is of its life before
+		*p = peer{incarnation: s.Incarnation, at: at, version: p.version, writes: p.writes}
+	default:
+		p.back = p.back || now.Sub(p.at) >= m.lease
+		p.at = at
+	}
+}
+
 // Begin begins another life.
-func (m *Members) Begin(incarnation uint64) { m.me.Incarnation = max(incarnation, m.me.Incarnation+1) }
+func (m *Members) Begin() { m.me.Incarnation++ }
+
+// livesEach is how many lives one start of a node may have.
+const livesEach = uint64(time.Second)
+
+// NextLife returns the number of the first life of a node that starts, when the one at its start before was former; zero if it never was there. It is the time, but never
+// before a life that others have heard of: they would take all that it says for old.
+func NextLife(former uint64, now time.Time) uint64 {
+	if former == 0 {
+		return uint64(now.UnixNano())
+	}
+	return max(uint64(now.UnixNano()), former+livesEach)
+}
 
 // Beat returns what to tell the others.
 func (m *Members) Beat(now time.Time, leaving bool) *Beat {
@@ -77,7 +122,11 @@ func (m *Members) Beat(now time.Time, leaving bool) *Beat {
 		if gone := now.Sub(p.at); p.back || gone >= m.lease && gone < comeBack*m.lease {
 			b.Dead = append(b.Dead, Origin{name, p.incarnation})
 		}
+		if age := now.Sub(p.heard); age < m.lease && !p.leaving && !p.gone {
+			b.Seen = append(b.Seen, Seen{Origin{name, p.incarnation}, age})
+		}
 	}
+	slices.SortFunc(b.Seen, func(a, b Seen) int { return cmp.Compare(a.Node, b.Node) })
 	slices.SortFunc(b.Dead, func(a, b Origin) int { return cmp.Compare(a.Node, b.Node) })
 	return b
 }
@@ -96,7 +145,7 @@ func (m *Members) Alive(now time.Time, o Origin) bool {
 	return o.Incarnation >= p.incarnation && now.Sub(p.at) < m.lease && !p.gone
 }
 
-// Silent returns for how long nothing was heard of another node; less than zero if nothing ever was.
+// Silent returns for how long nothing was heard of another node, by this one or another; less than zero if nothing ever was.
 func (m *Members) Silent(now time.Time, node string) time.Duration {
 	p := m.peers[node]
 	if p == nil {
@@ -105,8 +154,8 @@ func (m *Members) Silent(now time.Time, node string) time.Duration {
 	return now.Sub(p.at)
 }
 
-// Few tells whether fewer than half of the nodes are heard of that were there a while ago: then it may be this one that is cut off, and a server of NATS beside it
-// may go on for some seconds as if it still were the leader.
+// Few tells whether no more than half of the nodes are heard of that were there a while ago: then it may be this one that is cut off, and a server of NATS beside it
+// may go on for some seconds as if it still were the leader. Of two it is so for whoever is left: it may be that only the link between them is cut.
 func (m *Members) Few(now time.Time) bool {
 	all, heard := 1, 1
 	for _, p := range m.peers {
@@ -119,7 +168,7 @@ func (m *Members) Few(now time.Time) bool {
 			heard++
 		}
 	}
-	return 2*heard < all
+	return 2*heard <= all
 }
 
 // Reached notes that the log has answered.

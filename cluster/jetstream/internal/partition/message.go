@@ -37,7 +37,7 @@ func Hash(account string) uint64 {
 // Origin is one life of a node: from its start, or from when it found that others took it for dead, to the next.
 type Origin struct {
 	Node string
-	// Incarnation grows from life to life: the time of its beginning, in nanoseconds since 1970.
+	// Incarnation grows from life to life: see NextLife and Members.Begin.
 	Incarnation uint64
 }
 
@@ -80,7 +80,7 @@ type (
 		Key     push.Key
 		Reply   push.Reply
 	}
-	// Down closes the sessions of a node that is dead. Messages that were left to them since it was heard of last are decided again.
+	// Down closes the sessions of a node that is dead. Messages that were left to them since a time, which is lastWords before it was heard of last, are decided again.
 	Down struct {
 		When
 		Origin Origin

@@ -191,6 +191,13 @@ func (o *Owner) idle() {
 	*o = Owner{cfg: o.cfg, world: o.world, me: o.me, want: o.want, Takeovers: keep.Takeovers, Published: keep.Published, Resent: keep.Resent, TakenIn: keep.TakenIn, Err: keep.Err}
 }
 
+// Lost says that the log is not the one any more that the Owner has read. It begins anew.
+func (o *Owner) Lost(now time.Time) {
+	if o.phase != PhaseIdle && o.phase != PhaseTailing && o.phase != PhaseWaiting {
+		o.lost(now)
+	}
+}
+
 // lost: another node owns the partition.
 func (o *Owner) lost(now time.Time) {
 	o.idle()

@@ -342,7 +342,7 @@ func TestErrorDisables(t *testing.T) {
 	r := ts.login(romeo, nil)
 	r.message(juliet, "one")
 	service.next()
-	ts.changed("disabled", juliet)
+	ts.changed(push.ChangeDisabled, juliet)
 	ts.decided("archive-added", juliet)
 	r.message(juliet, "two")
 	require.Equal(t, push.ReasonDisabled.String(), ts.decided("archive-added", juliet).reason)
