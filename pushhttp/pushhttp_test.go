@@ -2,6 +2,8 @@ package pushhttp
 
 import (
 	"context"
+	"crypto/ecdh"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -415,11 +417,13 @@ func TestAsked(t *testing.T) {
 		},
 		Encryption: &wishes.Encryption{Algorithm: wishes.AES128GCM, Key: wishes.NewSecret("hunter2-16bytes!")},
 	}
+	key, err := ecdh.P256().GenerateKey(rand.Reader)
+	require.NoError(t, err)
 	push2 := &wishes.Wishes{Push2: &wishes.Push2{Client: wishes.NewSecret("hunter2"), Matches: []wishes.Match{
 		{Profile: wishes.MatchImportant, Grace: 144 * time.Second, Filters: []wishes.ChatFilter{
 			{JID: "a@example.net"}, {JID: "b@example.net", Mention: true}, {JID: "c@example.net", Reply: true}, {JID: "d@example.net", Mention: true, Reply: true},
 		}},
-		{Profile: wishes.MatchArchived, Send: &wishes.WebPush{Auth: wishes.NewSecret("hunter2")}},
+		{Profile: wishes.MatchArchived, Send: &wishes.WebPush{Public: key.PublicKey().Bytes(), Auth: wishes.NewSecret("hunter2-16bytes!")}},
 	}}}
 	lines := func(pseudonyms bool, w *wishes.Wishes) (got []string) {
 		synctest.Test(t, func(t *testing.T) {
