@@ -73,7 +73,7 @@ func (p *Handler) askedMatch(number int, m *wishes.Match) string {
 		})
 	}
 	if m.Grace > 0 {
-		text += "; not within " + span(m.Grace) + " of what the user does elsewhere"
+		text += "; not within " + m.Grace.String() + " of what the user does elsewhere"
 	}
 	if m.Send != nil {
 		text += "; the message itself, encrypted"
