@@ -81,6 +81,7 @@ func TestWhatIsNoCarbon(t *testing.T) {
 		st, err := ParseStanza("1", []byte(text))
 		require.NoError(t, err, text)
 		assert.Equal(t, want, st.Content, text)
+		assert.Equal(t, want == ContentNone, st.From == "juliet@example.com", "%s: from %s", text, st.From)
 		other, err := ReadStanza("1", xml.NewDecoder(strings.NewReader(text)))
 		require.NoError(t, err, text)
 		assert.Equal(t, st, other, text)

@@ -82,6 +82,31 @@ func TestRetryIsNotUsedUp(t *testing.T) {
 	assert.Equal(t, []Drop{{Key: rs[0].Key, Class: ClassImportant, Count: 1, Events: []uint64{1}, Reason: ReasonDisabled}}, a.e.Drops)
 }
 
+// A registration that is back is stored as such, though it had a success just before it was disabled, and nothing counted.
+func TestRecoveredIsStored(t *testing.T) {
+	rs := registered("n1")
+	rs[0].Health = Health{Succeeded: newYear, Disabled: newYear, Cause: "item-not-found"}
+	a := newTold(t, &Policy{RetryDisabled: time.Hour}, rs...)
+	a.now = a.now.Add(time.Hour)
+	a.message()
+	a.begin()
+	assert.Equal(t, Result{Store: true, Update: Update{Succeeded: a.now}}, a.end(Reply{}))
+	assert.Equal(t, Health{Succeeded: a.now}, a.Registrations()[0].Health)
+}
+
+// Who does not want to know what else changed need not give room for it.
+func TestNoEffects(t *testing.T) {
+	a := newTold(t, nil, registered("n1")...)
+	k := a.Registrations()[0].Key
+	for _, end := range []func(){func() { a.End(k, Reply{Vetoed: "quiet"}, a.now, nil) }, func() { a.Interrupted(a.now, nil) }} {
+		a.message()
+		a.begin()
+		require.True(t, a.Remove(k, ReasonRemoved, nil))
+		assert.NotPanics(t, end)
+		a.Load(registered("n1"), a.now, nil)
+	}
+}
+
 // An error that a notification meets again and again counts once an hour, and after exactly an hour too.
 func TestCountedEveryHour(t *testing.T) {
 	a := newTold(t, &Policy{RetryMax: time.Hour, RetryMin: time.Hour}, registered("n1")...)

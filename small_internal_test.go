@@ -29,6 +29,7 @@ func TestServiceRoom(t *testing.T) {
 	s.Done(now, false)
 	assert.True(t, s.Broken())
 	assert.Equal(t, 1, s.room())
+	assert.NotPanics(t, func() { new(Service).Done(now, true) }, "the zero Service has the default policy")
 }
 
 // A fingerprint is never what a slot without one has.
