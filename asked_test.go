@@ -135,6 +135,17 @@ func TestEnablesOfClients(t *testing.T) {
 			`<match profile="urn:xmpp:push2:match:important"/><send profile="urn:xmpp:push2:send:notify-only:0"/></enable></iq>`)
 		assert.Equal(t, []wishes.Match{{Profile: wishes.MatchImportant}}, ev.Wishes.Push2.Matches)
 	})
+	t.Run("Tigase's, as much as may be", func(t *testing.T) {
+		name, want := strings.Repeat("n", 128), &wishes.Wishes{Groupchat: true, Rooms: []wishes.Room{{Room: "a@x", Allow: wishes.RoomAlways, Nick: strings.Repeat("n", 20000)}}}
+		want.Name = name
+		want.Encryption = &wishes.Encryption{Algorithm: wishes.AES128GCM, Key: wishes.NewSecret(string(key)), MaxSize: 256}
+		b, err := want.MarshalBinary()
+		require.NoError(t, err)
+		want.Rooms[0].Nick += strings.Repeat("n", wishes.MaxWishesBytes-len(b))
+		ev := askedFor(t, set(enableNS+`jid='p' name='`+name+`'><groupchat xmlns='tigase:push:filter:groupchat:0'><room jid='a@x' allow='always' nick='`+want.Rooms[0].Nick+`'/></groupchat>`+
+			`<encrypt xmlns='tigase:push:encrypt:0' alg='aes-128-gcm' max-size='256'>`+b64(key)+`</encrypt></enable>`))
+		assert.Equal(t, want, ev.Wishes)
+	})
 	t.Run("Push 2.0, as much as may be", func(t *testing.T) {
 		k := newWebKeys(t)
 		long := strings.Repeat("x", 2048)
@@ -182,6 +193,7 @@ func TestWishesThatAreRefused(t *testing.T) {
 		{"key of 32 bytes", encrypt(`alg='aes-128-gcm'`, b64(bytes.Repeat([]byte{1}, 32))), "bad-request", "16 bytes"},
 		{"no key", encrypt(`alg='aes-128-gcm'`, ""), "bad-request", "16 bytes"},
 		{"key that is no base64", encrypt(`alg='aes-128-gcm'`, "&lt;hunter2&gt;"), "bad-request", "base64"},
+		{"key with more behind it", encrypt(`alg='aes-128-gcm'`, goodKey[:22]+"!"), "bad-request", "base64"},
 		{"max-size", encrypt(`alg='aes-128-gcm' max-size='big'`, goodKey), "bad-request", "max-size"},
 		{"max-size below all use", encrypt(`alg='aes-128-gcm' max-size='255'`, goodKey), "not-acceptable", "256 bytes"},
 		{"two encryptions", old(strings.Repeat(`<encrypt xmlns='tigase:push:encrypt:0' alg='aes-128-gcm'>`+goodKey+`</encrypt>`, 2)), "bad-request", "more than one"},
