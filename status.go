@@ -41,7 +41,7 @@ type SessionStatus struct {
 // ServiceStatus is the state of one push service.
 type ServiceStatus struct {
 	Service string
-	// InFlight is how many publishes wait for a reply, Waiting how many registrations wait to be published to.
+	// InFlight is how many publishes wait for a reply, Waiting how many registrations wait to be published to, those that the host is being asked about included.
 	InFlight, Waiting int
 	// Broken: it does not answer, and is probed with one publish at a time.
 	Broken bool
