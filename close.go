@@ -109,7 +109,7 @@ func (e *Engine) Close(ctx context.Context) error {
 // finish waits until nothing is left to do, or ctx ends. If sending, it lets all that waits go out, again and again.
 func (e *Engine) finish(ctx context.Context, sending bool) {
 	for wait := 250 * time.Millisecond; ctx.Err() == nil; wait = min(2*wait, 5*time.Second) {
-		if busy := sending && e.flushAll(); !busy && e.work.n.Load() == 0 {
+		if busy := sending && e.flushAll(ctx); !busy && e.work.n.Load() == 0 {
 			return
 		}
 		again := time.NewTimer(wait)
@@ -131,8 +131,9 @@ func (e *Engine) finish(ctx context.Context, sending bool) {
 	}
 }
 
-// flushAll lets all that waits go out at once, in the order of the accounts, and what waits for the Store too. It returns whether there was something.
-func (e *Engine) flushAll() (busy bool) {
+// flushAll lets all that waits go out at once, in the order of the accounts, and what waits for the Store too, as far as it comes before ctx ends. It returns
+// whether there was something.
+func (e *Engine) flushAll(ctx context.Context) (busy bool) {
 	var all []*entry
 	for i := range e.shards {
 		s := &e.shards[i]
@@ -146,7 +147,9 @@ func (e *Engine) flushAll() (busy bool) {
 	}
 	slices.SortFunc(all, func(a, b *entry) int { return strings.Compare(a.name, b.name) })
 	for _, en := range all {
-		busy = true
+		if busy = true; ctx.Err() != nil {
+			return busy
+		}
 		s := e.shard(en.name)
 		s.mu.Lock()
 		if k := &en.keep; k.kept && !k.telling && !en.waits() {
@@ -182,6 +185,9 @@ func (e *Engine) flushAll() (busy bool) {
 	}
 	e.gates.mu.RUnlock()
 	for _, g := range gs {
+		if ctx.Err() != nil {
+			break
+		}
 		e.hurry(g)
 	}
 	return busy
