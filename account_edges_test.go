@@ -150,6 +150,7 @@ func TestReadReply(t *testing.T) {
 		{`<iq from="a.example" type="error"><error type="no"><` + strings.Repeat("x", 64) + ` xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/></error></iq>`, &ReplyError{"cancel", strings.Repeat("x", 64)}, nil},
 		{`<iq from="a.example" type="error"><error type="no"><` + strings.Repeat("x", 65) + ` xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/></error></iq>`, &ReplyError{"cancel", "undefined-condition"}, nil},
 		{`<iq from="a.example" type="error"><error type="auth"><aZ xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/></error></iq>`, &ReplyError{"auth", "undefined-condition"}, nil},
+		{`<iq from="a.example" type="error"><error type="auth"><gön xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/></error></iq>`, &ReplyError{"auth", "undefined-condition"}, nil},
 		{`<iq from="a.example" type="error"><error type="auth"><az-za xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/></error></iq>`, &ReplyError{"auth", "az-za"}, nil},
 	} {
 		from, got, err := ReadReply(xml.NewDecoder(strings.NewReader(c.text)))

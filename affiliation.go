@@ -47,19 +47,19 @@ func readAffiliation(e *stanzaxml.Element) (AffiliationNone, error) {
 	if kindOf(start.Name.Space, start.Name.Local) != KindMessage || stanzaxml.Attribute(start, "type") == "error" {
 		return AffiliationNone{}, errOther // an error would be our own message that came back
 	}
-	account, err := prepared(stanzaxml.Attribute(start, "to"))
-	if err != nil || account == "" || bare(account) != account {
+	account, _ := prepared(stanzaxml.Attribute(start, "to"))
+	if account == "" || bare(account) != account {
 		return AffiliationNone{}, errOther
 	}
-	service, err := prepared(stanzaxml.Attribute(start, "from"))
-	if err != nil || service == "" || bare(service) == account {
+	service, _ := prepared(stanzaxml.Attribute(start, "from"))
+	if service == "" || bare(service) == account {
 		return AffiliationNone{}, errOther
 	}
 	a := AffiliationNone{Account: account, Key: Key{Service: service}}
 	children, pubsubs, found := 0, 0, false
 	affiliation := func(s xml.StartElement, node string) {
-		who, err := prepared(stanzaxml.Attribute(s, "jid"))
-		if s.Name == (xml.Name{Space: nsPubsub, Local: "affiliation"}) && stanzaxml.Attribute(s, "affiliation") == "none" && err == nil && who == account {
+		who, _ := prepared(stanzaxml.Attribute(s, "jid"))
+		if s.Name == (xml.Name{Space: nsPubsub, Local: "affiliation"}) && stanzaxml.Attribute(s, "affiliation") == "none" && who == account {
 			a.Node, found = node, true
 		}
 	}

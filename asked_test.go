@@ -135,6 +135,29 @@ func TestEnablesOfClients(t *testing.T) {
 			`<match profile="urn:xmpp:push2:match:important"/><send profile="urn:xmpp:push2:send:notify-only:0"/></enable></iq>`)
 		assert.Equal(t, []wishes.Match{{Profile: wishes.MatchImportant}}, ev.Wishes.Push2.Matches)
 	})
+	t.Run("Tigase's, as much as may be", func(t *testing.T) {
+		name, want := strings.Repeat("n", 128), &wishes.Wishes{Groupchat: true, Rooms: []wishes.Room{{Room: "a@x", Allow: wishes.RoomAlways, Nick: strings.Repeat("n", 20000)}}}
+		want.Name = name
+		want.Encryption = &wishes.Encryption{Algorithm: wishes.AES128GCM, Key: wishes.NewSecret(string(key)), MaxSize: 256}
+		b, err := want.MarshalBinary()
+		require.NoError(t, err)
+		want.Rooms[0].Nick += strings.Repeat("n", wishes.MaxWishesBytes-len(b))
+		ev := askedFor(t, set(enableNS+`jid='p' name='`+name+`'><groupchat xmlns='tigase:push:filter:groupchat:0'><room jid='a@x' allow='always' nick='`+want.Rooms[0].Nick+`'/></groupchat>`+
+			`<encrypt xmlns='tigase:push:encrypt:0' alg='aes-128-gcm' max-size='256'>`+b64(key)+`</encrypt></enable>`))
+		assert.Equal(t, want, ev.Wishes)
+	})
+	t.Run("Push 2.0, as much as may be", func(t *testing.T) {
+		k := newWebKeys(t)
+		long := strings.Repeat("x", 2048)
+		keys := `<ua-public xmlns="urn:xmpp:push2:0">` + b64(k.public) + `</ua-public><auth-secret xmlns="urn:xmpp:push2:0">` + b64(k.auth) + `</auth-secret><x xmlns="some:thing">` + long + `x</x>`
+		claims := strings.Repeat(`<jwt-claim name="b">y</jwt-claim>`, 7) + `<jwt-claim name="aud">` + long[:2045] + `</jwt-claim>`
+		ev := askedFor(t, `<iq type="set" id="x"><enable xmlns="urn:xmpp:push2:0"><service>p</service><client>`+long+`</client>`+
+			`<match profile="urn:xmpp:push2:match:all"><send xmlns="urn:xmpp:push2:send:sce+rfc8291+rfc8292:0">`+keys+claims+`<jwt-alg>ES256</jwt-alg><jwt-key>`+b64(k.signer)+`</jwt-key></send></match>`+
+			`<match profile="urn:xmpp:push2:match:all"><send xmlns="urn:xmpp:push2:send:sce+rfc8291+rfc8292:0">`+keys+claims+`</send></match></enable></iq>`)
+		assert.Equal(t, long, ev.Wishes.Push2.Client.Reveal())
+		assert.Equal(t, []wishes.Claim{{Name: "aud", Value: long[:2045]}, {Name: "b", Value: "y"}}, ev.Wishes.Push2.Matches[0].Send.Claims)
+		assert.Empty(t, ev.Wishes.Push2.Matches[1].Send.Claims, "without an algorithm there is no token")
+	})
 	t.Run("Push 2.0 disable", func(t *testing.T) {
 		q, err := push.ParseRequest(device, []byte(`<iq type="set" id="x"><disable xmlns="urn:xmpp:push2:0"/></iq>`))
 		require.NoError(t, err)
@@ -170,6 +193,7 @@ func TestWishesThatAreRefused(t *testing.T) {
 		{"key of 32 bytes", encrypt(`alg='aes-128-gcm'`, b64(bytes.Repeat([]byte{1}, 32))), "bad-request", "16 bytes"},
 		{"no key", encrypt(`alg='aes-128-gcm'`, ""), "bad-request", "16 bytes"},
 		{"key that is no base64", encrypt(`alg='aes-128-gcm'`, "&lt;hunter2&gt;"), "bad-request", "base64"},
+		{"key with more behind it", encrypt(`alg='aes-128-gcm'`, goodKey[:22]+"!"), "bad-request", "base64"},
 		{"max-size", encrypt(`alg='aes-128-gcm' max-size='big'`, goodKey), "bad-request", "max-size"},
 		{"max-size below all use", encrypt(`alg='aes-128-gcm' max-size='255'`, goodKey), "not-acceptable", "256 bytes"},
 		{"two encryptions", old(strings.Repeat(`<encrypt xmlns='tigase:push:encrypt:0' alg='aes-128-gcm'>`+goodKey+`</encrypt>`, 2)), "bad-request", "more than one"},
@@ -199,6 +223,14 @@ func TestWishesThatAreRefused(t *testing.T) {
 		{"push2: filter without JID", push2(head + important + `<filter/></match>`), "bad-request", "no JID"},
 		{"push2: too many filters", push2(head + important + counted(`<filter jid='u%d@example.com'/>`, wishes.MaxListed+1) + `</match>`), "not-acceptable", "500"},
 		{"push2: a long client", push2(`<service>push.example.net</service><client>` + strings.Repeat("x", wishes.MaxClientBytes+1) + `</client>` + important + `</match>`), "not-acceptable", "2048"},
+		{"push2: elements in the service", push2(`<service>push.example.net<x/></service><client>c</client>` + important + `</match>`), "bad-request", "service has elements"},
+		{"push2: two clients", push2(head + `<client>d</client>` + important + `</match>`), "bad-request", "more than one client"},
+		{"push2: a match without its namespace", push2(head + `<match profile='important'/>`), "feature-not-implemented", "none of the matches"},
+		{"push2: elements in a key", encrypted(b64(k.public)+`<x/>`, b64(k.auth), ""), "bad-request", "ua-public has elements"},
+		{"push2: a long key", encrypted(b64(k.public), b64(k.auth), `<jwt-key>`+strings.Repeat("x", 2049)+`</jwt-key>`), "not-acceptable", "jwt-key is longer than 2048 bytes"},
+		{"push2: a key as long as it may be", encrypted(b64(k.public), b64(k.auth), `<jwt-alg>ES256</jwt-alg><jwt-key>`+strings.Repeat("x", 2048)+`</jwt-key>`), "bad-request", "PKCS#8"},
+		{"push2: a key of another namespace", encrypted(``, b64(k.auth), `<ua-public xmlns='some:thing'>`+b64(k.public)+`</ua-public>`), "bad-request", "P-256"},
+		{"push2: a long claim", encrypted(b64(k.public), b64(k.auth), `<jwt-claim name='aud'>`+strings.Repeat("x", 2046)+`</jwt-claim>`), "not-acceptable", "2048 bytes"},
 		{"push2: point off the curve", encrypted(b64(off), b64(k.auth), ""), "bad-request", "P-256"},
 		{"push2: compressed point", encrypted(b64(append([]byte{3}, k.public[1:33]...)), b64(k.auth), ""), "bad-request", "P-256"},
 		{"push2: no public key", encrypted("", b64(k.auth), ""), "bad-request", "P-256"},

@@ -252,6 +252,7 @@ func TestStoresThatLie(t *testing.T) {
 			assert.Len(t, d.Verdicts, c.want)
 			for _, v := range d.Verdicts {
 				assert.True(t, v.Notify)
+				assert.True(t, c.want < 256 || v.Node >= "n0199744", "not the newest: %s", v.Node)
 			}
 			d = handle(t, e, Offline{juliet, message("m1")})
 			assert.False(t, d.Notifies())

@@ -63,7 +63,7 @@ func (m *bindings) heir(k Key) {
 	}
 	var heir *bindingSession
 	for _, s := range m.sessions {
-		if s.has == (Key{}) && s.given && s.claim == k && !s.hibernated && (heir == nil || s.since > heir.since) {
+		if s.has == (Key{}) && s.given && s.claim == k && !s.hibernated && (heir == nil || s.since >= heir.since) {
 			heir = s
 		}
 	}
@@ -102,7 +102,10 @@ func (m *bindings) handle(ev Event) {
 			m.sessions = append(m.sessions, s)
 		}
 		had := s.has
-		*s = bindingSession{id: s.id, client: e.Client, since: m.at, hibernated: e.Hibernated}
+		*s = bindingSession{id: s.id, client: e.Client, hibernated: e.Hibernated}
+		if !e.Hibernated && !e.Superseded { // the others are older
+			s.since = m.at
+		}
 		k := m.byClient(e.Client)
 		if e.Superseded {
 			k = Key{}

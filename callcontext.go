@@ -54,7 +54,7 @@ func (c *callContext) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.made != nil && c.made.Err() != nil:
+	case c.made != nil:
 		return c.made.Err()
 	case c.ended || c.also != nil && c.also.Err() != nil:
 		return context.Canceled

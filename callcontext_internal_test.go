@@ -68,3 +68,26 @@ func TestCallContext(t *testing.T) {
 	c = &callContext{parent: t.Context(), until: time.Now()}
 	assert.Equal(t, context.DeadlineExceeded, c.Err())
 }
+
+// TestCallContextUnwatched: nobody has waited for its end, and it ends all the same.
+func TestCallContextUnwatched(t *testing.T) {
+	ended, cancel := context.WithCancelCause(context.WithoutCancel(t.Context()))
+	cancel(nil)
+	late, stop := context.WithDeadline(context.WithoutCancel(t.Context()), time.Now())
+	defer stop()
+	until := time.Now().Add(time.Minute)
+	assert.NoError(t, (&callContext{parent: t.Context(), also: t.Context(), until: until}).Err())
+	assert.Equal(t, context.Canceled, (&callContext{parent: t.Context(), also: ended, until: until}).Err())
+	assert.Equal(t, context.Canceled, (&callContext{parent: ended, until: until}).Err())
+	assert.Equal(t, context.DeadlineExceeded, (&callContext{parent: late, until: until}).Err())
+	c := &callContext{parent: t.Context(), until: until}
+	c.end()
+	assert.Equal(t, context.Canceled, c.Err())
+	assert.Equal(t, "push: a call, until "+until.Format(time.RFC3339Nano), c.String())
+
+	// When the call has returned, what else could have ended it knows of it no more.
+	c = &callContext{parent: t.Context(), also: t.Context(), until: until}
+	c.Done()
+	c.end()
+	assert.False(t, c.leave())
+}

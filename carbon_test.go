@@ -1,6 +1,8 @@
 package push_test
 
 import (
+	"encoding/xml"
+	"io"
 	"strings"
 	"testing"
 
@@ -51,6 +53,63 @@ func TestCarbonContent(t *testing.T) {
 	assert.Equal(t, ContentNone, carbon(`from="mallory@example.org/x" to="juliet@example.com"`, body, body).Content, "words of one's own beside it")
 }
 
+// TestWhatIsNoCarbon: only the one message in the one <forwarded/> of a copy is its message (XEP-0297 §3).
+func TestWhatIsNoCarbon(t *testing.T) {
+	const message = `<message xmlns="jabber:client" from="romeo@example.net/x" to="juliet@example.com"><body>hi</body></message>`
+	forwarded := func(inside string) string {
+		return `<forwarded xmlns="urn:xmpp:forward:0">` + inside + `</forwarded>`
+	}
+	for inside, want := range map[string]Content{
+		forwarded(message): ContentText,
+		forwarded(`<delay xmlns="urn:xmpp:delay" stamp="2026-01-01T00:00:00Z"/>` + message): ContentText,
+		forwarded(message + `<message xmlns="jabber:client"/>`):                             ContentText,
+		forwarded(message) + forwarded(`<message xmlns="jabber:client"/>`):                  ContentText,
+		forwarded(`<x/>` + strings.Replace(message, "</body>", `</body>`+`<received xmlns="urn:xmpp:carbons:2">`+forwarded(`<message xmlns="jabber:client"/>`)+`</received>`, 1)): ContentText,
+		forwarded(`<x>` + message + `</x>`):                                        ContentNone,
+		forwarded(strings.Replace(message, "jabber:client", "", 1)):                ContentNone,
+		forwarded(strings.Replace(message, "jabber:client", "some:thing", 1)):      ContentNone,
+		forwarded(strings.ReplaceAll(message, "message", "presence")):              ContentNone,
+		forwarded(``) + message:                                                    ContentNone,
+		`<x>` + forwarded(``) + message + `</x>`:                                   ContentNone,
+		`<x>` + forwarded(message) + `</x>`:                                        ContentNone,
+		strings.Replace(forwarded(message), "urn:xmpp:forward:0", "some:thing", 1): ContentNone,
+		strings.ReplaceAll(forwarded(message), "forwarded", "forwards"):            ContentNone,
+		message: ContentNone,
+	} {
+		text := `<message from="juliet@example.com" to="juliet@example.com/phone"><received xmlns="urn:xmpp:carbons:2">` + inside + `</received></message>`
+		st, err := ParseStanza("1", []byte(text))
+		require.NoError(t, err, text)
+		assert.Equal(t, want, st.Content, text)
+		other, err := ReadStanza("1", xml.NewDecoder(strings.NewReader(text)))
+		require.NoError(t, err, text)
+		assert.Equal(t, st, other, text)
+	}
+}
+
+// byteReader gives a message whose body is in one token of bytes that may be no text.
+type byteReader struct{ tokens []xml.Token }
+
+func (r *byteReader) Token() (xml.Token, error) {
+	if len(r.tokens) == 0 {
+		return nil, io.EOF
+	}
+	tok := r.tokens[0]
+	r.tokens = r.tokens[1:]
+	return tok, nil
+}
+
+// TestBodyOfBytes: a parser that is not ours may give what is no text, and never so much that it has a beginning where it can be cut.
+func TestBodyOfBytes(t *testing.T) {
+	message, body := xml.StartElement{Name: xml.Name{Local: "message"}}, xml.StartElement{Name: xml.Name{Local: "body"}}
+	st, err := ReadStanza("1", &byteReader{[]xml.Token{message, body, xml.CharData(strings.Repeat("\x80", 5000)), body.End(), message.End()}})
+	require.NoError(t, err)
+	assert.Empty(t, st.Body)
+	assert.Equal(t, ContentText, st.Content)
+	st, err = ReadStanza("1", &byteReader{[]xml.Token{message, body, xml.CharData("hi"), xml.CharData(strings.Repeat("ö", 2000)), xml.CharData("!"), body.End(), message.End()}})
+	require.NoError(t, err)
+	assert.Equal(t, "hi"+strings.Repeat("ö", 1023), st.Body)
+}
+
 func TestStanzaEdges(t *testing.T) {
 	parse := func(id, text string) Stanza {
 		st, err := ParseStanza(id, []byte(text))
@@ -63,6 +122,7 @@ func TestStanzaEdges(t *testing.T) {
 	assert.Len(t, parse("1", text).Details.Mentions, 1)
 	// A stanza without an ID is not the one in the archive.
 	assert.False(t, parse("", `<message from="romeo@example.net" to="juliet@example.com"><body>hi</body></message>`).Archived)
+	assert.False(t, parse("a1", `<message from="romeo@example.net"><body>hi</body><stanza-id xmlns="urn:xmpp:sid:0" id="a1"/></message>`).Archived, "by nobody, to nobody")
 	// What a bounced message quotes is left out.
 	assert.Nil(t, parse("1", `<message type="error" from="romeo@example.net" to="juliet@example.com"><replace xmlns="urn:xmpp:message-correct:0" id="m1"/></message>`).Details)
 	// Of two quotations the text is without both.

@@ -43,7 +43,7 @@ func (p *part) carry(r *registration, q *question, st *Stanza, hash uint64, now 
 	case w == nil:
 		return
 	case w.Push2 != nil:
-		if q.match == 0 || q.match > len(w.Push2.Matches) {
+		if q.match > len(w.Push2.Matches) { // there is none; a Store may give such
 			return
 		}
 		if c.Send = w.Push2.Matches[q.match-1].Send; c.Send == nil {

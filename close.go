@@ -95,6 +95,7 @@ func (e *Engine) Close(ctx context.Context) error {
 		}
 		stop()
 	}
+	e.sealed.Store(true)
 	e.closed.Store(true)
 	if e.keeper != nil {
 		unclaim(e.keeper, weak.Make(e))
@@ -112,28 +113,24 @@ func (e *Engine) finish(ctx context.Context, sending bool) {
 		if busy := sending && e.flushAll(ctx); !busy && e.work.n.Load() == 0 {
 			return
 		}
-		again := time.NewTimer(wait)
+		again := time.After(wait)
 		for waiting := true; waiting; {
 			select {
 			case <-ctx.Done():
-				waiting = false
-			case <-again.C:
+				return
+			case <-again:
 				waiting = false
 			case <-e.work.zero:
-				waiting = e.work.n.Load() > 0 || sending && e.unfinished()
-				if !waiting {
-					again.Stop()
+				if e.work.n.Load() == 0 && !(sending && e.unfinished()) {
 					return
 				}
 			}
 		}
-		again.Stop()
 	}
 }
 
-// flushAll lets all that waits go out at once, in the order of the accounts, and what waits for the Store too, as far as it comes before ctx ends. It returns
-// whether there was something.
-func (e *Engine) flushAll(ctx context.Context) (busy bool) {
+// flushAll makes all that waits due at once, and what waits for the Store too, as far as it comes before ctx ends. It returns whether there was something.
+func (e *Engine) flushAll(ctx context.Context) bool {
 	var all []*entry
 	for i := range e.shards {
 		s := &e.shards[i]
@@ -145,38 +142,24 @@ func (e *Engine) flushAll(ctx context.Context) (busy bool) {
 		}
 		s.mu.Unlock()
 	}
-	slices.SortFunc(all, func(a, b *entry) int { return strings.Compare(a.name, b.name) })
 	for _, en := range all {
-		if busy = true; ctx.Err() != nil {
-			return busy
+		if ctx.Err() != nil {
+			break
 		}
 		s := e.shard(en.name)
 		s.mu.Lock()
-		if k := &en.keep; k.kept && !k.telling && !en.waits() {
-			e.keepNow(s, en)
-		}
+		now := e.now()
 		if l := en.lane; l != nil {
+			l.writeAt = now
 			if len(l.deferred) > 0 {
-				l.readAt = time.Time{}
-				e.read(s, en)
-			}
-			if len(l.learned) > 0 {
-				l.writeAt = time.Time{}
-				e.write(s, en)
+				l.readAt = now
 			}
 		}
-		var keys []Key
 		if !en.busy {
-			now := e.now()
 			en.Flush(now)
-			keys = e.due(s, en, now)
-			e.deliver(s, en, false)
 			s.settle(e, en, now)
 		}
 		s.mu.Unlock()
-		e.work.add()
-		e.dispatch(en.name, keys)
-		e.work.done()
 	}
 	e.gates.mu.RLock()
 	gs := make([]*gate, 0, len(e.gates.services))
@@ -190,13 +173,13 @@ func (e *Engine) flushAll(ctx context.Context) (busy bool) {
 		}
 		e.hurry(g)
 	}
-	return busy
+	return len(all) > 0
 }
 
-// unfinished tells whether something of an account waits to be sent, decided or stored, or is kept although nothing waits. The shard is locked.
+// unfinished tells whether something of an account waits to be sent, decided or stored. The shard is locked.
 func (en *entry) unfinished() bool {
 	l := en.lane
-	return en.waits() || en.keep.kept || en.keep.telling || l != nil && (len(l.deferred) > 0 || len(l.learned) > 0 || len(l.writing) > 0)
+	return en.waits() || l != nil && (len(l.deferred) > 0 || len(l.learned) > 0)
 }
 
 // waits tells whether something of an account waits to be sent, or for its reply. The shard is locked.
@@ -269,15 +252,14 @@ func (e *Engine) leftovers() error {
 				}
 				l.deferred = nil
 			}
-			if !en.busy && !(en.keep.whole && en.keptAsItIs()) { // else somebody is at it
+			if !en.busy && !en.keptAsItIs() { // else somebody is at it
 				if en.gone != nil {
 					for _, d := range *en.gone {
 						left.Unsent = append(left.Unsent, Unsent{Account: name, Drop: d, Asked: true})
 					}
-					en.gone = nil
 				}
 				for _, r := range en.regs {
-					if r.pace.inFlight && len(r.pace.flight) > 0 {
+					if len(r.pace.flight) > 0 {
 						left.Unsent = append(left.Unsent, Unsent{Account: name, Drop: r.flightDrop(ReasonClosed, ""), Asked: true})
 						r.pace.flight = nil
 					}
@@ -292,7 +274,6 @@ func (e *Engine) leftovers() error {
 				for _, w := range en.mail.waiting {
 					w.done <- struct{}{}
 				}
-				en.mail.waiting = nil
 			}
 			s.forget(name)
 		}
@@ -301,12 +282,6 @@ func (e *Engine) leftovers() error {
 	if len(left.Unsent)+len(left.Undecided) == 0 {
 		return nil
 	}
-	slices.SortFunc(left.Unsent, func(a, b Unsent) int {
-		if c := strings.Compare(a.Account, b.Account); c != 0 {
-			return c
-		}
-		return a.Key.Compare(b.Key)
-	})
-	slices.SortStableFunc(left.Undecided, func(a, b Event) int { return strings.Compare(subject(a).Account, subject(b).Account) })
+	slices.SortStableFunc(left.Unsent, func(a, b Unsent) int { return strings.Compare(a.Account, b.Account) })
 	return &left
 }

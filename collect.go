@@ -80,10 +80,9 @@ func (c *collector) wantsAttrs() bool {
 		return true
 	case 2:
 		return c.in >= inTarget
-	case 3:
+	default:
 		return c.in == inCall || c.in == inDisplayed || c.in == inFallback || c.in == inRoomUser
 	}
-	return false
 }
 
 // wantsText says that the text here, directly in the innermost open element, matters.
@@ -108,7 +107,7 @@ func (c *collector) start(space, local string) {
 	case c.outer.Kind != KindMessage:
 	case d == md+1:
 		c.child(m, space, local)
-	case d == md+2 && c.in != nowhere && c.in != inCarbon:
+	case d == md+2 && c.in != inCarbon:
 		c.grandchild(m, space, local)
 	case c.in == inCarbon && d == 2 && local == "forwarded" && space == "urn:xmpp:forward:0":
 		c.in = inForwarded
@@ -171,7 +170,7 @@ func (c *collector) child(m *judged, space, local string) {
 			m.roomUser = true
 		}
 	case "sent", "received":
-		if !c.forwarded && space == "urn:xmpp:carbons:2" {
+		if space == "urn:xmpp:carbons:2" {
 			c.in, c.wrapper = inCarbon, CarbonReceived
 			if local == "sent" {
 				c.wrapper = CarbonSent
@@ -334,9 +333,9 @@ func (c *collector) attr(name, value string) {
 			m.details.Inviter, m.some = value, true
 		case c.in == inDisplayed && c.sub == "stanza-id" && name == "id":
 			m.details.Target, m.some = value, true
-		case c.in == inFallback && c.sub == "body" && name == "start":
+		case c.sub == "body" && name == "start":
 			c.span.start, c.ranged = number(value), true
-		case c.in == inFallback && c.sub == "body" && name == "end":
+		case c.sub == "body" && name == "end":
 			c.span.end, c.ranged = number(value), true
 		}
 	}
@@ -371,8 +370,8 @@ func (c *collector) childAttr(m *judged, name, value string) {
 			m.eme = !sealedKnown(value)
 		}
 	case inDelay:
-		if name == "from" && m.Type == "groupchat" && (m.delayed == "" || bare(value) == bare(m.from)) {
-			m.delayed = value
+		if name == "from" && m.Type == "groupchat" && bare(value) == bare(m.from) {
+			m.delayed = true
 		}
 	case inFallback:
 		if name == "for" {
@@ -483,9 +482,9 @@ func (c *collector) endChild(m *judged) {
 	switch c.in {
 	case inOMEMO:
 		m.Encrypted = m.Encrypted || c.payload
-		m.KeyTransport = m.KeyTransport || !c.payload
+		m.KeyTransport = true // unless something is Encrypted
 	case inBody:
-		m.bodyDone = m.bodyDone || m.body != ""
+		m.bodyDone = m.body != ""
 	case inFallback:
 		switch {
 		case !c.ranged:

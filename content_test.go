@@ -88,6 +88,32 @@ var meanings = []struct {
 	{"reply", "chat", "<body>&gt; ho\nhi</body><reply xmlns=\"urn:xmpp:reply:0\" to=\"juliet@example.com/b\" id=\"m0\"/>", ContentText, ClassImportant, &Details{Reply: ReplyTo{To: "juliet@example.com/b", ID: "m0"}}},
 	{"room's ids", "groupchat", `<body>hi</body><stanza-id xmlns="urn:xmpp:sid:0" by="verona@rooms.example.net" id="r1"/><occupant-id xmlns="urn:xmpp:occupant-id:0" id="o1"/>`, ContentText, ClassImportant, &Details{RoomID: "r1", OccupantID: "o1"}},
 	{"id that somebody else gave", "groupchat", `<body>hi</body><stanza-id xmlns="urn:xmpp:sid:0" by="mantua@rooms.example.net" id="r1"/>`, ContentText, ClassImportant, nil},
+	{"retraction in another namespace", "chat", `<retract xmlns="some:thing" id="m0"/><body>hi</body>`, ContentText, ClassImportant, nil},
+	{"something else of retractions", "chat", `<finish xmlns="urn:xmpp:message-retract:1" id="m0"/><body>hi</body>`, ContentText, ClassImportant, nil},
+	{"something else of retractions, fastened", "chat", `<apply-to xmlns="urn:xmpp:fasten:0" id="m0"><external xmlns="urn:xmpp:message-retract:0"/></apply-to><body>hi</body>`, ContentText, ClassImportant, nil},
+	{"retraction in another namespace, fastened", "chat", `<apply-to xmlns="urn:xmpp:fasten:0" id="m0"><retract xmlns="some:thing"/></apply-to><body>hi</body>`, ContentText, ClassImportant, nil},
+	{"something else of moderation, fastened", "groupchat", `<apply-to xmlns="urn:xmpp:fasten:0" id="r0"><reason xmlns="urn:xmpp:message-moderate:0"/></apply-to><body>hi</body>`, ContentText, ClassImportant, nil},
+	{"moderation in another namespace, fastened", "groupchat", `<apply-to xmlns="urn:xmpp:fasten:0" id="r0"><moderated xmlns="some:thing"/></apply-to><body>hi</body>`, ContentText, ClassImportant, nil},
+	{"moderated in another namespace", "groupchat", `<retract xmlns="urn:xmpp:message-retract:1" id="r0"><moderated xmlns="some:thing"/></retract>`, ContentRetraction, ClassPlain, &Details{Target: "r0"}},
+	{"retraction with something else of moderation", "groupchat", `<retract xmlns="urn:xmpp:message-retract:1" id="r0"><reason xmlns="urn:xmpp:message-moderate:1"/></retract>`, ContentRetraction, ClassPlain, &Details{Target: "r0"}},
+	{"a moderator's correction", "groupchat", `<replace xmlns="urn:xmpp:message-correct:0" id="m0"><moderated xmlns="urn:xmpp:message-moderate:1"/></replace>`, ContentCorrection, ClassPlain, &Details{Target: "m0"}},
+	{"invitation of another namespace", "", `<x xmlns="http://jabber.org/protocol/muc#user"><invite xmlns="some:thing"/></x>`, ContentNone, ClassPlain, nil},
+	{"PGP, and what is not OX", "chat", `<x xmlns="jabber:x:encrypted"/><openpgp xmlns="some:thing"/>`, ContentEncrypted, ClassImportant, nil},
+	{"encrypted once with and once without content", "chat", `<encrypted xmlns="urn:xmpp:omemo:2"><payload/><header/></encrypted><encrypted xmlns="urn:xmpp:omemo:1"><header/></encrypted>`, ContentEncrypted, ClassImportant, nil},
+	{"file, and what is none", "chat", `<file-sharing xmlns="urn:xmpp:sfs:0"/><file-sharing xmlns="some:thing"/><reference xmlns="urn:xmpp:reference:0" type="data"><x/></reference>`, ContentFile, ClassImportant, nil},
+	{"media in another namespace", "chat", `<reference xmlns="urn:xmpp:reference:0" type="data"><media-sharing xmlns="some:thing"/></reference>`, ContentNone, ClassPlain, nil},
+	{"something else of media", "chat", `<reference xmlns="urn:xmpp:reference:0" type="data"><thumbnail xmlns="urn:xmpp:sims:1"/></reference>`, ContentNone, ClassPlain, nil},
+	{"fallback for two, of which one is known", "chat", `<body>👋</body><reactions xmlns="urn:xmpp:reactions:0" id="m0"/><fallback xmlns="urn:xmpp:fallback:0" for="urn:xmpp:reactions:0"/><fallback xmlns="urn:xmpp:fallback:0" for="some:thing"/>`, ContentReaction, ClassPlain, &Details{Target: "m0"}},
+	{"marker that the server is to publish", "chat", `<displayed xmlns="urn:xmpp:mds:displayed:0"><stanza-id xmlns="urn:xmpp:sid:0" id="a0" by="c@d"/></displayed>`, ContentDisplayed, ClassPlain, &Details{Target: "a0"}},
+	{"marker of something else", "chat", `<displayed xmlns="urn:xmpp:mds:displayed:0"><x id="a0"/></displayed>`, ContentDisplayed, ClassPlain, nil},
+	{"two calls, of which the second holds", "", `<propose xmlns="urn:xmpp:jingle-message:0" id="c0"><description xmlns="urn:xmpp:jingle:apps:rtp:1" media="video"/></propose><propose xmlns="urn:xmpp:jingle-message:0" id="c1"><description xmlns="urn:xmpp:jingle:apps:rtp:1" media="audio"/></propose>`,
+		ContentCall, ClassUrgent, &Details{Call: &Call{ID: "c1", Media: []string{"audio"}}}},
+	{"call with what is no description", "", `<propose xmlns="urn:xmpp:jingle-message:0" id="c1"><stanza-id xmlns="urn:xmpp:sid:0" id="a0" by="c@d"/><x media="audio"/><description xmlns="urn:xmpp:jingle:apps:rtp:1" title="video"/></propose>`,
+		ContentCall, ClassUrgent, &Details{Call: &Call{ID: "c1"}}},
+	{"call with a description elsewhere", "", `<propose xmlns="urn:xmpp:jingle-message:0" id="c1"/><fallback xmlns="urn:xmpp:fallback:0" for="some:thing"><description media="audio"/></fallback>`,
+		ContentCall, ClassUrgent, &Details{Call: &Call{ID: "c1"}}},
+	{"mention, of those that are active and of nobody", "groupchat", `<body>hi</body><mention xmlns="urn:xmpp:mentions:0" occupantid="o1"><active/><noping/><x/></mention>`, ContentText, ClassImportant, &Details{Mentions: []Mention{{OccupantID: "o1", Active: true, NoPing: true}}}},
+	{"mention with what is not known", "groupchat", `<body>hi</body><mention xmlns="urn:xmpp:mentions:0" occupantid="o1"><active xmlns="some:thing"/><noping xmlns="some:thing"/></mention>`, ContentText, ClassImportant, &Details{Mentions: []Mention{{OccupantID: "o1"}}}},
 	{"id in a chat", "chat", `<body>hi</body><stanza-id xmlns="urn:xmpp:sid:0" by="verona@rooms.example.net" id="r1"/>`, ContentText, ClassImportant, nil},
 }
 
@@ -116,14 +142,18 @@ func TestStanzaMarks(t *testing.T) {
 	}{
 		{"plain", "chat", ``, false, false},
 		{"no-store", "chat", `<no-store xmlns="urn:xmpp:hints"/>`, true, false},
+		{"no-store twice", "chat", `<no-store xmlns="urn:xmpp:hints"/><no-store xmlns="hints"/>`, true, false},
 		{"no-store of another namespace", "chat", `<no-store xmlns="hints"/>`, false, false},
 		{"no-store in an error", "error", `<no-store xmlns="urn:xmpp:hints"/>`, false, false},
 		{"no-permanent-store", "chat", `<no-permanent-store xmlns="urn:xmpp:hints"/>`, false, false},
 		{"history", "groupchat", fmt.Sprintf(delay, room), false, true},
 		{"history delayed twice", "groupchat", fmt.Sprintf(delay+delay+delay, "a.example", room, "b.example"), false, true},
 		{"delayed by another", "groupchat", fmt.Sprintf(delay, "example.com"), false, false},
+		{"delayed by another, and the room is named", "groupchat", `<delay xmlns="urn:xmpp:delay" stamp="2026-01-01T00:00:00Z" for="` + room + `" from="example.com"/>`, false, false},
 		{"delayed by nobody", "groupchat", `<delay xmlns="urn:xmpp:delay" stamp="2026-01-01T00:00:00Z"/>`, false, false},
 		{"private message, delayed", "chat", fmt.Sprintf(delay, room), false, false},
+		{"from the archive, with what is not", "", `<result xmlns="urn:xmpp:mam:2" id="a1"/><result xmlns="some:thing"/>`, false, true},
+		{"a result of something else", "", `<result xmlns="some:thing" id="a1"/>`, false, false},
 		{"from the archive", "", `<result xmlns="urn:xmpp:mam:2" id="a1"><forwarded xmlns="urn:xmpp:forward:0"><message xmlns="jabber:client"><body>hi</body></message></forwarded></result>`, false, true},
 	} {
 		text := fmt.Sprintf(`<message from="%s/romeo" to="juliet@example.com" type=%q><body>hi</body>%s</message>`, room, c.typ, c.inside)
@@ -139,6 +169,9 @@ func TestStanzaMarks(t *testing.T) {
 
 // The quotation that a reply carries for clients which do not know replies is no part of its text.
 func TestReplyText(t *testing.T) {
+	const quote = `<fallback xmlns="urn:xmpp:fallback:0" for="urn:xmpp:reply:0">`
+	const next = `</fallback>` + quote // of more than four the first four count
+	other := func(ranges string) string { return strings.Replace(next, "reply", "sfs", 1) + ranges + next }
 	for _, c := range []struct{ body, ranges, want string }{
 		{"&gt; hö\nhi", `<body start="0" end="5"/>`, "hi"},
 		{"&gt; hö\nhi", ``, "> hö\nhi"},
@@ -146,8 +179,14 @@ func TestReplyText(t *testing.T) {
 		{"&gt; hö\nhi", `<body start="x" end="5"/>`, "> hö\nhi"},
 		{"&gt; hö\nhi", `<body start="2" end="99999999999999999999"/>`, "> hö\nhi"},
 		{"&gt; hö\nhi", `<body start="2" end="99999"/>`, "> "},
+		{"&gt; hi", `<body start="0" x="1" end="2" y="9"/>`, "hi"},
+		{"&gt; hi", `<body end="2"/><subject start="1"/><subject start="0" end="9"/>`, "hi"},
+		{"&gt; hi", `<subject start="0" end="2"/>`, "> hi"},
+		{"&gt; hi", other(`<body start="3" end="4"/>`) + `<body end="2"/>`, "hi"},
+		{"&gt; hi", other(`<body start="0" end="2"/>`), "> hi"},
+		{"abcdef", strings.Repeat(`<body start="0" end="1"/>`+next, 3) + `<body start="1" end="2"/>` + next + `<body start="2" end="3"/>`, "cdef"},
 	} {
-		text := `<message><body>` + c.body + `</body><reply xmlns="urn:xmpp:reply:0" id="m0"/><fallback xmlns="urn:xmpp:fallback:0" for="urn:xmpp:reply:0">` + c.ranges + `</fallback></message>`
+		text := `<message><body>` + c.body + `</body><reply xmlns="urn:xmpp:reply:0" id="m0"/>` + quote + c.ranges + `</fallback></message>`
 		st, err := ParseStanza("x", []byte(text))
 		require.NoError(t, err)
 		assert.Equal(t, c.want, st.Body, c.ranges)

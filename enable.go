@@ -19,8 +19,8 @@ type payload struct {
 	// fault is the first thing that is wrong with it.
 	fault *stanza.Error
 
-	hasForm, tooBig bool
-	size            int
+	hasForm bool
+	size    int
 }
 
 // serviceName is what the protocol calls the push service.
@@ -41,7 +41,6 @@ func (p *payload) refuse(c stanza.Condition, text string) {
 func (p *payload) bad(text string) { p.refuse(stanza.BadRequest, text) }
 
 func (p *payload) large(format string, args ...any) {
-	p.tooBig = true
 	p.refuse(stanza.NotAcceptable, fmt.Sprintf(format, args...))
 }
 
@@ -106,11 +105,11 @@ func (p *payload) count(texts ...string) {
 	p.size += 16
 	for _, s := range texts {
 		p.size += len(s)
-		if len(s) <= MaxFormBytes && stanzaxml.CheckText(s) != nil {
+		if stanzaxml.CheckText(s) != nil {
 			p.bad("the form holds what is not text")
 		}
 	}
-	if p.size > MaxFormBytes && !p.tooBig {
+	if p.size > MaxFormBytes {
 		p.large("the form is larger than %d bytes", MaxFormBytes)
 	}
 }

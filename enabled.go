@@ -48,7 +48,7 @@ func (a *Account) takeGone(k Key) (gone Drop) {
 
 // spend says that what is in flight for a registration is not tried again, because of reason, if its publish fails.
 func (a *Account) spend(k Key, reason Reason) {
-	if r := a.find(k); r != nil && !a.isGone(k) {
+	if r := a.find(k); r != nil {
 		r.pace.spend(reason)
 	}
 }
@@ -163,5 +163,5 @@ func cloneFields(fs []Field) []Field {
 // mayRetry tells whether a tombstone is tried once more (XEP-0357 §7.1).
 func (a *Account) mayRetry(r *registration, now time.Time) bool {
 	after := a.policy.RetryDisabled
-	return after > 0 && now.Sub(r.Health.Disabled) >= after && (r.retried == 0 || now.Sub(time.Unix(int64(r.retried), 0)) >= after)
+	return after > 0 && now.Sub(r.Health.Disabled) >= after && now.Sub(time.Unix(int64(r.retried), 0)) >= after
 }

@@ -292,7 +292,7 @@ func appendEscaped(dst []byte, s string) []byte {
 			continue
 		}
 		r, n := utf8.DecodeRuneInString(s[i:])
-		if r == utf8.RuneError && n == 1 || r == 0xfffe || r == 0xffff {
+		if r == utf8.RuneError || r == 0xfffe || r == 0xffff {
 			dst = append(dst, s[plain:i]...)
 			dst = append(dst, "\uFFFD"...)
 			plain = i + n

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/xml"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 
@@ -14,6 +15,7 @@ import (
 	"mellium.im/xmpp/stanza"
 
 	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/wishes"
 )
 
 var (
@@ -74,7 +76,7 @@ func sameDocument(t testing.TB, n *push.Notification, id string) {
 // FuzzPublish checks that hostile strings stay what they are, in both encodings: parsed by encoding/xml, the document has the same structure and the same
 // strings, with U+FFFD for what XML cannot say.
 func FuzzPublish(f *testing.F) {
-	for _, s := range []string{"", "n1", `"'<>&`, "]]><!--", "\x00\x1f\x7f\u0085\ufffe\uffff\ufffd", "\xff\xc3", "\t\r\n \u2028", "&#0;", "\U0001f4f1"} {
+	for _, s := range []string{"", "n1", `"'<>&`, "]]><!--", "\x00\x1f\x7f\u0085\ufffe\uffff\ufffd", "\xff\xc3", "\x80", "\t\r\n \u2028", "&#0;", "\U0001f4f1"} {
 		f.Add(s, s, s, s, s, s, 1)
 	}
 	f.Fuzz(func(t *testing.T, id, node, sender, body, name, value string, unread int) {
@@ -144,6 +146,21 @@ func TestPublishWithoutOptions(t *testing.T) {
 	sameDocument(t, n, "i1")
 	assert.NotContains(t, string(n.AppendStanza(nil, "example.com", "i1")), "publish-options")
 	sameDocument(t, full(), "i1")
+	n.Wishes = &wishes.Wishes{Jingle: true}
+	sameDocument(t, n, "i1")
+	assert.NotContains(t, string(n.AppendStanza(nil, "example.com", "i1")), "priority")
+	n.Wishes = &wishes.Wishes{Priority: true}
+	sameDocument(t, n, "i1")
+	r := n.TokenReader()
+	for {
+		tok, err := r.Token()
+		if err != nil {
+			assert.Equal(t, io.EOF, err)
+			assert.Nil(t, tok)
+			break
+		}
+		require.NotNil(t, tok)
+	}
 
 	var b bytes.Buffer
 	require.NoError(t, xml.NewEncoder(&b).Encode(full()))

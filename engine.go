@@ -105,7 +105,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	_ = e.guard(&e.hooks.logger, func() error { e.debugs = e.log.Enabled(context.Background(), slog.LevelDebug); return nil })
 	e.watched = e.obs.Decided != nil || e.quick.Decided != nil || e.debugs
-	e.telling = e.watched || cfg.Resumption != nil || cfg.Logger != nil || cfg.Observer != nil
+	e.telling = cfg.Resumption != nil || cfg.Logger != nil || cfg.Observer != nil
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.sending, e.recall = context.WithCancel(e.ctx)
 	e.gates.services = make(map[string]*gate)
@@ -212,10 +212,12 @@ func (e *Engine) handle(ctx context.Context, ev Event, d *Decision) error {
 	if !s.kept.has(hash) {
 		if !opens(ev) && !e.closing.Load() && e.keeps.ready.Load() {
 			if subject(ev).ID != "" { // what is not kept has no session
-				return e.passing(s, name, ev, d)
+				e.passing(s, name, ev, d)
+				return nil
 			}
 			if rs, ok := e.recollect(name); ok && len(rs) == 0 {
-				return e.passing(s, name, ev, d)
+				e.passing(s, name, ev, d)
+				return nil
 			}
 		}
 		return e.handleSlow(ctx, s, name, ev, d)
@@ -270,9 +272,6 @@ func (e *Engine) handleSlow(ctx context.Context, s *shard, name string, ev Event
 	if e.policy == nil {
 		return errNotMade
 	}
-	if e.closing.Load() {
-		return ErrClosed
-	}
 	ctx = orEndless(ctx)
 	if changesStore(ev) {
 		return e.change(ctx, s, name, ev, d)
@@ -287,37 +286,30 @@ func (e *Engine) handleInTurn(ctx context.Context, s *shard, name string, ev Eve
 	e.work.add()
 	defer e.work.done()
 	var f Facts
-	asked, looked := !e.asks(ev), e.cached == nil || !needsRegistrations(ev)
+	asked, looked := !e.asks(ev), !needsRegistrations(ev)
 	for {
 		seen := s.changes.Load()
 		s.mu.Lock()
+		var rs []Registration
+		known := false
+		if en := s.accounts[name]; !looked && (en == nil || !en.Loaded()) && e.keeps.ready.Load() {
+			looked = true
+			s.mu.Unlock()
+			rs, known = e.recollect(name)
+			s.mu.Lock()
+		}
 		if s.closing {
 			s.mu.Unlock()
 			return told, ErrClosed
 		}
-		en := s.accounts[name]
-		if !looked && (en == nil || !en.Loaded()) && e.keeps.ready.Load() {
-			looked = true
-			s.mu.Unlock()
-			rs, ok := e.recollect(name)
-			s.mu.Lock()
-			if ok && !s.closing {
-				if en = s.accounts[name]; en == nil {
-					en = s.open(e, name)
-				}
-				if !en.Loaded() && !en.busy && s.changes.Load() == seen && (en.lane == nil || en.lane.idle()) {
-					var eff Effects
-					e.load(en, rs, &eff)
-					e.tellEffects(en, e.now(), &eff, true)
-				}
-			}
-		}
+		en := s.accounts[name] // it may have come or gone meanwhile
 		if en == nil {
 			en = s.open(e, name)
 		}
-		if s.closing {
-			s.mu.Unlock()
-			return told, ErrClosed
+		if known && !en.Loaded() && !en.busy && s.changes.Load() == seen {
+			var eff Effects
+			e.load(en, rs, &eff)
+			e.tellEffects(en, e.now(), &eff, true)
 		}
 		if !en.canDecide(ev) {
 			return e.postpone(ctx, s, en, ev, d)
@@ -331,10 +323,6 @@ func (e *Engine) handleInTurn(ctx context.Context, s *shard, name string, ev Eve
 		if err := s.acquire(ctx, en); err != nil {
 			s.mu.Unlock()
 			return told, err
-		}
-		if !en.canDecide(ev) {
-			e.release(s, en)
-			return e.postpone(ctx, s, en, ev, d)
 		}
 		var buf [4]Key
 		keys := e.decide(s, en, ev, f, d, true, buf[:0])
@@ -356,7 +344,6 @@ func (e *Engine) recollect(account string) (rs []Registration, ok bool) {
 	defer func() {
 		if r := recover(); r != nil {
 			_ = e.panicked(&e.hooks.list, r)
-			rs, ok = nil, false
 		}
 	}()
 	return e.cached(account)
@@ -367,11 +354,10 @@ func (e *Engine) recollect(account string) (rs []Registration, ok bool) {
 func (e *Engine) decide(s *shard, en *entry, ev Event, f Facts, d *Decision, mine bool, keys []Key) []Key {
 	if e.cfg.Chats != nil || e.cfg.Contacts != nil {
 		f.Now = e.now()
-		if questions := en.Asks(ev, f); len(questions) > 0 {
-			s.mu.Unlock()
-			e.chatFacts(e.ctx, en.name, questions, &f)
-			s.mu.Lock()
-		}
+		questions := en.Asks(ev, f)
+		s.mu.Unlock()
+		e.chatFacts(e.ctx, en.name, questions, &f)
+		s.mu.Lock()
 	}
 	now := e.now()
 	f.Now, f.Number = now, s.number()
@@ -388,13 +374,13 @@ func (e *Engine) decide(s *shard, en *entry, ev Event, f Facts, d *Decision, min
 }
 
 // passing answers an event of an account of which nothing is kept.
-func (e *Engine) passing(s *shard, name string, ev Event, d *Decision) error {
+func (e *Engine) passing(s *shard, name string, ev Event, d *Decision) {
 	d.Reason = ReasonNoRegistration
 	if subject(ev).ID != "" {
 		d.Reason = ReasonUnknownSession
 	}
 	if !e.watched {
-		return nil
+		return
 	}
 	s.mu.Lock()
 	number := s.number()
@@ -406,7 +392,7 @@ func (e *Engine) passing(s *shard, name string, ev Event, d *Decision) error {
 		told = true
 	}
 	if told && !e.debugs && e.obs.Decided == nil {
-		return nil
+		return
 	}
 	kept, own := keepEvent(ev), d.clone()
 	if e.debugs {
@@ -421,5 +407,4 @@ func (e *Engine) passing(s *shard, name string, ev Event, d *Decision) error {
 			_, _ = ask(e.ctx, e, o.h, name, func(context.Context) (struct{}, error) { o.decided(number, now, kept, own, 0); return struct{}{}, nil })
 		}
 	}
-	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"runtime"
 	"sync"
 	"testing"
@@ -98,14 +99,156 @@ func TestCloseSilence(t *testing.T) {
 	}
 }
 
+// TestCloseAgain calls Close while another call of it waits for a push service that does not answer: it waits for the other, or for its own context.
+func TestCloseAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, Config{Publisher: PublisherFunc(func(ctx context.Context, _ *Notification) error { <-ctx.Done(); return ctx.Err() })})
+		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone}, Offline{juliet, message("m1")})
+		began := time.Now()
+		within := func(d time.Duration) error {
+			ctx, cancel := context.WithTimeout(t.Context(), d)
+			defer cancel()
+			return e.Close(ctx)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { assert.Error(t, within(10*time.Second)) })
+		synctest.Wait()
+		assert.ErrorIs(t, within(time.Second), context.DeadlineExceeded)
+		assert.Equal(t, time.Second, time.Since(began))
+		assert.NoError(t, within(time.Hour))
+		assert.Equal(t, 9*time.Second, time.Since(began))
+		wg.Wait()
+	})
+}
+
+// TestCloseAsksLater closes while a Publisher has not returned in time: if it returns within Close's, that counts.
+func TestCloseAsksLater(t *testing.T) {
+	for late, took := range map[time.Duration]time.Duration{90 * time.Second: 50 * time.Second, time.Hour: 119 * time.Second} {
+		t.Run(late.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				defer pass(time.Hour)
+				e := newEngine(t, Config{Publisher: PublisherFunc(func(context.Context, *Notification) error { time.Sleep(late); return nil })})
+				handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone}, Offline{juliet, message("m1")})
+				pass(40 * time.Second)
+				require.Equal(t, 1, e.Services()[0].Hanging)
+				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+				defer cancel()
+				began := time.Now()
+				err := e.Close(ctx)
+				assert.Equal(t, took, time.Since(began))
+				if late < time.Hour {
+					assert.NoError(t, err)
+					return
+				}
+				var unsent *UnsentError
+				require.ErrorAs(t, err, &unsent)
+				require.Len(t, unsent.Unsent, 1)
+				assert.True(t, unsent.Unsent[0].Asked)
+			})
+		})
+	}
+}
+
+// TestCloseFindsThemBack has a push service or the Store away for hours, each with a long wait until it is asked again, and back soon after Close was called.
+func TestCloseFindsThemBack(t *testing.T) {
+	for _, away := range []string{"push service", "List", "Update", "Keep"} {
+		t.Run(away, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				down := on()
+				memory := NewMemoryStore()
+				var accounts []string
+				for i := range 100 {
+					accounts = append(accounts, fmt.Sprintf("user%d@example.com", i))
+					keep(t, memory, accounts[i], phone)
+				}
+				accepted := 0
+				svc := service{answer: func(*Notification) error {
+					if away == "Keep" || away == "push service" && down.Load() {
+						return errors.New("no route")
+					}
+					accepted++
+					return nil
+				}}
+				store := &hookedKeeper{hookedStore{Store: memory, before: failing(away, down)}, memory}
+				e := newEngine(t, Config{Publisher: &svc, Store: store, Keep: KeepAll, Policy: Policy{Expire: 24 * time.Hour}})
+				for _, account := range accounts {
+					handle(t, e, Offline{account, message("m1")})
+				}
+				pass(3 * time.Hour)
+				time.AfterFunc(2*time.Second, func() { down.Store(false) })
+				ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+				defer cancel()
+				began := time.Now()
+				assert.NoError(t, e.Close(ctx))
+				took, sent, left := 5*time.Second, 100, 0
+				if away == "Keep" {
+					took, sent, left = 36*time.Second, 0, 100
+				}
+				assert.LessOrEqual(t, time.Since(began), took)
+				assert.Equal(t, sent, accepted)
+				for _, err := range memory.Kept(t.Context()) {
+					require.NoError(t, err)
+					left--
+				}
+				assert.Zero(t, left, "kept")
+				if away != "Keep" {
+					assert.False(t, stored(t, memory, accounts[0])[0].Health.Succeeded.IsZero())
+				}
+			})
+		})
+	}
+}
+
+// hookedKeeper is a hookedStore that is a Keeper.
+type hookedKeeper struct {
+	hookedStore
+	keeper Keeper
+}
+
+func (k *hookedKeeper) Keep(ctx context.Context, account string, state []byte) error {
+	if err := k.call(ctx, "Keep", account); err != nil {
+		return err
+	}
+	return k.keeper.Keep(ctx, account, state)
+}
+
+func (k *hookedKeeper) Kept(ctx context.Context) iter.Seq2[Kept, error] { return k.keeper.Kept(ctx) }
+
+// TestCloseLeavesTimeToKeep has a Keeper that is slow: it has a quarter of Close's time.
+func TestCloseLeavesTimeToKeep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := NewMemoryStore()
+		slow := func(_ context.Context, method, _ string) error {
+			if method == "Keep" {
+				time.Sleep(2 * time.Second)
+			}
+			return nil
+		}
+		e := newEngine(t, Config{
+			Publisher: PublisherFunc(func(context.Context, *Notification) error { return errors.New("no route") }),
+			Store:     &hookedKeeper{hookedStore{Store: memory, before: slow}, memory}, Keep: KeepNone,
+		})
+		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone}, Offline{juliet, message("m1")})
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		began := time.Now()
+		assert.NoError(t, e.Close(ctx))
+		assert.Equal(t, 9500*time.Millisecond, time.Since(began).Truncate(100*time.Millisecond))
+	})
+}
+
 // TestCloseStubborn has a Publisher that takes no notice of its context. Close does not wait for it, and what it says later changes nothing.
 func TestCloseStubborn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		memory := NewMemoryStore()
-		e := newEngine(t, Config{Store: struct{ Store }{memory}, Publisher: PublisherFunc(func(context.Context, *Notification) error {
-			time.Sleep(time.Minute)
-			return &ReplyError{"cancel", "item-not-found"}
-		})})
+		told := 0
+		e := newEngine(t, Config{
+			Store: struct{ Store }{memory}, Observer: &Observer{Replied: func(time.Time, *Notification, Reply, Result, time.Duration) { told++ }},
+			Publisher: PublisherFunc(func(context.Context, *Notification) error {
+				time.Sleep(time.Minute)
+				return &ReplyError{"cancel", "item-not-found"}
+			}),
+		})
 		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone}, Offline{juliet, message("m1")})
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -117,6 +260,7 @@ func TestCloseStubborn(t *testing.T) {
 		assert.Equal(t, time.Second, time.Since(began))
 		pass(time.Hour)
 		assert.Equal(t, Health{}, health(t, memory))
+		assert.Zero(t, told)
 	})
 }
 
@@ -263,7 +407,10 @@ func TestCloseRace(t *testing.T) {
 func TestCloseLeaves(t *testing.T) {
 	before := runtime.NumGoroutine()
 	p := func() weak.Pointer[Engine] {
-		e := newEngine(t, Config{Publisher: PublisherFunc(func(context.Context, *Notification) error { return errors.New("no route") })})
+		e := newEngine(t, Config{
+			Publisher: PublisherFunc(func(context.Context, *Notification) error { return errors.New("no route") }),
+			Policy:    Policy{RetryMin: time.Hour, RetryMax: time.Hour, ProbeEvery: time.Hour}, // longer than this test waits
+		})
 		for i := range 200 {
 			s := SessionID{fmt.Sprintf("user%d@example.com", i), "s"}
 			handle(t, e, SessionOpen{Session: s}, PushEnable{Session: s, Key: phone}, StanzaQueued{s, message("m1")}, Offline{s.Account, message("m2")})
@@ -280,7 +427,7 @@ func TestCloseLeaves(t *testing.T) {
 		}
 		time.Sleep(10 * time.Millisecond) // for goroutines that are done to be gone; the garbage collector has no virtual time
 	}
-	assert.Nil(t, p.Value(), "something holds the Engine")
+	assert.True(t, p.Value() == nil, "something holds the Engine")
 	assert.LessOrEqual(t, runtime.NumGoroutine(), before)
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,30 +35,6 @@ func TestValidateHooks(t *testing.T) {
 	assert.ErrorContains(t, err, "not a pointer")
 	require.NoError(t, e.Close(t.Context()))
 	assert.True(t, ReplyOf((*ReplyError)(nil)).OK())
-}
-
-// Close goes on trying a service that was broken and comes back.
-func TestCloseTriesAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var dead atomic.Bool
-		dead.Store(true)
-		svc := service{answer: func(*Notification) error {
-			if dead.Load() {
-				return errors.New("no route")
-			}
-			return nil
-		}}
-		e := newEngine(t, Config{Publisher: &svc})
-		for i := range 100 {
-			account := fmt.Sprintf("user%d@example.com", i)
-			handle(t, e, PushEnable{Session: SessionID{Account: account}, Key: phone}, Offline{account, message("m1")})
-		}
-		pass(10 * time.Minute)
-		time.AfterFunc(20*time.Second, func() { dead.Store(false) })
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		assert.NoError(t, e.Close(ctx))
-	})
 }
 
 // A Store that hangs takes no slot of a push service, and a hook that hangs is no fault of the service.

@@ -1,9 +1,12 @@
 package push_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	. "github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/wishes"
 )
 
 // veto is a Vetoer of functions; nil says yes.
@@ -90,9 +94,12 @@ func (u unread) Unread(_ context.Context, account string) (int, error) { return 
 func TestUnreadCounter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var svc service
-		n, err := 42, error(nil)
+		n, err, slow := 42, error(nil), false
 		e := newEngine(t, Config{Publisher: &svc, Unread: unread(func(account string) (int, error) {
 			assert.Equal(t, juliet, account)
+			if slow {
+				time.Sleep(5*time.Second + 10*time.Millisecond) // as one does that returns because its context has ended
+			}
 			return n, err
 		})})
 		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone})
@@ -109,6 +116,12 @@ func TestUnreadCounter(t *testing.T) {
 		assert.Equal(t, 0, send("m3"))
 		n, err = 7, errors.New("database is away")
 		assert.Equal(t, 4, send("m4"), "the Engine's own number")
+		slow = true
+		handle(t, e, Offline{juliet, message("m5")})
+		pass(6 * time.Second)
+		got := svc.published()
+		require.Len(t, got, 5)
+		assert.Equal(t, 5, got[4].Unread, "what it says when its time is over is not used")
 		require.NoError(t, e.Close(t.Context()))
 	})
 }
@@ -122,7 +135,7 @@ func TestLiveness(t *testing.T) {
 		var svc service
 		asked := 0
 		var err error
-		e := newEngine(t, Config{Publisher: &svc, Liveness: liveness(func(account string) ([]Key, error) {
+		e := newEngine(t, Config{Publisher: &svc, Veto: veto{}, Liveness: liveness(func(account string) ([]Key, error) {
 			asked++
 			return []Key{phone, node("nobody's")}, err
 		})})
@@ -140,6 +153,116 @@ func TestLiveness(t *testing.T) {
 		assert.True(t, d.Verdicts[1].Notify, "the decision is made all the same")
 		require.NoError(t, e.Close(t.Context()))
 	})
+}
+
+// TestAbilities gives a host each of the optional abilities alone: those that it has not got are not called, and what the one it has cannot say is in the log, once for each time.
+func TestAbilities(t *testing.T) {
+	down := errors.New("database is away")
+	broken := &directory{chat: func(string) (ChatInfo, error) { return ChatInfo{}, down }, contact: func(string) (bool, error) { return false, down }}
+	for name, c := range map[string]struct {
+		cfg  Config
+		text string
+	}{
+		"Unread":        {Config{Unread: unread(func(string) (int, error) { return 0, down })}, "push: unread count not known"},
+		"Subscriptions": {Config{Subscriptions: subscriptions(func(string) (int, error) { return 0, down })}, "push: subscription requests not known"},
+		"Liveness":      {Config{Liveness: liveness(func(string) ([]Key, error) { return nil, down })}, "push: sessions elsewhere not known"},
+		"Chats":         {Config{Chats: broken}, "push: not known what the user set for a chat"},
+		"Contacts":      {Config{Contacts: broken}, "push: not known whether it is a contact"},
+		"Veto":          {Config{Veto: veto{}}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var svc service
+				var log bytes.Buffer
+				c.cfg.Publisher, c.cfg.Logger = &svc, slog.New(slog.NewTextHandler(&log, nil))
+				e := newEngine(t, c.cfg)
+				handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone, Wishes: &wishes.Wishes{IgnoreUnknown: true}})
+				d := handle(t, e, ArchiveAdded{juliet, message("m1")})
+				assert.True(t, d.Notifies())
+				require.NoError(t, e.Close(t.Context()))
+				assert.Len(t, svc.published(), 1)
+				assert.Empty(t, e.Hooks())
+				if c.text == "" {
+					assert.NotContains(t, log.String(), "level=WARN")
+					return
+				}
+				assert.Equal(t, 1, strings.Count(log.String(), "level=WARN"), log.String())
+				assert.Contains(t, log.String(), fmt.Sprintf("level=WARN msg=%q account=%s error=%q", c.text, juliet, down))
+			})
+		})
+	}
+}
+
+// TestContactsAlone asks a host that knows contacts, and nothing of chats, about people and not about rooms.
+func TestContactsAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := &directory{contact: func(string) (bool, error) { return false, nil }}
+		e := newEngine(t, Config{Publisher: &service{}, Contacts: host})
+		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone, Wishes: &wishes.Wishes{IgnoreUnknown: true}})
+		d := handle(t, e, Groupchat{juliet, room("r1", "hi")})
+		assert.True(t, d.Answers.None())
+		assert.Zero(t, host.contacts)
+		d = handle(t, e, ArchiveAdded{juliet, message("m1")})
+		assert.Equal(t, ReasonNotContact, d.Verdicts[0].Reason)
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
+// TestPanicsAreLoggedOnce has a function of the host's panic again and again: the first time is in the log, with where it was; all are counted.
+func TestPanicsAreLoggedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var svc service
+		var log bytes.Buffer
+		e := newEngine(t, Config{Publisher: &svc, Logger: slog.New(slog.NewTextHandler(&log, nil)), Unread: unread(func(string) (int, error) { panic("at the disco") })})
+		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone})
+		for i := range 3 {
+			handle(t, e, Offline{juliet, message(fmt.Sprint(i))})
+			synctest.Wait()
+		}
+		require.NoError(t, e.Close(t.Context()))
+		assert.Equal(t, []HookStatus{{Hook: "UnreadCounter.Unread", Panics: 3}}, e.Hooks())
+		assert.Len(t, svc.published(), 3)
+		assert.Equal(t, 1, strings.Count(log.String(), "level=ERROR"))
+		for _, text := range []string{`hook=UnreadCounter.Unread panic="at the disco"`, "engine_hooks_test.go"} {
+			assert.Contains(t, log.String(), text)
+		}
+	})
+}
+
+// TestHangingForOneAccount has a hook not return for one account, whose events go on without it: it is asked for all others.
+func TestHangingForOneAccount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var svc service
+		free := make(chan struct{})
+		e := newEngine(t, Config{Publisher: &svc, Unread: unread(func(account string) (int, error) {
+			if account == juliet {
+				<-free
+			}
+			return 7, nil
+		})})
+		unread := func(account, id string) int {
+			handle(t, e, PushEnable{Session: SessionID{Account: account}, Key: phone}, Offline{account, message(id)})
+			pass(10 * time.Second)
+			got := svc.published()
+			require.Equal(t, account, got[len(got)-1].Account)
+			return got[len(got)-1].Unread
+		}
+		assert.Equal(t, 1, unread(juliet, "m1"))
+		assert.Equal(t, 7, unread("nurse@example.com", "m1"))
+		assert.Equal(t, 2, unread(juliet, "m2"))
+		assert.Equal(t, []HookStatus{{Hook: "UnreadCounter.Unread", Overruns: 1, Skipped: 1, Hanging: 1}}, e.Hooks())
+		close(free)
+		synctest.Wait()
+		assert.Equal(t, 7, unread(juliet, "m3"))
+		assert.Equal(t, []HookStatus{{Hook: "UnreadCounter.Unread", Overruns: 1, Skipped: 1}}, e.Hooks())
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
+type subscriptions func(account string) (int, error)
+
+func (s subscriptions) PendingSubscriptions(_ context.Context, account string) (int, error) {
+	return s(account)
 }
 
 // TestClientID is R14: a client that does not enable again is bound by its ID, also after a restart.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
 	"runtime"
 	"sync"
 	"testing"
@@ -266,5 +267,174 @@ func TestKeptWhole(t *testing.T) {
 				require.NoError(t, next.Close(t.Context()))
 			})
 		})
+	}
+}
+
+// TestKeepModes is when the Store is told what waits: a message of an account that cannot be sent, another one ten seconds later, and that both were sent.
+func TestKeepModes(t *testing.T) {
+	for mode, want := range map[KeepMode][]string{
+		KeepNone: nil,
+		KeepLate: {"2s kept", "11s kept", "21s forgotten"}, // Policy.Delay and a second
+		KeepAll:  {"0s kept", "11s kept", "21s forgotten"},
+	} {
+		t.Run(mode.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				memory := NewMemoryStore()
+				tells := &tellingKeeper{MemoryStore: memory}
+				down := on()
+				svc := service{answer: func(*Notification) error {
+					if down.Load() {
+						return errors.New("no route")
+					}
+					return nil
+				}}
+				var got []string
+				tells.tell = func(state []byte) error {
+					got = append(got, time.Since(began).Round(time.Second).String()+map[bool]string{true: " forgotten", false: " kept"}[state == nil])
+					return nil
+				}
+				e := newEngine(t, Config{Publisher: &svc, Store: tells, Keep: mode, Policy: Policy{RetryMin: time.Hour, RetryMax: time.Hour, Expire: 24 * time.Hour}})
+				handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone}, Offline{juliet, message("m1")})
+				pass(10400 * time.Millisecond)
+				handle(t, e, Offline{juliet, message("m2")})
+				pass(10 * time.Second)
+				down.Store(false)
+				call := message("m3")
+				call.Class = ClassUrgent
+				handle(t, e, Offline{juliet, call})
+				pass(time.Minute)
+				assert.Equal(t, want, got)
+				require.NoError(t, e.Close(t.Context()))
+				assert.Equal(t, want, got)
+			})
+		})
+	}
+}
+
+// TestNotKeptInTime has what waits sent before the Store would be told of it: it is not told at all.
+func TestNotKeptInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tells := &tellingKeeper{MemoryStore: NewMemoryStore(), tell: func([]byte) error { t.Error("it was told"); return nil }}
+		tries := 0
+		svc := service{answer: func(*Notification) error {
+			if tries++; tries == 1 {
+				return errors.New("no route")
+			}
+			return nil
+		}}
+		e := newEngine(t, Config{Publisher: &svc, Store: tells, Policy: Policy{RetryMin: time.Second}})
+		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone}, Offline{juliet, message("m1")})
+		pass(time.Hour)
+		assert.Len(t, svc.published(), 2)
+		assert.Empty(t, e.Parts())
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
+// tellingKeeper is asked by tell whether what it is told fails, after it has kept it.
+type tellingKeeper struct {
+	*MemoryStore
+	tell func(state []byte) error
+}
+
+func (k *tellingKeeper) Keep(ctx context.Context, account string, state []byte) error {
+	_ = k.MemoryStore.Keep(ctx, account, state)
+	return k.tell(state)
+}
+
+// TestKeptAllTheSame has a Store fail over what it has kept: it is told when that is sent, and tries again until the Store has taken it, also of an account that is quiet by then. So the next Engine does not
+// send it again.
+func TestKeptAllTheSame(t *testing.T) {
+	for _, forgets := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			memory := NewMemoryStore()
+			began := time.Now()
+			var at []time.Duration
+			tells := &tellingKeeper{MemoryStore: memory}
+			tells.tell = func(state []byte) error {
+				if state != nil && !forgets {
+					return errFault // it has it all the same
+				}
+				if state == nil {
+					if at = append(at, time.Since(began)); forgets && len(at) < 20 {
+						_ = memory.Keep(context.Background(), juliet, []byte("as before"))
+						return errFault
+					}
+				}
+				return nil
+			}
+			down := on()
+			svc := service{answer: func(*Notification) error {
+				if down.Load() {
+					return errors.New("no route")
+				}
+				return nil
+			}}
+			e := newEngine(t, Config{Publisher: &svc, Store: tells, Keep: KeepAll, Policy: Policy{RetryMin: time.Minute}})
+			handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone}, Offline{juliet, message("m1")})
+			pass(3 * time.Second)
+			down.Store(false)
+			pass(24 * time.Hour)
+			assert.Len(t, svc.published(), 2)
+			for k := range memory.Kept(t.Context()) {
+				t.Error("still kept: ", k.Account)
+			}
+			assert.Equal(t, map[bool]int{false: 1, true: 20}[forgets], len(at))
+			if forgets {
+				assert.Equal(t, 30*time.Second, at[19]-at[18])
+			}
+			assert.Empty(t, e.Parts())
+			require.NoError(t, e.Close(t.Context()))
+		})
+	}
+}
+
+// TestKeptCannotBeRead has a Store fail over what was kept, and some of it be spoiled: the log says so, the rest is taken up, and each only once.
+func TestKeptCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := NewMemoryStore()
+		nurse := "nurse@example.com"
+		e := newEngine(t, Config{Publisher: PublisherFunc(func(context.Context, *Notification) error { return errors.New("no route") }), Store: memory})
+		for _, account := range []string{juliet, nurse} {
+			handle(t, e, PushEnable{Session: SessionID{Account: account}, Key: phone}, Offline{account, message("m1")})
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		require.NoError(t, e.Close(ctx))
+		require.NoError(t, memory.Keep(t.Context(), "spoiled@example.com", []byte("spoiled")))
+
+		var svc service
+		log := &lines{level: slog.LevelWarn}
+		e = newEngine(t, Config{Publisher: &svc, Store: &brokenKeeper{MemoryStore: memory, times: 2}, Logger: slog.New(log)})
+		pass(10 * time.Minute)
+		got := svc.published()
+		require.Len(t, got, 2)
+		assert.NotEqual(t, got[0].Account, got[1].Account)
+		require.Len(t, log.got, 3)
+		assert.Equal(t, "WARN what was kept cannot be read  error="+errFault.Error(), log.got[0])
+		assert.Equal(t, log.got[0], log.got[1])
+		assert.Contains(t, log.got[2], "WARN what was kept of an account cannot be read spoiled error=")
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
+// brokenKeeper fails after the first account, some times.
+type brokenKeeper struct {
+	*MemoryStore
+	times int
+}
+
+func (k *brokenKeeper) Kept(ctx context.Context) iter.Seq2[Kept, error] {
+	return func(yield func(Kept, error) bool) {
+		for kept := range k.MemoryStore.Kept(ctx) {
+			if !yield(kept, nil) {
+				return
+			}
+			if k.times--; k.times >= 0 {
+				yield(Kept{}, errFault)
+				return
+			}
+		}
 	}
 }

@@ -104,12 +104,14 @@ func TestPublisherReturnsLate(t *testing.T) {
 // TestRemovedInFlight is what is told of a publish whose registration is removed before its answer: one thing, and the truth.
 func TestRemovedInFlight(t *testing.T) {
 	for name, c := range map[string]struct {
+		after  time.Duration
 		answer error
 		told   []string
 	}{
-		"accepted": {nil, []string{"removed", "accepted"}},
-		"failed":   {errors.New("no"), []string{"removed", "transient", "dropped disabled-by-client 1"}},
-		"refused":  {&ReplyError{Type: "auth", Condition: "forbidden"}, []string{"removed", "refused", "dropped disabled-by-client 1"}},
+		"accepted": {time.Second, nil, []string{"removed", "accepted"}},
+		"failed":   {time.Second, errors.New("no"), []string{"removed", "transient", "dropped disabled-by-client 1"}},
+		"refused":  {time.Second, &ReplyError{Type: "auth", Condition: "forbidden"}, []string{"removed", "refused", "dropped disabled-by-client 1"}},
+		"too late": {time.Hour, nil, []string{"removed", "transient", "dropped disabled-by-client 1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -126,7 +128,7 @@ func TestRemovedInFlight(t *testing.T) {
 					}
 				}
 				e := newEngine(t, Config{
-					Publisher: PublisherFunc(func(context.Context, *Notification) error { time.Sleep(time.Second); return c.answer }),
+					Publisher: PublisherFunc(func(context.Context, *Notification) error { time.Sleep(c.after); return c.answer }),
 					Observer: &Observer{
 						Decided:  func(_ uint64, _ time.Time, _ Event, d *Decision, _ time.Duration) { effects(&d.Effects) },
 						Affected: func(_ string, _ time.Time, eff *Effects) { effects(eff) },
@@ -139,7 +141,7 @@ func TestRemovedInFlight(t *testing.T) {
 				handle(t, e, PushEnable{Session: s, Key: phone}, Offline{juliet, message("m1")})
 				synctest.Wait()
 				handle(t, e, PushDisable{s, phone})
-				pass(time.Minute)
+				pass(max(time.Minute, 2*c.after))
 				assert.Equal(t, c.told, told)
 				require.NoError(t, e.Close(t.Context()))
 			})

@@ -137,7 +137,12 @@ func TestRefreshIsBounded(t *testing.T) {
 				keep(t, memory, id.Account, node("other"))
 			}
 			done := make(chan error, 1)
-			go func() { done <- e.RefreshAll(context.Background()) }()
+			began, took := time.Now(), time.Duration(0)
+			go func() {
+				err := e.RefreshAll(context.Background())
+				took = time.Since(began)
+				done <- err
+			}()
 			time.Sleep(time.Second)
 			for i := 1; i < 50; i++ {
 				is, err := e.Inspect(t.Context(), fmt.Sprintf("user%d@example.com", i))
@@ -155,6 +160,7 @@ func TestRefreshIsBounded(t *testing.T) {
 			select {
 			case err := <-done:
 				assert.True(t, errors.Is(err, ErrStore) || closes && errors.Is(err, ErrClosed), err)
+				assert.True(t, closes || took == 30100*time.Millisecond, took)
 			default:
 				assert.Fail(t, "it still waits")
 			}

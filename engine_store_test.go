@@ -342,6 +342,27 @@ func TestStoreHealthFails(t *testing.T) {
 	})
 }
 
+// TestLogOfNoAnswer: the log of a publish says what came back, also where nothing did.
+func TestLogOfNoAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc := service{answer: func(n *Notification) error {
+			if n.Try == 1 {
+				return context.DeadlineExceeded
+			}
+			return &ReplyError{"cancel", "item-not-found"}
+		}}
+		var log bytes.Buffer
+		memory := NewMemoryStore()
+		keep(t, memory, juliet, phone)
+		e := newEngine(t, Config{Publisher: &svc, Store: memory, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		handle(t, e, Offline{juliet, message("m1")})
+		time.Sleep(time.Minute)
+		require.NoError(t, e.Close(t.Context()))
+		assert.Regexp(t, `push: publish transient.* try=1 error="no answer"`, log.String())
+		assert.Regexp(t, `push: publish fatal.* try=2 error=item-not-found`, log.String())
+	})
+}
+
 // TestStoreChangedElsewhere has another node of the cluster remove a registration, which is noticed when its health is stored.
 func TestStoreChangedElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -517,7 +538,7 @@ func TestStoreReadRace(t *testing.T) {
 		e := newEngine(t, Config{Publisher: &svc, Store: s})
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			_, err := e.Handle(t.Context(), SessionOpen{Session: SessionID{juliet, "other"}})
+			_, err := e.Handle(t.Context(), Offline{juliet, message("m0")})
 			assert.NoError(t, err)
 		})
 		synctest.Wait()
@@ -546,7 +567,7 @@ func TestRefreshDuringRead(t *testing.T) {
 		e := newEngine(t, Config{Publisher: &service{}, Store: s})
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			_, err := e.Handle(t.Context(), SessionOpen{Session: phoneSession})
+			_, err := e.Handle(t.Context(), Offline{juliet, message("m0")})
 			assert.NoError(t, err)
 		})
 		synctest.Wait()

@@ -7,7 +7,6 @@ import (
 	"iter"
 	"log/slog"
 	"runtime"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -505,12 +504,13 @@ func playFault(t *testing.T, hook string, kind faultKind, phase string) {
 	if phase == "before" && !(kind == nonsense && hook == "Contact") { // who is no contact is not notified of
 		assert.GreaterOrEqual(t, svc.got[victim], 2, "the account does not recover")
 	}
-	if strings.HasPrefix(string(kind), "panic") && phase == "before" && hook != "Kept" {
-		found := false
-		for _, st := range e.Hooks() {
-			found = found || st.Panics > 0
-		}
-		assert.True(t, found, "the panics are not counted")
+	counted := false
+	for _, st := range e.Hooks() {
+		counted = counted || st.Panics > 0
+		assert.Zero(t, st.Hanging, "what has returned is counted as hanging: %s", st.Hook)
+	}
+	if (kind == panics || kind == exits) && phase == "before" && hook != "Kept" {
+		assert.True(t, counted, "the panics are not counted")
 	}
 	require.NoError(t, e.Close(t.Context()))
 }

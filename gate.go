@@ -49,7 +49,6 @@ type gates struct {
 	services map[string]*gate
 	most     int // since it was made
 	sweeper  *time.Timer
-	sweeping bool
 }
 
 const (
@@ -79,8 +78,7 @@ func (e *Engine) gate(name string) *gate {
 	g.flights.next, g.flights.prev = &g.flights, &g.flights
 	gs.services[name] = g
 	gs.most = max(gs.most, len(gs.services))
-	if !gs.sweeping && !e.closed.Load() {
-		gs.sweeping = true
+	if len(gs.services) == 1 {
 		gs.sweeper = time.AfterFunc(gateQuiet, e.sweep)
 	}
 	return g
@@ -100,12 +98,11 @@ func (e *Engine) sweep() {
 		if g.idle() && now.Sub(g.quietSince) >= gateQuiet {
 			g.swept = true
 			delete(gs.services, name)
-			gs.services = fitted(gs.services, &gs.most)
-			g.stop()
 		}
 		g.mu.Unlock()
 	}
-	if gs.sweeping = len(gs.services) > 0; gs.sweeping {
+	gs.services = fitted(gs.services, &gs.most)
+	if len(gs.services) > 0 {
 		gs.sweeper.Reset(gateQuiet)
 	}
 }
@@ -197,13 +194,13 @@ func (e *Engine) take(g *gate) (*flight, bool) {
 		}
 		return nil, false
 	}
-	if len(g.prepared) == 0 && g.asking > 0 && g.asking >= g.service.room() {
+	if len(g.prepared) == 0 && g.asking >= g.service.room() {
 		return nil, false
 	}
 	now := e.now()
 	ok, at := g.service.Admit(now)
 	if !ok {
-		if !at.IsZero() && !e.closed.Load() {
+		if !at.IsZero() {
 			if g.probe == nil {
 				g.probe = time.AfterFunc(at.Sub(now), func() { e.pumpNow(g) })
 			} else {
@@ -219,10 +216,7 @@ func (e *Engine) take(g *gate) (*flight, bool) {
 		return f, true
 	}
 	r := g.ready[g.head]
-	g.ready[g.head] = ref{}
-	if g.head++; g.head == len(g.ready) {
-		g.ready, g.head = g.ready[:0], 0
-	} else if g.head > 64 && g.head > len(g.ready)/2 {
+	if g.head++; g.head > len(g.ready)/2 {
 		n := copy(g.ready, g.ready[g.head:])
 		clear(g.ready[n:])
 		g.ready, g.head = g.ready[:n], 0

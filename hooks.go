@@ -38,7 +38,6 @@ type hook struct {
 	hangs   atomic.Int32
 	mu      sync.Mutex
 	hanging map[string]int
-	most    int
 }
 
 // hooks are all that a host has.
@@ -108,7 +107,6 @@ func (h *hook) overrun(account string) {
 		h.hanging = make(map[string]int)
 	}
 	h.hanging[account]++
-	h.most = max(h.most, len(h.hanging))
 }
 
 func (h *hook) returned(account string) {
@@ -116,7 +114,6 @@ func (h *hook) returned(account string) {
 	defer h.mu.Unlock()
 	if h.hanging[account]--; h.hanging[account] == 0 {
 		delete(h.hanging, account)
-		h.hanging = fitted(h.hanging, &h.most)
 	}
 	h.hangs.Add(-1)
 }
@@ -125,8 +122,8 @@ func (h *hook) returned(account string) {
 func (e *Engine) guard(h *hook, f func() error) (err error) {
 	panicked := true // also when the host ends the goroutine, of which there is nothing to recover
 	defer func() {
-		if r := recover(); r != nil || panicked {
-			err = e.panicked(h, r)
+		if panicked {
+			err = e.panicked(h, recover())
 		}
 	}()
 	err = f()
@@ -137,7 +134,7 @@ func (e *Engine) guard(h *hook, f func() error) (err error) {
 // panicked counts a panic, and logs the first of each hook.
 func (e *Engine) panicked(h *hook, r any) error {
 	h.panics.Add(1)
-	if !h.logged.Swap(true) && h != &e.hooks.logger {
+	if !h.logged.Swap(true) {
 		stack := string(debug.Stack())
 		text := cut(fmt.Sprint(r), 200)
 		go func() {
@@ -186,27 +183,20 @@ func ask[T any](ctx context.Context, e *Engine, h *hook, account string, f func(
 		return a.v, a.err
 	case <-ctx.Done():
 	}
-	grace := time.NewTimer(hookGrace)
-	defer grace.Stop()
 	select {
 	case a := <-answers:
 		return a.v, a.err
-	case <-grace.C:
+	case <-time.After(hookGrace):
 	}
 	h.overrun(account)
-	if left.Swap(true) { // it came at the last moment
+	if left.Swap(true) { // it has come at this moment
 		h.returned(account)
-		a := <-answers
-		return a.v, a.err
 	}
 	return none, fmt.Errorf("%w: %s", errOverrun, h.name)
 }
 
 // warn logs that something of the host's failed.
 func (e *Engine) warn(text, account string, err error, more ...slog.Attr) {
-	if !e.telling {
-		return
-	}
 	_, _ = ask(context.Background(), e, &e.hooks.logger, account, func(ctx context.Context) (struct{}, error) {
 		e.log.LogAttrs(ctx, slog.LevelWarn, text, append(more, slog.String("account", account), slog.Any("error", err))...)
 		return struct{}{}, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -16,7 +17,7 @@ func (e *Engine) Inspect(ctx context.Context, account string) (AccountStatus, er
 	s := e.shard(account)
 	s.mu.Lock()
 	en := s.accounts[account]
-	if en == nil || e.closed.Load() {
+	if en == nil {
 		s.mu.Unlock()
 		rs, err := ask(ctx, e, &e.hooks.list, account, func(ctx context.Context) ([]Registration, error) { return e.cfg.Store.List(ctx, account) })
 		if err != nil {
@@ -28,15 +29,13 @@ func (e *Engine) Inspect(ctx context.Context, account string) (AccountStatus, er
 	defer e.work.done()
 	defer s.mu.Unlock()
 	if !en.Loaded() && (en.lane == nil || en.lane.readAt.IsZero()) { // whoever looks wants to see the registrations
-		done := e.readNow(s, en)
+		done := e.read(s, en)
 		s.mu.Unlock()
-		bound := time.NewTimer(e.cfg.HookTimeout)
 		select {
 		case <-done:
 		case <-ctx.Done():
-		case <-bound.C:
+		case <-time.After(e.cfg.HookTimeout):
 		}
-		bound.Stop()
 		s.mu.Lock()
 	}
 	if err := s.acquire(ctx, en); err != nil {
@@ -62,12 +61,7 @@ func (e *Engine) Services() []ServiceStatus {
 		})
 		g.mu.Unlock()
 	}
-	slices.SortFunc(list, func(a, b ServiceStatus) int {
-		if a.Service < b.Service {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(list, func(a, b ServiceStatus) int { return strings.Compare(a.Service, b.Service) })
 	return list
 }
 

@@ -110,13 +110,10 @@ func readRequest(session SessionID, e *stanzaxml.Element) (*Request, error) {
 		p = payload{enable: child.Name.Local == "enable", push2: child.Name.Space == NSPush2}
 		if p.push2 {
 			p.node = Push2Node
-			if !p.enable || typ == "get" {
-				return nil
-			}
 			return p.readPush2(e)
 		}
 		p.service, p.node = stanzaxml.Attribute(child, "jid"), stanzaxml.Attribute(child, "node")
-		if !p.enable || typ == "get" {
+		if !p.enable {
 			return nil
 		}
 		return p.read(e, child)

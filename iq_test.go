@@ -147,6 +147,10 @@ var requests = []struct {
 		iq:    set(`<disable xmlns='urn:xmpp:push:0' jid='push.example.net' node='n1'/>`),
 		reply: resultX, event: disabled("n1"),
 	}, {
+		name:  "disable with what enable could not have",
+		iq:    set(`<disable xmlns='urn:xmpp:push:0' jid='push.example.net' node='n1'>` + formNS + `type='cancel'/></disable>`),
+		reply: resultX, event: disabled("n1"),
+	}, {
 		name:  "disable all nodes of a service, known or not",
 		iq:    set(`<disable xmlns='urn:xmpp:push:0' jid='push.example.net'/>`),
 		reply: resultX, event: disabled(""),
@@ -198,6 +202,11 @@ var requests = []struct {
 		name:  "addressed to another server",
 		iq:    `<iq type='set' id='x' to='example.net'>` + enableNS + `jid='push.example.net'/></iq>`,
 		reply: refusalFor(`from="example.net" id="x"`, "auth", "forbidden", "this is for the account itself"),
+	}, {
+		name:    "addressed to what is no JID",
+		iq:      `<iq type='set' id='x' to='@'>` + enableNS + `jid='push.example.net'/></iq>`,
+		mellium: "-",
+		reply:   refusalFor(`from="@" id="x"`, "auth", "forbidden", "this is for the account itself"),
 	}, {
 		name:  "from another account: the reply does not go there",
 		iq:    `<iq type='set' id='x' from='romeo@example.com/orchard'>` + enableNS + `jid='push.example.net'/></iq>`,
@@ -346,6 +355,7 @@ func TestRequestNotOurs(t *testing.T) {
 		`<iq type='set' id='x'/>`,
 		`<iq type='set' id='x'><enable xmlns='urn:xmpp:carbons:2'/></iq>`,
 		`<iq type='set' id='x'><ping xmlns='urn:xmpp:ping'/><enable xmlns='urn:xmpp:push:0' jid='push.example.net'/></iq>`,
+		`<iq type='set' id='x'><ping xmlns='urn:xmpp:ping'><broken></ping>`, // it is not ours, and is not read to its end
 		`<iq type='set' id='x'><enabled xmlns='urn:xmpp:push:0' jid='push.example.net'/></iq>`,
 		`<iq type='result' id='x'><enable xmlns='urn:xmpp:push:0' jid='push.example.net'/></iq>`,
 		`<iq type='error' id='x'><enable xmlns='urn:xmpp:push:0' jid='push.example.net'/></iq>`,
@@ -386,6 +396,121 @@ func (nothing) Token() (xml.Token, error) { return nil, nil }
 type broken struct{}
 
 func (broken) Token() (xml.Token, error) { return nil, io.ErrClosedPipe }
+
+// TestNothingForbiddenIsPassedOver: a comment, which XMPP forbids (RFC 6120 §11.1), is found wherever it is.
+func TestNothingForbiddenIsPassedOver(t *testing.T) {
+	k := newWebKeys(t)
+	request := func(text string) error {
+		_, err := push.ParseRequest(device, []byte(text))
+		return err
+	}
+	notices := func(text string) error {
+		_, err := push.ParseAffiliation([]byte(text))
+		return err
+	}
+	reply := func(text string) error {
+		_, _, err := push.ReadReply(xml.NewDecoder(strings.NewReader(text)))
+		return err
+	}
+	for _, c := range []struct {
+		text string
+		read func(text string) error
+	}{
+		{set(enableNS + `jid='p'><x xmlns='jabber:x:data' type='submit'><y/><field var='secret'><y/><value>1</value></field></x><muted xmlns='tigase:push:filter:muted:0'><item jid='a@x'/></muted>` +
+			`<ignore-unknown xmlns='tigase:push:filter:ignore-unknown:0'/><groupchat xmlns='tigase:push:filter:groupchat:0'><room jid='b@x' allow='always'/></groupchat>` +
+			`<encrypt xmlns='tigase:push:encrypt:0' alg='aes-128-gcm'>MDEyMzQ1Njc4OWFiY2RlZg==</encrypt></enable>`), request},
+		{set(`<enable xmlns='urn:xmpp:push2:0'><service>p</service><client>c</client><match profile='urn:xmpp:push2:match:all'><grace>9</grace><filter jid='x'><mention/></filter>` +
+			`<send xmlns='urn:xmpp:push2:send:sce+rfc8291+rfc8292:0'><ua-public>` + b64(k.public) + `</ua-public><auth-secret>` + b64(k.auth) + `</auth-secret><jwt-alg>ES256</jwt-alg><jwt-key>` +
+			b64(k.signer) + `</jwt-key><jwt-claim name='aud'>y</jwt-claim></send></match></enable>`), request},
+		{set(`<disable xmlns='urn:xmpp:push:0' jid='p'><x/></disable>`), request},
+		{notice(`<x/>` + pubsubNS + `><affiliations node='n1'>` + none + `</affiliations><x/></pubsub>`), notices},
+		{`<iq from="a.example" type="error"><x/><error type="wait"><gone xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/></error></iq>`, reply},
+	} {
+		require.NoError(t, c.read(c.text), c.text)
+		for i := range len(c.text) - 1 {
+			if c.text[i] == '>' {
+				assert.ErrorIs(t, c.read(c.text[:i+1]+`<!-- no -->`+c.text[i+1:]), push.ErrStanza, "after %s", c.text[:i+1])
+			}
+		}
+	}
+}
+
+// foreignTokens gives a stanza as a parser that is not ours might: attributes and texts that put names are what it has for them, whatever that is.
+func foreignTokens(t *testing.T, text string, put map[string]string) xml.TokenReader {
+	r := &byteReader{}
+	for d := xml.NewDecoder(strings.NewReader(text)); ; {
+		tok, err := d.Token()
+		if err == io.EOF {
+			return r
+		}
+		require.NoError(t, err)
+		switch tok := tok.(type) {
+		case xml.StartElement:
+			for i, a := range tok.Attr {
+				tok.Attr[i].Value = cmp.Or(put[a.Value], a.Value)
+			}
+			r.tokens = append(r.tokens, tok.Copy())
+		case xml.CharData:
+			r.tokens = append(r.tokens, xml.CharData(cmp.Or(put[string(tok)], string(tok))))
+		default:
+			r.tokens = append(r.tokens, xml.CopyToken(tok))
+		}
+	}
+}
+
+// TestWhatIsNoText: what is no text of XML, as a parser that is not ours may give it, is refused and does not come back in the reply.
+func TestWhatIsNoText(t *testing.T) {
+	k := newWebKeys(t)
+	push2 := func(inside string) string {
+		return set(`<enable xmlns='urn:xmpp:push2:0'><service>p</service>` + inside + `</enable>`)
+	}
+	claim := func(name, value string) string {
+		return push2(`<client>c</client><match profile='urn:xmpp:push2:match:all'><send xmlns='urn:xmpp:push2:send:sce+rfc8291+rfc8292:0'><ua-public>` + b64(k.public) + `</ua-public><auth-secret>` + b64(k.auth) +
+			`</auth-secret><jwt-alg>ES256</jwt-alg><jwt-key>` + b64(k.signer) + `</jwt-key><jwt-claim name='` + name + `'>` + value + `</jwt-claim></send></match>`)
+	}
+	form := func(inside string) string {
+		return set(enableNS + `jid='p'><x xmlns='jabber:x:data' type='submit'>` + inside + `</x></enable>`)
+	}
+	list := func(name, inside string) string {
+		return set(enableNS + `jid='p'><` + name + ` xmlns='tigase:push:filter:` + name + `:0'>` + inside + `</` + name + `></enable>`)
+	}
+	for text, want := range map[string]string{
+		`<iq type='set' id='BAD'>` + enableNS + `jid='p'/></iq>`:                 "an IQ needs an id",
+		set(enableNS + `jid='p' node='BAD'/>`):                                   "node is not text",
+		set(enableNS + `jid='p' name='BAD'/>`):                                   "name is not text",
+		form(`<field var='BAD'/>`):                                               "the form holds what is not text",
+		form(`<field var='a'><value>BAD</value></field>`):                        "the form holds what is not text",
+		list("groupchat", `<room jid='b@x' allow='mentioned' nick='BAD'/>`):      "a nick is not text",
+		push2(`<client>BAD</client><match profile='urn:xmpp:push2:match:all'/>`): "client is not text",
+		claim("BAD", "y"):   "a claim has no name, or is not text",
+		claim("aud", "BAD"): "a claim has no name, or is not text",
+	} {
+		q, err := push.ReadRequest(device, foreignTokens(t, text, map[string]string{"BAD": "\x01"}))
+		require.NoError(t, err, text)
+		require.NotNil(t, q.Refusal, text)
+		assert.Equal(t, stanza.BadRequest, q.Refusal.Condition, text)
+		assert.Equal(t, want, q.Refusal.Text["en"], text)
+		reply := string(q.Answer(t.Context(), nil).AppendXML(nil))
+		assert.Equal(t, strings.Contains(text, "id='BAD'"), !strings.Contains(reply, " id="), reply)
+		q, err = push.ReadRequest(device, foreignTokens(t, text, nil))
+		require.NoError(t, err, text)
+		assert.Nil(t, q.Refusal, text)
+	}
+}
+
+// TestMarshalSaysWhatFailed: an encoder whose writer fails has not written the stanza.
+func TestMarshalSaysWhatFailed(t *testing.T) {
+	long := strings.Repeat("x", 1<<16)
+	n := &push.Notification{Key: push.Key{Service: "push.example.net", Node: "n1"}, Body: long, Class: push.ClassImportant}
+	q, err := push.ParseRequest(device, []byte(set(enableNS+`/>`)))
+	require.NoError(t, err)
+	q.Refusal.Text["en"] = long
+	for _, m := range []xml.Marshaler{n, push.PublishIQ{Notification: n}, push.PublishMessage{Notification: n}, q.Answer(t.Context(), nil)} {
+		pr, pw := io.Pipe()
+		require.NoError(t, pr.Close())
+		assert.ErrorIs(t, m.MarshalXML(xml.NewEncoder(pw), xml.StartElement{}), io.ErrClosedPipe, "%T", m)
+	}
+}
 
 func TestRequestWithoutSession(t *testing.T) {
 	q, err := push.ParseRequest(push.SessionID{}, []byte(set(enableNS+`jid='push.example.net'/>`)))

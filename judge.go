@@ -152,7 +152,7 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 			if rule == RuleFilter || rule == RuleSettings || rule == RuleVeto || reason == ReasonPlain || reason == ReasonReflection {
 				a.overhear(st)
 			}
-			if reason == ReasonSeen && q.class >= ClassImportant && from != nil && from.bound == r {
+			if reason == ReasonSeen && q.class >= ClassImportant && from != nil { // its own session's, or another reason had come first
 				d.alerted = true
 			}
 			if !v.Notify {

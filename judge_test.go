@@ -130,3 +130,15 @@ func TestMentionIsOfOneMessage(t *testing.T) {
 	a.Handle(Groupchat{juliet, room(2)}, Facts{Now: newYear}, &d)
 	assert.Equal(t, ReasonNotMentioned, d.Verdicts[0].Reason)
 }
+
+// A host that says how much the user wants to know of something, and not what it is, means a message: it is read as one.
+func TestWhatHasAClassIsAMessage(t *testing.T) {
+	a := NewAccount(juliet, nil, registered("n1"))
+	var d Decision
+	for id, kind := range map[string]Kind{"m1": KindMessage, "m2": KindPresence, "m3": KindIQ, "m4": KindNonza} {
+		a.Handle(Offline{juliet, Stanza{ID: id, Kind: kind, Class: ClassImportant, From: "romeo@example.net/" + id, To: juliet}}, Facts{Now: newYear}, &d)
+		require.True(t, d.Notifies())
+		a.Handle(Displayed{Account: juliet, Chat: "romeo@example.net", UpTo: id}, Facts{Now: newYear}, &d)
+		assert.Equal(t, ReasonNone, d.Reason, kind.String())
+	}
+}

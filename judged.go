@@ -19,7 +19,7 @@ type judged struct {
 	fallback bool
 	quotes   [4]span
 	nQuotes  int
-	delayed  string // who delayed it, if it may be its room
+	delayed  bool // by its room
 	details  Details
 	call     Call
 	media    [2]string
@@ -83,7 +83,7 @@ func (c *collector) stanza(id string) (Stanza, error) {
 	}
 	st.Type = messageTypeOf(m.Type)
 	st.NoStore = m.noStore && st.Type != MessageError // XEP-0334 §4: hints in errors mean nothing
-	st.History = m.Replay || m.delayed != "" && bare(m.delayed) == bare(m.from)
+	st.History = m.Replay || m.delayed
 	st.Details = m.detailed(content)
 	return st, nil
 }

@@ -47,7 +47,7 @@ type keepState struct {
 	at instant
 	// sum is of what it was told last.
 	sum uint32
-	// kept: it keeps something. telling: it is being told. whole: all that waited when it was told last is kept.
+	// kept: it keeps something, as far as is known. telling: it is being told. whole: when it was to be told last, it kept all that waited.
 	kept, telling, whole bool
 	fails                uint8
 }
@@ -61,49 +61,35 @@ type keeps struct {
 	done  chan struct{}
 }
 
-// wait waits until what was kept has been taken up.
-func (k *keeps) wait(ctx context.Context) error {
-	if k.ready.Load() {
-		return nil
-	}
-	select {
-	case <-k.done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // keepLag is how long something waits, beyond what the policy wants it to, before KeepLate tells the Store, and how often it is told of one account at most.
 const keepLag = time.Second
 
 // settleKeep notes when to look whether the Store has to be told. The shard is locked.
 func (e *Engine) settleKeep(en *entry, now time.Time) {
 	k := &en.keep
-	if k.telling || k.at != 0 && (k.kept || k.fails > 0) {
+	if k.telling {
 		return
 	}
 	switch waits := en.waits(); {
 	case !waits && !k.kept:
 		k.at = 0
-	case e.cfg.Keep == KeepNone && !k.kept || k.at != 0:
-	case !waits || e.cfg.Keep == KeepAll && !k.kept:
+	case k.at != 0: // as it is
+	case !waits:
 		k.at = toInstant(now)
-	case e.cfg.Keep == KeepLate && !k.kept:
-		k.at = toInstant(now.Add(keepLag + max(e.policy.MinInterval, e.policy.Delay)))
-	default:
+	case k.kept:
 		k.at = toInstant(now.Add(keepLag))
+	case e.cfg.Keep == KeepAll:
+		k.at = toInstant(now)
+	case e.cfg.Keep == KeepLate:
+		k.at = toInstant(now.Add(keepLag + max(e.policy.MinInterval, e.policy.Delay)))
 	}
 }
 
 // keepDue tells the Store what waits for an account, if it is time. The shard is locked.
 func (e *Engine) keepDue(s *shard, en *entry, now time.Time) {
-	k := &en.keep
-	if k.at == 0 || k.telling || now.Before(k.at.time()) || en.busy {
-		return
+	if at := en.keep.at; at != 0 && !now.Before(at.time()) {
+		e.keepNow(s, en)
 	}
-	k.at = 0
-	e.keepNow(s, en)
 }
 
 var keepSeed = maphash.MakeSeed()
@@ -134,14 +120,14 @@ func (e *Engine) keepNow(s *shard, en *entry) {
 			run:  func(ctx context.Context) error { return e.keeper.Keep(ctx, en.name, state) },
 			then: func(err error) []Key {
 				k.telling = false
-				if err != nil {
+				if err != nil { // it may have been kept, or forgotten, all the same
 					k.fails = min(k.fails+1, 10)
+					k.kept, k.sum = k.kept || state != nil, 0
 					k.at = toInstant(e.now().Add(retryIn(int(k.fails))))
 					return nil
 				}
 				e.lanes.away.Store(false)
 				k.fails, k.kept, k.sum = 0, state != nil, sum
-				k.whole = k.kept && (!e.closing.Load() || en.keptAsItIs())
 				return nil
 			},
 		})
@@ -165,12 +151,11 @@ func (en *entry) keptAsItIs() bool {
 
 // keepAll hands all that waits to the Store, and tells it of what waits no more, until ctx ends.
 func (e *Engine) keepAll(ctx context.Context) {
-	e.closing.Store(true)
 	for i := range e.shards {
 		s := &e.shards[i]
 		s.mu.Lock()
 		for _, en := range s.accounts {
-			en.keep.whole = false // something may have come since
+			en.keep.whole, en.keep.fails = false, 0 // something may have come since, and the Store may be back
 		}
 		s.mu.Unlock()
 	}
@@ -184,7 +169,6 @@ func (e *Engine) keepAll(ctx context.Context) {
 				if waits := en.waits(); waits && !k.whole || !waits && k.kept {
 					left = true
 					if !k.telling && k.fails == 0 {
-						k.at = 0
 						e.keepNow(s, en)
 					}
 				}
@@ -194,14 +178,11 @@ func (e *Engine) keepAll(ctx context.Context) {
 		if !left {
 			return
 		}
-		timer := time.NewTimer(10 * time.Millisecond)
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return
 		case <-e.work.zero:
-			timer.Stop()
-		case <-timer.C:
+		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }
@@ -262,11 +243,9 @@ func (e *Engine) takeUpAll(counted bool) {
 			return
 		}
 		e.warn("push: what was kept cannot be read", "", err)
-		wait := time.NewTimer(retryIn(n))
 		select {
-		case <-wait.C:
+		case <-time.After(retryIn(n)):
 		case <-e.ctx.Done():
-			wait.Stop()
 			return
 		}
 	}

@@ -22,10 +22,10 @@ type lane struct {
 	slot    *slot
 	calls   []*call
 	running bool
-	// reading: a List is under way or will be. stale: what was read may not be what is stored. readAt is when to read again, after fails tries.
-	reading, stale bool
-	readAt         time.Time
-	fails          int
+	// reading is closed when the registrations have been read; nil: they are not being read. readAt is when to read again, after fails tries.
+	reading <-chan struct{}
+	readAt  time.Time
+	fails   int
 	// deferred are the events that wait for the registrations, oldest first.
 	deferred []*deferred
 	// learned is what the Store has not been told, writing what it is being told; writeAt is when to try again, after writeFails tries.
@@ -74,11 +74,8 @@ func (l *lane) overrun(e *Engine, _ *shard, _ time.Time) {
 }
 
 func (l *lane) quiet() bool {
-	return !l.running && len(l.calls) == 0 && len(l.deferred) == 0 && len(l.learned) == 0 && !l.stale
+	return !l.running && len(l.calls) == 0 && len(l.deferred) == 0 && len(l.learned) == 0
 }
-
-// idle tells whether the Store is not being called for the account.
-func (l *lane) idle() bool { return !l.running && len(l.calls) == 0 }
 
 // callStore queues a call, and returns what is closed when it is applied. The shard is locked.
 func (e *Engine) callStore(s *shard, en *entry, c *call) <-chan struct{} {

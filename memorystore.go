@@ -89,9 +89,7 @@ func (s *MemoryStore) Remove(_ context.Context, account string, k Key) (removed 
 		}
 		return false
 	})
-	if len(removed) > 0 {
-		sh.set(account, rs)
-	}
+	sh.set(account, rs)
 	return removed, nil
 }
 

@@ -114,7 +114,7 @@ func (m *notified) add(h uint64, now time.Time, limit int) (counted bool) {
 	return counted
 }
 
-// forget takes one back that was never sent.
+// forget takes one back that was never sent, and does not count.
 func (m *notified) forget(h uint64) {
 	r := m.entry(h)
 	if r == nil {
@@ -200,7 +200,7 @@ func (m *notified) len() int { return len(m.all()) }
 // pop forgets the oldest, and tells whether it counted.
 func (m *notified) pop() (counted bool) {
 	oldest := m.all()[0]
-	counted = oldest.at != forgotten && oldest.hash&counts != 0
+	counted = oldest.hash&counts != 0
 	x := m.index
 	if x == nil {
 		m.ring = m.ring[:copy(m.ring, m.ring[1:])]

@@ -9,15 +9,19 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+type memoryEntry struct {
+	hash uint64
+	at   time.Time
+	gone bool
+}
+
+func (e memoryEntry) counts() bool { return !e.gone && e.hash>>3&counts != 0 }
+
 // TestMemory compares a registration's memory with a list, through growth, forgetting, and ageing, around the number from which it has an index.
 func TestMemory(t *testing.T) {
 	for seed := range uint64(50) {
 		r := rand.New(rand.NewPCG(seed, 0))
-		type entry struct {
-			hash uint64
-			at   time.Time
-			gone bool
-		}
+		type entry = memoryEntry
 		var m notified
 		var model []entry
 		now := time.Unix(1e9, 0)
@@ -31,20 +35,30 @@ func TestMemory(t *testing.T) {
 			case 0:
 				now = now.Add(time.Duration(r.IntN(20)) * time.Second)
 			case 1:
+				if e := m.entry(h); e != nil {
+					e.hash &^= counts
+				}
 				m.forget(h)
 				for i := range model {
 					model[i].gone = model[i].gone || model[i].hash == h
 				}
 			case 2:
-				m.prune(now, 60*time.Second)
+				counted := int32(0)
+				got := m.prune(now, 60*time.Second)
 				for len(model) > 0 && (model[0].gone || now.Sub(model[0].at) > 60*time.Second) {
+					if model[0].counts() {
+						counted++
+					}
 					model = model[1:]
 				}
+				require.Equal(t, counted, got, "those that counted and are forgotten")
 			default:
 				if !has(h) {
-					m.add(h|h>>3&counts, now, limit)
+					counted := m.add(h|h>>3&counts, now, limit)
 					model = append(model, entry{h, now, false})
-					model = model[max(len(model)-m.len(), 0):]
+					over := max(len(model)-m.len(), 0)
+					require.Equal(t, over > 0 && model[0].counts(), counted, "the one that is forgotten for it counted")
+					model = model[over:]
 				}
 			}
 			require.LessOrEqual(t, m.len(), limit)

@@ -337,7 +337,7 @@ func (p *pacer) again(now time.Time, wait time.Duration, policy *Policy) {
 // milliseconds where it can be, because traces are: a reply that came within the millisecond of a retry is then after it in a replay too.
 func (p *Policy) backoff(account string, k Key, n int) time.Duration {
 	wait := p.RetryMax
-	if n = max(n, 1); n-1 < bits.LeadingZeros64(uint64(p.RetryMin))-1 {
+	if n = max(n, 1); n-1 < bits.LeadingZeros64(uint64(p.RetryMin)) {
 		wait = min(wait, p.RetryMin<<(n-1))
 	}
 	h := fnv.New64a()

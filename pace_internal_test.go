@@ -2,8 +2,11 @@ package push
 
 import (
 	"fmt"
+	"math"
+	"math/big"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -133,7 +136,8 @@ func TestPartIsTheListOfWhatIsInIt(t *testing.T) {
 				i.wake, i.class, i.carry = true, ClassPlain, false
 			case 1:
 			default:
-				i.id = uint64(1+rng.IntN(1<<20)) << 3
+				n := 1 + rng.IntN(1<<(1+rng.IntN(20))) // a host may say the same one twice
+				i.id, i.class = uint64(n)<<3, Class(n%3)
 			}
 			return i
 		}
@@ -222,6 +226,10 @@ func TestPartText(t *testing.T) {
 	if quiet.saysMore(same) || !same.saysMore(quiet) {
 		t.Error("what only wakes takes the place of what the user should see")
 	}
+	mute := &part{at: important}
+	if !same.saysMore(mute) || mute.saysMore(same) || mute.saysMore(mute) || mute.saysMore(nil) || !same.saysMore(nil) {
+		t.Error("what has no text says more than what has one")
+	}
 	for id, want := range map[uint64]bool{2 << 3: false, 1 << 3: true} {
 		p := put2(1, 2) // whose text is that of 2
 		p.without([ClassUrgent + 1]bool{}, func(n noted) bool { return n.hash&^hashFlags == id })
@@ -235,6 +243,13 @@ func TestPartText(t *testing.T) {
 	p.without([ClassUrgent + 1]bool{}, func(n noted) bool { return n.hash&^hashFlags == 1<<3 })
 	if p.text == nil {
 		t.Error("the text of a stanza without an ID went with another")
+	}
+	p.without([ClassUrgent + 1]bool{ClassImportant: true}, func(noted) bool { return false })
+	if p.text != nil {
+		t.Error("the text of a stanza without an ID stayed when all of those went")
+	}
+	if c, ok := p.class(); ok || c != ClassPlain {
+		t.Errorf("of nothing the class is %v, %v", c, ok)
 	}
 }
 
@@ -287,6 +302,23 @@ func TestPartRoom(t *testing.T) {
 	c.merge(&d, policy)
 	if len(c.carried) != maxCarried || c.carried[0].at != instant(1000+maxCarried) {
 		t.Errorf("carried are %d, the first of %d", len(c.carried), c.carried[0].at)
+	}
+	var anon part // of one event, without IDs
+	for range 100 {
+		put(&anon, item{class: ClassImportant, event: 1, at: 1}, policy)
+	}
+	if len(anon.stanzas) != 1 || anon.count[ClassImportant] != 100 || anon.nameless != 100 {
+		t.Errorf("of 100 that cannot be told apart it remembers %d, and %d of %d without an ID", len(anon.stanzas), anon.nameless, anon.count[ClassImportant])
+	}
+	// What there was no room for is no stanza without an ID, though it is counted and not named.
+	var q part
+	put(&q, item{class: ClassImportant, event: 1, at: 1}, policy)
+	for i := range 40 {
+		put(&q, item{id: uint64(i+1) << 3, class: ClassUrgent, event: uint64(i), at: instant(i + 1)}, policy)
+	}
+	gone := q.without([ClassUrgent + 1]bool{ClassImportant: true, ClassUrgent: true}, func(noted) bool { return false })
+	if gone.nameless != 1 || q.nameless != 0 {
+		t.Errorf("of one without an ID %d went, and %d are left", gone.nameless, q.nameless)
 	}
 	if got := newest([]int{1, 2, 3}, 3); len(got) != 3 {
 		t.Errorf("the newest 3 of 3 are %v", got)
@@ -417,5 +449,132 @@ func TestPacerWithdraws(t *testing.T) {
 	p = pacer{flight: fill()} // what is left of an earlier flight is not in flight
 	if p.takeSession(mine, ReasonResumed); p.flight[0].over {
 		t.Error("what is not in flight is marked")
+	}
+}
+
+// TestPacerSpends: when all that waits of a registration is given up, what is in flight is not tried again; what had come to an end before keeps its reason.
+func TestPacerSpends(t *testing.T) {
+	for _, inFlight := range []bool{true, false} {
+		p := pacer{flight: []part{{spent: ReasonResumed, over: true}, {}}, waiting: []part{{}}, inFlight: inFlight}
+		if gone := p.takeWaiting(ReasonDisabled); len(gone) != 1 || len(p.waiting) != 0 {
+			t.Errorf("%d went, %d are left", len(gone), len(p.waiting))
+		}
+		if p.flight[0].spent != ReasonResumed {
+			t.Errorf("what was over is so because of %v now", p.flight[0].spent)
+		}
+		if f := p.flight[1]; f.over != inFlight || (f.spent == ReasonDisabled) != inFlight {
+			t.Errorf("in flight %v: over %v, because of %v", inFlight, f.over, f.spent)
+		}
+	}
+	p := pacer{waiting: []part{{}}, tries: 3, stripped: true, counted: 7, retryAt: 9}
+	if p.takeAll(); p.tries != 0 || p.stripped || p.counted != 0 || p.retryAt != 0 {
+		t.Errorf("nothing waits, and the next one waits for its try: %+v", p)
+	}
+}
+
+// TestPacerLetsGo: of what was answered nothing is kept, and its space only if more waits.
+func TestPacerLetsGo(t *testing.T) {
+	sent := func() []part {
+		return []part{{from: &session{}, text: &text{body: "hunter2"}, carried: []carried{{}}}}
+	}
+	p := pacer{flight: sent(), waiting: []part{{}}, inFlight: true}
+	p.finish()
+	if w := p.flight[:1][0]; w.from != nil || w.text != nil || w.carried != nil {
+		t.Errorf("kept is %+v", w)
+	}
+	p = pacer{flight: sent(), waiting: make([]part, 0, 4), inFlight: true}
+	if p.finish(); p.flight != nil || p.waiting != nil {
+		t.Errorf("kept is space for %d and %d", cap(p.flight), cap(p.waiting))
+	}
+}
+
+// TestPacerAdopts: what a session leaves behind joins the account's own, but not what has come to an end there.
+func TestPacerAdopts(t *testing.T) {
+	policy := (&Policy{}).resolve()
+	s, other := &session{id: "s"}, &session{id: "other"}
+	of := func(from *session, n int32, over bool) part {
+		return part{from: from, over: over, count: [ClassUrgent + 1]int32{ClassImportant: n}, at: [ClassUrgent + 1]instant{ClassImportant: 1}}
+	}
+	for name, c := range map[string]struct {
+		parts []part
+		want  string
+	}{
+		"alone":                    {[]part{of(other, 1, false), of(s, 2, false)}, "other:1 own:2"},
+		"with the account's":       {[]part{of(nil, 1, false), of(s, 2, false)}, "own:3"},
+		"the account's is over":    {[]part{of(nil, 1, true), of(s, 2, false)}, "own:1 own:2"},
+		"it is over":               {[]part{of(nil, 1, false), of(s, 2, true)}, "own:1 s:2"},
+		"nothing of the session's": {[]part{of(nil, 1, false), of(other, 2, false)}, "own:1 other:2"},
+	} {
+		var got []string
+		for _, p := range adopt(slices.Clone(c.parts), s, policy) {
+			name := "own"
+			if p.from != nil {
+				name = p.from.id
+			}
+			got = append(got, fmt.Sprint(name, ":", p.count[ClassImportant]))
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%s: %v, want %s", name, got, c.want)
+		}
+	}
+	parts := []part{of(other, 1, false), of(s, 2, true), of(s, 3, false), of(nil, 4, false)}
+	if p := partOf(parts, s); p != &parts[2] {
+		t.Errorf("the session's part is %+v", p)
+	}
+	if p := partOf(parts, &session{}); p != nil {
+		t.Errorf("the part of a session that has none is %+v", p)
+	}
+	if counting(parts) != nil {
+		t.Error("a part that counts nothing is to tell the count")
+	}
+}
+
+// TestBackoffDoubles: the wait before a try is between half of the doubled shortest wait and all of it, in whole milliseconds, however large the numbers are.
+func TestBackoffDoubles(t *testing.T) {
+	const longest = time.Duration(math.MaxInt64)
+	for _, p := range []Policy{{RetryMin: 1, RetryMax: longest}, {RetryMin: 10, RetryMax: longest}, {RetryMin: 5 * time.Second, RetryMax: 5 * time.Minute}, {RetryMin: 3 * time.Second, RetryMax: longest}, {RetryMin: 1 << 62, RetryMax: longest}, {RetryMin: time.Hour, RetryMax: time.Hour}} {
+		for n := range 80 {
+			want := p.RetryMax
+			if doubled := new(big.Int).Lsh(big.NewInt(int64(p.RetryMin)), uint(max(n, 1)-1)); doubled.Cmp(big.NewInt(int64(want))) < 0 {
+				want = time.Duration(doubled.Int64())
+			}
+			for node := range 20 {
+				got := p.backoff("juliet@example.com", Key{"push.example.net", fmt.Sprint(node)}, n)
+				whole := got < time.Millisecond || got%time.Millisecond == 0
+				if least := want / 2; got > want || got == want && least > 0 || got < least && got != least.Truncate(time.Millisecond) || !whole {
+					t.Fatalf("%v to %v: try %d of %d waits %v, which is not between %v and %v", p.RetryMin, p.RetryMax, n, node, got, want/2, want)
+				}
+			}
+		}
+	}
+}
+
+// TestPacerRewinds: after a clock was set back nothing waits for a time that may be years ahead; what is not later than now is as it was.
+func TestPacerRewinds(t *testing.T) {
+	policy := (&Policy{MinInterval: time.Second, RetryMax: time.Minute}).resolve()
+	now := time.Unix(1000, 0)
+	at := func(after time.Duration) instant { return toInstant(now.Add(after)) }
+	p := pacer{due: at(time.Hour), spaced: at(time.Hour), retryAt: at(time.Hour), waiting: []part{
+		{at: [ClassUrgent + 1]instant{ClassPlain: at(-time.Second), ClassImportant: at(time.Hour)}, text: &text{at: at(time.Hour)}},
+		{at: [ClassUrgent + 1]instant{ClassUrgent: at(-time.Minute)}, text: &text{at: at(-time.Minute)}},
+		{},
+	}}
+	p.rewind(now, policy)
+	if want := [ClassUrgent + 1]instant{ClassPlain: at(-time.Second), ClassImportant: at(0)}; p.waiting[0].at != want || p.waiting[0].text.at != at(0) {
+		t.Errorf("the first is of %v, its text of %v", p.waiting[0].at, p.waiting[0].text.at)
+	}
+	if want := [ClassUrgent + 1]instant{ClassUrgent: at(-time.Minute)}; p.waiting[1].at != want || p.waiting[1].text.at != at(-time.Minute) {
+		t.Errorf("the second is of %v, its text of %v", p.waiting[1].at, p.waiting[1].text.at)
+	}
+	if p.due != at(0) || p.spaced != at(time.Second) || p.retryAt != at(0) {
+		t.Errorf("due in %v, spaced by %v, tried again in %v", p.due-at(0), p.spaced-at(0), p.retryAt-at(0))
+	}
+	p = pacer{due: at(time.Second), spaced: at(time.Millisecond), retryAt: at(time.Second), waiting: []part{{at: [ClassUrgent + 1]instant{ClassPlain: at(0)}}}}
+	if p.rewind(now, policy); p.due != at(time.Second) || p.spaced != at(time.Millisecond) || p.retryAt != at(time.Second) {
+		t.Errorf("what was well is due in %v, spaced by %v, tried again in %v", p.due-at(0), p.spaced-at(0), p.retryAt-at(0))
+	}
+	p = pacer{retryAt: at(time.Hour)}
+	if p.rewind(now, policy); p.retryAt != at(time.Minute) {
+		t.Errorf("tried again in %v", p.retryAt-at(0))
 	}
 }

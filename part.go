@@ -100,9 +100,7 @@ func (p *part) merge(o *part, policy *Policy) {
 	p.nameless += o.nameless
 	p.wakes = p.wakes || o.wakes
 	p.counts = p.counts || o.counts
-	if len(o.carried) > 0 {
-		p.carried = newest(append(p.carried, o.carried...), maxCarried)
-	}
+	p.carried = newest(append(p.carried, o.carried...), maxCarried)
 	p.stanzas = newest(append(p.stanzas, o.stanzas...), policy.room())
 }
 
@@ -129,8 +127,8 @@ func (p *part) note(hash uint64, c Class, event uint64, policy *Policy) {
 	}
 }
 
-// without takes the stanzas out of the part for which is says so, and all of the classes in whole, which those without an ID and those that there was no
-// room for belong to. It returns them as a part.
+// without takes the stanzas out of the part for which is says so (of those without an ID it must not), and all of the classes in whole, which those
+// without an ID and those that there was no room for belong to. It returns them as a part.
 func (p *part) without(whole [ClassUrgent + 1]bool, is func(noted) bool) part {
 	gone := part{from: p.from}
 	kept := p.stanzas[:0:0]
@@ -146,17 +144,15 @@ func (p *part) without(whole [ClassUrgent + 1]bool, is func(noted) bool) part {
 			kept = append(kept, p.stanzas[:i]...)
 		}
 		gone.stanzas = append(gone.stanzas, n)
-		if !whole[c] && n.named() {
-			gone.count[c]++
-			gone.at[c] = p.at[c]
-		}
+		gone.count[c]++
+		gone.at[c] = p.at[c]
 	}
 	for c := range whole {
 		if whole[c] {
 			gone.count[c], gone.at[c] = p.count[c], p.at[c]
-			gone.wakes = gone.wakes || p.wakes && Class(c) == ClassPlain
 		}
 	}
+	gone.wakes = p.wakes && whole[ClassPlain]
 	if _, some := gone.class(); !some {
 		return gone
 	}
@@ -169,7 +165,7 @@ func (p *part) without(whole [ClassUrgent + 1]bool, is func(noted) bool) part {
 		if p.count[c] == 0 && (Class(c) != ClassPlain || !p.wakes) {
 			p.at[c] = 0
 		}
-		if whole[c] && Class(c) >= ClassImportant { // those without an ID are what is counted and not named
+		if Class(c) >= ClassImportant { // those without an ID are what is counted and not named
 			nameless := gone.count[c]
 			for _, n := range gone.stanzas {
 				if n.named() && n.class() == Class(c) {
@@ -183,7 +179,7 @@ func (p *part) without(whole [ClassUrgent + 1]bool, is func(noted) bool) part {
 	if p.carried != nil {
 		p.uncarry(whole, gone.stanzas)
 	}
-	if p.text != nil && p.text.hash != 0 && slices.ContainsFunc(gone.stanzas, func(n noted) bool { return n.hash&^hashFlags == p.text.hash }) {
+	if p.text != nil && slices.ContainsFunc(gone.stanzas, func(n noted) bool { return n.hash&^hashFlags == p.text.hash }) {
 		p.text = nil
 	}
 	return gone

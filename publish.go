@@ -156,7 +156,7 @@ func (a *Account) End(k Key, reply Reply, now time.Time, e *Effects) Result {
 	if r.IsPush2() {
 		res.Outcome = a.classifyPush2(r, reply, now)
 	}
-	hadBody := !p.stripped && (a.policy.IncludeBody || a.policy.IncludeSender || a.policy.StandIn != "" && flightClass(p) >= ClassImportant || p.carried() != nil)
+	hadBody := !p.stripped && (a.policy.IncludeSender || (a.policy.IncludeBody || a.policy.StandIn != "") && flightClass(p) >= ClassImportant || p.carried() != nil)
 	if res.Outcome == OutcomeTooBig && !hadBody {
 		res.Outcome = OutcomeFailed
 	}
@@ -186,12 +186,12 @@ func (a *Account) End(k Key, reply Reply, now time.Time, e *Effects) Result {
 		e.Drops = append(e.Drops, r.flightDrop(ReasonVeto, reply.Vetoed))
 		p.finish()
 	default:
-		if res.Outcome != OutcomeFailed || p.counted == 0 || now.Sub(time.Unix(int64(p.counted), 0)) >= countEvery {
+		if res.Outcome != OutcomeFailed || now.Sub(time.Unix(int64(p.counted), 0)) >= countEvery {
 			res.Store, res.Update = true, a.count(r, res.Outcome, reply, now)
 			*h = res.Update.Apply(*h)
 			p.counted = uint32(max(now.Unix(), 1))
 		}
-		if res.Outcome == OutcomeFailed && h.Disabled.IsZero() && reply.worthTrying() && !r.IsPush2() {
+		if h.Disabled.IsZero() && reply.worthTrying() && !r.IsPush2() {
 			res.RetryAt = a.again(r, a.policy.backoff(a.name, k, int(p.tries)), now, e)
 			break
 		}
@@ -214,7 +214,7 @@ func (a *Account) again(r *registration, wait time.Duration, now time.Time, e *E
 		r.drop([]part{gone}, gone.spent, "", e)
 	}
 	p.again(now, wait, a.policy)
-	if at := p.ready(); len(p.waiting) > 0 && at.Before(p.lastExpiry(a.policy)) {
+	if at := p.ready(); at.Before(p.lastExpiry(a.policy)) {
 		return at
 	}
 	return time.Time{}

@@ -221,7 +221,7 @@ func (c *Config) Validate() error {
 	say := func(format string, args ...any) { errs = append(errs, fmt.Errorf("push: "+format, args...)) }
 	if c.Host == "" {
 		say("Config.Host is empty; give the server's domain, which publishes come from")
-	} else if j, err := prepared(c.Host); err != nil || j != c.Host || bare(j) != j || strings.Contains(j, "@") {
+	} else if j, _ := prepared(c.Host); j != c.Host || bare(j) != j || strings.Contains(j, "@") {
 		say("Config.Host %q is not a domain in prepared form", cut(c.Host, 100))
 	}
 	if c.Publisher == nil {
@@ -231,7 +231,7 @@ func (c *Config) Validate() error {
 		"Publisher": c.Publisher, "Store": c.Store, "Resumption": c.Resumption, "Unread": c.Unread, "Liveness": c.Liveness, "Veto": c.Veto,
 		"Subscriptions": c.Subscriptions, "Contacts": c.Contacts, "Chats": c.Chats,
 	} {
-		if hook != nil && isNil(hook) {
+		if isNil(hook) {
 			say("Config.%s holds a nil %T; leave the field nil if the host has not got that", name, hook)
 		}
 	}
@@ -316,7 +316,8 @@ func orText(s, def string) string {
 type UnsentError struct {
 	// Unsent describes them, account by account.
 	Unsent []Unsent
-	// Undecided are events that were never decided, because the Store did not say what it has of their accounts. They can be given to another Engine.
+	// Undecided are events that were never decided, because the Store did not say what it has of their accounts, those of an account in their order. They can
+	// be given to another Engine.
 	Undecided []Event
 }
 
@@ -351,7 +352,6 @@ func Observers(os ...*Observer) *Observer {
 			Sent:     both2(all.Sent, o.Sent),
 			Stored:   both5(all.Stored, o.Stored),
 			Replied:  both5(all.Replied, o.Replied),
-			Quick:    (all.parts == nil || all.Quick) && o.Quick,
 			parts:    append(all.parts, o.each()...),
 		}
 	}

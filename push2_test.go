@@ -207,6 +207,23 @@ func TestEncryptedMessage(t *testing.T) {
 	}
 }
 
+// TestTokenNamesTheServer: without Policy.Contact the push service is told the server's domain, where that is known.
+func TestTokenNamesTheServer(t *testing.T) {
+	n := notification2(newWebKeys(t).webPush(), carriedOf(t, wherefore, "a1"))
+	n.Contact = ""
+	for i, want := range []string{"xmpp:example.com", ""} {
+		claims, err := base64.RawURLEncoding.DecodeString(strings.Split(both2(t, n)[i].Notification.JWT.Text, ".")[1])
+		require.NoError(t, err)
+		var c struct{ Sub string }
+		require.NoError(t, json.Unmarshal(claims, &c))
+		assert.Equal(t, want, c.Sub)
+	}
+	for _, w := range []*wishes.Wishes{nil, {}} { // a Publisher's test may make such
+		n.Wishes, n.Carried = w, nil
+		assert.Empty(t, both2(t, n)[0].Notification.Client)
+	}
+}
+
 func TestContentThatCannotBeCarried(t *testing.T) {
 	k := newWebKeys(t)
 	without := func(data string) push.Carried {
@@ -237,6 +254,17 @@ func TestContentThatCannotBeCarried(t *testing.T) {
 	for _, m := range both2(t, notification2(k.webPush(), large)) {
 		assert.Nil(t, m.Notification.Encrypted)
 		assert.Equal(t, "normal", m.Notification.Priority)
+	}
+	// What is no XML is as none.
+	broken := without(wherefore)
+	broken.Stanza.XML = "<message"
+	m = both2(t, notification2(k.webPush(), broken))[0]
+	assert.Equal(t, "Wherefore art thou?", sceStanza(t, k.open(t, m.Notification.Encrypted.Payload)).Body)
+	untold := k.webPush()
+	untold.TokenKey = wishes.Secret{}
+	for _, m := range both2(t, notification2(untold, carriedOf(t, wherefore, ""))) {
+		assert.NotNil(t, m.Notification.Encrypted)
+		assert.Nil(t, m.Notification.JWT, "the client gave no key for a token")
 	}
 	bad := k.webPush()
 	bad.Public = []byte("hunter2")
@@ -303,6 +331,8 @@ func TestSplit(t *testing.T) {
 	assert.Nil(t, both2(t, &parts[0])[0].Notification.VoIP)
 	assert.NotNil(t, both2(t, &parts[1])[0].Notification.VoIP)
 	assert.Len(t, notification2(nil).Split(), 1)
+	n.Node = "n1"
+	assert.Len(t, n.Split(), 1, "that of XEP-0357 tells of all at once")
 }
 
 // TestRouterMessages: silence is consent; an error that carries the ID and comes from the service is none.
@@ -519,10 +549,24 @@ func TestPush2Outcomes(t *testing.T) {
 		res := a.End(phone2, reply, now, &e)
 		return res, e
 	}
+	again := func(reply push.Reply) push.Result {
+		t.Helper()
+		var e push.Effects
+		now = now.Add(time.Minute)
+		require.Equal(t, []push.Key{phone2}, a.Due(now, nil, &e))
+		_, ok := a.Begin(phone2, now, &e)
+		require.True(t, ok)
+		return a.End(phone2, reply, now, &e)
+	}
 	health := func() push.Health { return a.Registrations()[0].Health }
 	cancel := push.Reply{Type: "cancel", Condition: "item-not-found"}
 	wait := push.Reply{Type: "wait", Condition: "gone"}
 
+	res, _ := publish(push.Reply{Missing: true})
+	assert.Equal(t, push.OutcomeTransient, res.Outcome)
+	assert.False(t, res.Store, "it says nothing")
+	again(push.Reply{Vetoed: "quiet"})
+	begin = now
 	for _, reply := range []push.Reply{cancel, {Type: "cancel", Condition: "service-unavailable"}, {Type: "auth", Condition: "forbidden"}, {Type: "modify", Condition: "not-acceptable"}} {
 		res, e := publish(reply)
 		assert.Equal(t, push.OutcomeFailed, res.Outcome)
@@ -536,9 +580,15 @@ func TestPush2Outcomes(t *testing.T) {
 	}
 	assert.Zero(t, health().Disabled, "however many: it has not gone on for long")
 
-	res, _ := publish(push.Reply{})
+	res, _ = publish(push.Reply{})
 	assert.Equal(t, push.Update{Succeeded: now}, res.Update)
 	assert.Equal(t, push.Health{Succeeded: now}, health())
+
+	publish(wait)
+	assert.Equal(t, now, health().Failing)
+	res = again(push.Reply{})
+	assert.Equal(t, push.Update{Succeeded: now}, res.Update, "it is over, though a success was stored just now")
+	assert.Zero(t, health().Failing)
 
 	res, e := publish(wait)
 	assert.Equal(t, push.OutcomeTransient, res.Outcome)
@@ -546,6 +596,13 @@ func TestPush2Outcomes(t *testing.T) {
 	assert.False(t, res.RetryAt.IsZero())
 	assert.Empty(t, e.Drops)
 	since := health().Failing
+	res = again(wait)
+	assert.Equal(t, push.OutcomeTransient, res.Outcome)
+	assert.False(t, res.Store, "since when is stored once")
+	res, e = publish(push.Reply{Vetoed: "quiet"})
+	assert.Equal(t, push.OutcomeDropped, res.Outcome)
+	require.Len(t, e.Drops, 1)
+	assert.Equal(t, since, health().Failing)
 
 	// What could not be sent says nothing, however long.
 	now = since.Add(100 * time.Hour)
@@ -567,7 +624,7 @@ func TestPush2Outcomes(t *testing.T) {
 	now = since.Add(72*time.Hour - 2*time.Minute)
 	publish(cancel)
 	assert.Zero(t, health().Disabled)
-	now = since.Add(72 * time.Hour)
+	now = since.Add(72*time.Hour - time.Minute) // it is answered after exactly 72 h
 	res, e = publish(wait)
 	assert.Equal(t, push.OutcomeFailed, res.Outcome, "even what could be tried again")
 	assert.Equal(t, now, health().Disabled)

@@ -73,7 +73,7 @@ func passes(m *wishes.Match, q *question, st *Stanza, s *said) Reason {
 // hasBody tells whether there is something to read: a text, or what stands for one because it is encrypted, a file, or an invitation; and a text
 // that corrects another.
 func (st *Stanza) hasBody() bool {
-	return st.Class == ClassImportant && st.Content != ContentSubscription || st.Content == ContentCorrection
+	return st.Class == ClassImportant || st.Content == ContentCorrection
 }
 
 // anyMatch returns the number of a match by which to send what every match lets through.

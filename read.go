@@ -138,7 +138,7 @@ func (a *Account) note(n heard) {
 	}
 }
 
-// isMessage tells whether a stanza is a message. Of what has a class and no content, as a host's own values may, that is so.
+// isMessage tells whether a stanza is a message. Of what has a class and no content, as a host's own values may, that is so, for recordings too.
 func (st *Stanza) isMessage() bool {
 	return st.Kind == KindMessage || st.Content == ContentNone && st.Class > ClassPlain
 }

@@ -57,17 +57,15 @@ func (e *Engine) postpone(ctx context.Context, s *shard, en *entry, ev Event, d 
 	if l.readAt.IsZero() { // else it has failed, and is tried again then
 		e.read(s, en)
 	}
-	if !needsRegistrations(ev) || e.lanes.away.Load() || !l.reading {
+	if !needsRegistrations(ev) || e.lanes.away.Load() || l.reading == nil {
 		p.leave()
 	}
 	s.settle(e, en, e.now())
 	s.mu.Unlock()
-	bound := time.NewTimer(e.cfg.HookTimeout)
-	defer bound.Stop()
 	select {
 	case <-p.done:
 	case <-ctx.Done():
-	case <-bound.C:
+	case <-time.After(e.cfg.HookTimeout):
 		e.lanes.away.Store(true)
 	}
 	s.mu.Lock()
@@ -80,35 +78,28 @@ func (e *Engine) postpone(ctx context.Context, s *shard, en *entry, ev Event, d 
 	return told, err
 }
 
-// read reads an account's registrations, if nobody does. The shard is locked.
-func (e *Engine) read(s *shard, en *entry) {
-	if l := en.getLane(); !l.reading {
-		e.readNow(s, en)
-	}
-}
-
 var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
 
-// readNow reads an account's registrations, and returns what is closed when that is done or has failed. The shard is locked.
-func (e *Engine) readNow(s *shard, en *entry) <-chan struct{} {
+// read reads an account's registrations, if that is not being done, and returns what is closed when it is done or has failed. The shard is locked.
+func (e *Engine) read(s *shard, en *entry) <-chan struct{} {
 	l := en.getLane()
+	if l.reading != nil {
+		return l.reading
+	}
 	if e.lanes.running.Load() >= maxLanes {
 		l.readAt = e.now().Add(time.Second)
 		return closedChan
 	}
-	l.reading = true
 	var rs []Registration
-	return e.callStore(s, en, &call{
+	l.reading = e.callStore(s, en, &call{
 		hook: &e.hooks.list,
 		run: func(ctx context.Context) (err error) {
-			if err := e.keeps.wait(ctx); err != nil {
-				return err
-			}
+			<-e.keeps.done
 			rs, err = e.cfg.Store.List(ctx, en.name)
 			return err
 		},
 		then: func(err error) []Key {
-			l.reading = false
+			l.reading = nil
 			if err != nil {
 				l.fails++
 				l.readAt = e.now().Add(retryIn(l.fails))
@@ -125,13 +116,14 @@ func (e *Engine) readNow(s *shard, en *entry) <-chan struct{} {
 			return e.catchUp(s, en)
 		},
 	})
+	return l.reading
 }
 
 // load takes what the Store has of an account, in the account's turn.
 func (e *Engine) load(en *entry, rs []Registration, eff *Effects) {
 	rs = sane(en.name, rs, e.policy)
 	if l := en.lane; l != nil {
-		l.fails, l.readAt, l.stale = 0, time.Time{}, false
+		l.fails, l.readAt = 0, time.Time{}
 		if len(l.writing)+len(l.learned) > 0 {
 			rs = slices.Clone(rs) // it may be the Store's own
 		}
@@ -209,7 +201,7 @@ func (e *Engine) Refresh(ctx context.Context, account string) error {
 		return ErrClosed
 	}
 	en := s.accounts[account]
-	if en == nil || !en.Loaded() && !(en.lane != nil && en.lane.reading) {
+	if en == nil || !en.Loaded() && !(en.lane != nil && en.lane.reading != nil) {
 		s.mu.Unlock()
 		return nil
 	}
@@ -238,15 +230,13 @@ func (e *Engine) Refresh(ctx context.Context, account string) error {
 		},
 	})
 	s.mu.Unlock()
-	bound := time.NewTimer(e.cfg.StoreTimeout + hookGrace)
-	defer bound.Stop()
 	select {
 	case <-done:
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-e.ctx.Done():
 		return ErrClosed
-	case <-bound.C: // it is read all the same when the Store returns
+	case <-time.After(e.cfg.StoreTimeout + hookGrace): // it is read all the same when the Store returns
 		return fmt.Errorf("%w: %w", ErrStore, errOverrun)
 	}
 	e.hear(told)
@@ -256,11 +246,10 @@ func (e *Engine) Refresh(ctx context.Context, account string) error {
 	return nil
 }
 
-// spoil notes that what is known of an account may not be what is stored. The shard is locked.
+// spoil has an account read again, for what is known of it may not be what is stored. The shard is locked.
 func (e *Engine) spoil(en *entry) {
 	l := en.getLane()
-	l.stale = true
-	if l.readAt.IsZero() && !l.reading {
+	if l.readAt.IsZero() {
 		l.fails++
 		l.readAt = e.now().Add(retryIn(l.fails))
 	}

@@ -1,6 +1,9 @@
 package push_test
 
 import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -104,4 +107,34 @@ func TestEnrollEvicts(t *testing.T) {
 	assert.Equal(t, []Key{key(older)}, evicted)
 	tie := reg("b.example", "n2", 2*time.Hour)
 	assert.Equal(t, []Key{key(older)}, Evict([]Registration{tie, older}, 1))
+}
+
+// An account says after every enable what a store has that did what Enroll says, so that neither has to ask the other: which registrations there are, and when
+// each was enabled.
+func TestAccountEnrollsAsStoresDo(t *testing.T) {
+	for seed := range uint64(20) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		limit := []int{-1, 2, 3}[seed%3]
+		a := NewAccount(juliet, &Policy{MaxRegistrations: limit}, nil)
+		var d Decision
+		var stored []Registration
+		now := newYear
+		for range 40 {
+			now = now.Add(time.Duration(r.IntN(3)) * 10 * time.Hour)
+			s := SessionID{Account: juliet, ID: fmt.Sprint("s", r.IntN(2))}
+			a.Handle(SessionOpen{Session: s, Client: s.ID}, Facts{Now: now}, &d)
+			k := Key{Service: fmt.Sprintf("push%d.example.net", r.IntN(2)), Node: fmt.Sprint("n", r.IntN(3))}
+			if r.IntN(3) == 0 {
+				k.Node = Push2Node + "phone"
+			}
+			a.Handle(PushEnable{Session: s, Key: k}, Facts{Now: now}, &d)
+			n, _, evicted := Enroll(stored, Registration{Account: juliet, Key: k, Client: s.ID, Enabled: now}, limit)
+			stored = slices.DeleteFunc(stored, func(o Registration) bool { return o.Key == k || slices.Contains(evicted, o.Key) })
+			if !slices.Contains(evicted, k) { // as it is if others were enabled at the same moment
+				stored = append(stored, n)
+			}
+			slices.SortFunc(stored, func(a, b Registration) int { return a.Key.Compare(b.Key) })
+			require.Equal(t, stored, a.Registrations(), "seed %d", seed)
+		}
+	}
 }

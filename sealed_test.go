@@ -106,6 +106,8 @@ func TestSealedPayloads(t *testing.T) {
 			`{"unread":7,"sender":"romeo@example.net","type":"subscribe"}`, "", "high"},
 		{"the newest of two", []string{`<message from='paris@example.net/x' type='chat'><body>first</body></message>`, `<message from='romeo@example.net/y' type='chat'><body>second</body></message>`},
 			`{"unread":7,"sender":"romeo@example.net","type":"chat","message":"second"}`, "", "high"},
+		{"a room's own words", []string{`<message from='hall@rooms.example.com' type='groupchat'><body>hi</body></message>`},
+			`{"unread":7,"sender":"hall@rooms.example.com","type":"groupchat","message":"hi"}`, "", "high"},
 		{"a wake-up", nil, `{"unread":7}`, "", "low"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -137,7 +139,7 @@ func TestSealedPayloadsFit(t *testing.T) {
 			limit = 3000
 		}
 		for name, body := range map[string]string{
-			"letters": strings.Repeat("x", 2048), "umlauts": strings.Repeat("ä", 1024), "escapes": strings.Repeat("\"\n<", 682), "emoji": strings.Repeat("🤦", 512), "not UTF-8": strings.Repeat("\xff", 2048),
+			"letters": strings.Repeat("x", 2048), "umlauts": strings.Repeat("ä", 1024), "escapes": strings.Repeat("\"\n<", 682), "emoji": strings.Repeat("🤦", 512), "not UTF-8": strings.Repeat("\xff", 2048), "not UTF-8 either": strings.Repeat("\x80", 2048),
 		} {
 			st := stanzaOf(t, `<message from='romeo@example.net/orchard' type='chat'><body>x</body></message>`)
 			st.Body = body
@@ -147,7 +149,7 @@ func TestSealedPayloadsFit(t *testing.T) {
 			assert.LessOrEqual(t, len(iq.Notification.Encrypted.Text)+64, limit, name)
 			message, _ := payload["message"].(string)
 			assert.True(t, utf8.ValidString(message))
-			if name != "not UTF-8" {
+			if !strings.HasPrefix(name, "not UTF-8") {
 				assert.True(t, strings.HasPrefix(body, message), "%s: cut at a character", name)
 			}
 			if name == "letters" && size >= 512 {
@@ -163,6 +165,24 @@ func TestSealedPayloadsFit(t *testing.T) {
 		assert.Equal(t, "romeo@example.net", payload["sender"])
 		assert.NotContains(t, payload, "nickname")
 	}
+
+	// If nothing of the stanza fits, there is still the count. A Store may give a limit that no client can have asked for, in which not even that fits.
+	call := stanzaOf(t, `<message from='romeo@example.net/orchard' type='chat'><propose xmlns='urn:xmpp:jingle-message:0' id='c1'/></message>`)
+	for _, c := range []struct {
+		from, sid string
+		size      int
+	}{{strings.Repeat("r", 500), "c1", 256}, {"", strings.Repeat("c", 500), 256}, {"romeo@example.net/orchard", "c1", 1}} {
+		st := call
+		st.From, st.Details = c.from, &push.Details{Call: &push.Call{ID: c.sid}}
+		n := sealing(st)
+		n.Wishes.Encryption.MaxSize = c.size
+		payload, iq := unsealed(t, n.AppendStanza(nil, "example.com", "i"))
+		assert.Equal(t, map[string]any{"unread": 7.0, "type": "call"}, payload)
+		assert.Equal(t, "voip", iq.Notification.Encrypted.Type)
+	}
+	call.Details = &push.Details{Target: "m0"} // as a host may make it
+	payload, _ := unsealed(t, sealing(call).AppendStanza(nil, "example.com", "i"))
+	assert.Equal(t, map[string]any{"unread": 7.0, "type": "call", "sender": "romeo@example.net/orchard"}, payload)
 }
 
 func TestSealedIsFresh(t *testing.T) {
@@ -180,7 +200,8 @@ func TestBadKeySaysNothing(t *testing.T) {
 	n := sealing(stanzaOf(t, `<message from='romeo@example.net/orchard' type='chat'><body>x</body></message>`))
 	n.Wishes.Encryption.Key = wishes.NewSecret("short")
 	for _, stanza := range publishedBoth(t, n) {
-		assert.Contains(t, string(stanza), `notification`)
+		assert.Contains(t, string(stanza), `<notification xmlns="urn:xmpp:push:0">`)
+		assert.NotContains(t, string(stanza), `<encrypted`)
 		assert.NotContains(t, string(stanza), `<x `)
 		assert.NotContains(t, string(stanza), `romeo`)
 	}

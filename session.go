@@ -88,7 +88,7 @@ func (a *Account) open(e SessionOpen, d *Decision) {
 		a.give(s, r, &d.Effects)
 		d.bound(r.Key, s, RuleClient, ReasonClientID)
 	} else {
-		s.unresolved = !a.loaded && s.bound == nil
+		s.unresolved = !a.loaded
 	}
 }
 
@@ -121,7 +121,7 @@ func (a *Account) restore(e SessionRestored, now time.Time, d *Decision) {
 	s.named(e.Client, e.JID)
 	s.bound, s.claim = nil, nil
 	s.hibernated, s.extended, s.unadvised, s.unresolved, s.wakeAt = e.Hibernated, e.Hibernated && e.Extended, false, false, 0
-	if s.since = 0; a.loaded || !s.hibernated && !e.Superseded {
+	if s.since = 0; !s.hibernated && !e.Superseded { // the others are older than any
 		a.claims++
 		s.since = a.claims
 	}
@@ -151,7 +151,7 @@ func (a *Account) restore(e SessionRestored, now time.Time, d *Decision) {
 		a.give(s, r, &d.Effects)
 		d.bound(r.Key, s, rule, reason)
 	}
-	if had != nil && had != s.bound {
+	if had != nil {
 		a.pass(had, &d.Effects)
 	}
 	if s.bound == nil {
@@ -190,7 +190,7 @@ func (a *Account) give(s *session, r *registration, e *Effects) {
 		}
 		r.drop(r.pace.takeSession(o, ReasonNewerSession), ReasonNewerSession, "", e)
 	}
-	if had != nil && had != r {
+	if had != nil {
 		a.pass(had, e)
 	}
 }
@@ -202,7 +202,7 @@ func (a *Account) pass(r *registration, e *Effects) {
 		if s.bound == r {
 			return
 		}
-		if s.bound == nil && s.claim != nil && *s.claim == r.Key && !s.hibernated && (heir == nil || s.since > heir.since) {
+		if s.claim != nil && *s.claim == r.Key && !s.hibernated && (heir == nil || s.since >= heir.since) { // the same: restored as superseded, in their order
 			heir = s
 		}
 	}
@@ -215,9 +215,6 @@ func (a *Account) pass(r *registration, e *Effects) {
 // resolve binds the sessions that were there before the registrations were read.
 func (a *Account) resolve(now time.Time, e *Effects) {
 	for _, s := range a.sessions {
-		if s.bound != nil {
-			continue
-		}
 		if s.claim == nil {
 			if r := a.ofClient(s.client()); r != nil && s.unresolved {
 				s.claim = &r.Key
@@ -241,7 +238,7 @@ func (a *Account) resolve(now time.Time, e *Effects) {
 			switch {
 			case s.bound == r:
 				holder = s
-			case s.bound == nil && s.unresolved && s.claim == &r.Key && (newest == nil || s.since >= newest.since):
+			case s.unresolved && s.claim == &r.Key && (newest == nil || s.since >= newest.since):
 				newest = s
 			}
 		}
@@ -302,7 +299,7 @@ func (a *Account) hibernate(s *session, now time.Time, d *Decision) {
 // extend advises the host to keep a hibernated session. A phone that is asleep does not come back by itself: it is woken by a notification that
 // its user sees, and until one was sent the session should live on. (mod_cloud_notify, ejabberd's mod_push_keepalive)
 func (a *Account) extend(s *session, now time.Time, e *Effects) {
-	if s.bound == nil || !s.bound.Health.Disabled.IsZero() || a.policy.MaxResume <= 0 {
+	if s.bound == nil || a.policy.MaxResume <= 0 {
 		return
 	}
 	s.extended = true
@@ -315,12 +312,11 @@ func (a *Account) extend(s *session, now time.Time, e *Effects) {
 // alerted takes the advice back at once if what the session's user should see was sent before the connection was lost, because it was not
 // acknowledged: no later notification would end the longer time. What waits ends it when it is sent.
 func (a *Account) alerted(id string, d *Decision) {
-	s := a.session(id)
-	if s == nil || s.bound == nil || !d.alerted {
+	if !d.alerted {
 		return
 	}
-	if s.bound.pace.waitingClass() < ClassImportant {
-		a.shorten(s.bound, ReasonWoken, &d.Effects)
+	if r := a.session(id).bound; r.pace.waitingClass() < ClassImportant {
+		a.shorten(r, ReasonWoken, &d.Effects)
 	}
 }
 
@@ -383,7 +379,11 @@ func (a *Account) moved(r *registration) (live, hibernated bool) {
 	}
 	for _, s := range a.sessions {
 		if s.bound != nil && s.bound.Service == r.Service && s.client() == r.Client {
-			live, hibernated = live || !s.hibernated, hibernated || s.hibernated
+			if s.hibernated {
+				hibernated = true
+			} else {
+				live = true
+			}
 		}
 	}
 	return live, hibernated

@@ -100,7 +100,7 @@ func RestoreAccount(name string, p *Policy, data []byte) (*Account, error) {
 			}
 			continue
 		}
-		if sections[next].read(&content, a); content.err == nil && len(content.b) > 0 {
+		if sections[next].read(&content, a); len(content.b) > 0 {
 			content.fail("%d bytes too many in section %d", len(content.b), tag)
 		}
 		d.err, d.base = content.err, content.base
@@ -334,7 +334,7 @@ func readGoneDrops(d *snapshotReader, a *Account) {
 			g.Reason = ReasonRemoved // a later version's
 		}
 		g.Class, g.Count = Class(d.limited(uint64(ClassUrgent))), int(d.limited(math.MaxInt32))
-		for n := d.limited(uint64(len(d.b))); n > 0 && d.err == nil; n-- {
+		for n := d.limited(uint64(len(d.b))); n > 0; n-- {
 			g.Events = append(g.Events, d.uint())
 		}
 		if g.Reason == ReasonNone {

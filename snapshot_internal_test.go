@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -41,25 +43,30 @@ func TestSnapshotOfContradictions(t *testing.T) {
 	_, err = RestoreAccount("romeo@example.com", nil, data)
 	require.ErrorIs(t, err, ErrSnapshot)
 	for name, damage := range map[string]func(a *Account){
-		"a session without an ID":          func(a *Account) { a.sessions[1].id = "" },
-		"two sessions of one ID":           func(a *Account) { a.sessions[1].id = "s1" },
-		"a claim of the future":            func(a *Account) { a.sessions[1].since = 3 },
-		"two sessions bound to one":        func(a *Account) { a.sessions[1].bound, a.sessions[1].claim = a.regs[0], &a.regs[0].Key },
-		"one stanza twice":                 func(a *Account) { a.regs[0].mem.ring[1].hash = 8 },
-		"a stanza with flags":              func(a *Account) { a.regs[0].mem.ring[1].hash = 16 | 2 },
-		"two parts of one session":         func(a *Account) { a.regs[0].pace.flight[0].over = false },
-		"two parts of no session":          func(a *Account) { a.regs[0].pace.waiting = append(a.regs[0].pace.waiting, a.regs[0].pace.waiting[0]) },
-		"more unread than counted":         func(a *Account) { a.regs[0].unread = 1 },
-		"what waits is not due":            func(a *Account) { a.regs[0].pace.due = 0 },
-		"hashes without a key":             func(a *Account) { a.key = hashKey{} },
-		"a part of nothing":                func(a *Account) { a.regs[0].pace.flight[1].wakes, a.regs[0].pace.flight[1].at = false, [3]instant{} },
-		"a stanza of no class":             func(a *Account) { a.regs[0].pace.waiting[0].stanzas[0].hash = 8 | 3 },
-		"more stanzas than counted":        func(a *Account) { a.regs[0].pace.flight[0].count[ClassPlain] = 0 },
-		"a time of none":                   func(a *Account) { a.regs[0].pace.waiting[0].at[ClassUrgent] = 50 },
-		"some of no time":                  func(a *Account) { a.regs[0].pace.waiting[0].count[ClassPlain] = 1 },
-		"more without an ID than there is": func(a *Account) { a.regs[0].pace.waiting[0].nameless, a.regs[0].unread = 3, 9 },
-		"keys out of order":                func(a *Account) { a.regs[0], a.regs[1] = a.regs[1], a.regs[0] },
-		"one key twice":                    func(a *Account) { a.regs[1].Key = a.regs[0].Key },
+		"a session without an ID":                func(a *Account) { a.sessions[1].id = "" },
+		"two sessions of one ID":                 func(a *Account) { a.sessions[1].id = "s1" },
+		"a claim of the future":                  func(a *Account) { a.sessions[1].since = 3 },
+		"two sessions bound to one":              func(a *Account) { a.sessions[1].bound, a.sessions[1].claim = a.regs[0], &a.regs[0].Key },
+		"one stanza twice":                       func(a *Account) { a.regs[0].mem.ring[1].hash = 8 },
+		"a stanza with flags":                    func(a *Account) { a.regs[0].mem.ring[1].hash = 16 | 2 },
+		"two parts of one session":               func(a *Account) { a.regs[0].pace.flight[0].over = false },
+		"two parts of no session":                func(a *Account) { a.regs[0].pace.waiting = append(a.regs[0].pace.waiting, a.regs[0].pace.waiting[0]) },
+		"more unread than counted":               func(a *Account) { a.regs[0].unread = 1 },
+		"what waits is not due":                  func(a *Account) { a.regs[0].pace.due = 0 },
+		"hashes without a key":                   func(a *Account) { a.key = hashKey{} },
+		"a part of nothing":                      func(a *Account) { a.regs[0].pace.flight[1].wakes, a.regs[0].pace.flight[1].at = false, [3]instant{} },
+		"a stanza of no class":                   func(a *Account) { a.regs[0].pace.waiting[0].stanzas[0].hash = 8 | 3 },
+		"more stanzas than counted":              func(a *Account) { a.regs[0].pace.flight[0].count[ClassPlain] = 0 },
+		"a time of none":                         func(a *Account) { a.regs[0].pace.waiting[0].at[ClassUrgent] = 50 },
+		"some of no time":                        func(a *Account) { a.regs[0].pace.waiting[0].count[ClassPlain] = 1 },
+		"more without an ID than there is":       func(a *Account) { a.regs[0].pace.waiting[0].nameless, a.regs[0].unread = 3, 9 },
+		"keys out of order":                      func(a *Account) { a.regs[0], a.regs[1] = a.regs[1], a.regs[0] },
+		"one key twice":                          func(a *Account) { a.regs[1].Key = a.regs[0].Key },
+		"a stanza that was notified and is none": func(a *Account) { a.regs[0].mem.ring[1].hash = 0 },
+		"two parts of one session, one over": func(a *Account) {
+			f := a.regs[0].pace.flight
+			a.regs[0].pace.flight = []part{f[1], f[0], f[1]}
+		},
 	} {
 		a := contradiction()
 		damage(a)
@@ -68,6 +75,27 @@ func TestSnapshotOfContradictions(t *testing.T) {
 		_, err = RestoreAccount("juliet@example.com", nil, data)
 		require.ErrorIs(t, err, ErrSnapshot, name)
 	}
+	for name, change := range map[string]func(a *Account){
+		"a part that is over after one that is not": func(a *Account) { slices.Reverse(a.regs[0].pace.flight) },
+		"gone, as an earlier release wrote it":      func(a *Account) { a.gone = &[]Drop{{Key: Key{Service: "push.example.org"}}} },
+	} {
+		a := contradiction()
+		change(a)
+		data, err := a.MarshalBinary()
+		require.NoError(t, err)
+		b, err := RestoreAccount("juliet@example.com", nil, data)
+		require.NoError(t, err, name)
+		assert.Equal(t, a.gone, b.gone)
+	}
+	// Earlier releases kept the text of what only wakes.
+	a := contradiction()
+	a.regs[0].pace.flight[0].text = &text{at: 50, hash: 16, sender: "romeo@example.net", body: "sealed"}
+	data, err = a.MarshalBinary()
+	require.NoError(t, err)
+	b, err := RestoreAccount("juliet@example.com", nil, data)
+	require.NoError(t, err)
+	assert.Equal(t, &text{at: 50, hash: 16, sender: "romeo@example.net"}, b.regs[0].pace.flight[0].text)
+
 	// Each of these needs the key by itself.
 	only := func(keep func(a *Account)) error {
 		a := OpenAccount("juliet@example.com", nil)
@@ -139,7 +167,50 @@ func TestSnapshotOfBadSections(t *testing.T) {
 		end(e)
 	})))
 	require.NoError(t, restore(head, sectionOf(99, func(e *snapshotWriter) { e.uint(7) })), "a newer release's, which may be left out")
+	require.NoError(t, restore(head, sectionOf(3, func(*snapshotWriter) {}), hash), "in its place, too")
+	// state is what is known of the first registration, with one part that waits.
+	state := func(memory, waits func(e *snapshotWriter)) []byte {
+		return sectionOf(10, func(e *snapshotWriter) {
+			e.b = append(e.b, 0, 0, 0, 0)
+			memory(e)
+			e.b = append(e.b, 0, 0, 3, 0, 0, 0, 1) // due at the base
+			waits(e)
+		})
+	}
+	noMemory := func(e *snapshotWriter) { e.uint(0) }
+	// wake is a part with a wake-up, or with a stanza.
+	wake := func(flags byte, stanza ...byte) func(e *snapshotWriter) {
+		return func(e *snapshotWriter) {
+			count := byte(len(stanza) / 10)
+			e.b = append(e.b, 0, flags, 0, count, 3, 0, 0, 0, 0, 0, count)
+			e.b = append(e.b, stanza...)
+		}
+	}
+	stanza := func(flags, hash byte) []byte { return []byte{flags | 8, hash, 0, 0, 0, 0, 0, 0, 0, 2} }
+	require.NoError(t, restore(head, hash, keys, state(noMemory, wake(2))))
+	require.NoError(t, restore(head, hash, keys, state(noMemory, wake(0, stanza(0, 8)...))))
+	dropped := func(reason string) []byte {
+		return sectionOf(19, func(e *snapshotWriter) {
+			e.string(reason)
+			e.b = append(e.b, 1, 2, 1, 7)
+		})
+	}
+	gone := sectionOf(12, func(e *snapshotWriter) { e.key(Key{Service: "push.example.net", Node: "gone"}) })
+	require.NoError(t, restore(head, gone, dropped(ReasonRevoked.String())))
+	late, err := RestoreAccount(a.name, nil, sealedSections(head, gone, dropped("a reason of the future")))
+	require.NoError(t, err)
+	assert.Equal(t, []Drop{{Key: Key{Service: "push.example.net", Node: "gone"}, Class: ClassImportant, Count: 2, Reason: ReasonRemoved, Events: []uint64{7}}}, *late.gone)
 	for name, sections := range map[string][][]byte{
+		"an even section in its place": {head, sectionOf(14, func(*snapshotWriter) {})},
+		"drops of what is not gone":    {head, dropped(ReasonRevoked.String())},
+		"a drop without a reason":      {head, gone, dropped(ReasonNone.String())},
+		"what was notified never": {head, hash, keys, state(func(e *snapshotWriter) {
+			e.uint(1)
+			e.fixed(8)
+			e.int(math.MinInt64)
+		}, wake(2))},
+		"an unknown flag of a part":               {head, hash, keys, state(noMemory, wake(8|2))},
+		"a stanza whose flags are not its hash's": {head, hash, keys, state(noMemory, wake(0, stanza(0, 9)...))},
 		"nothing":                              {},
 		"the same section twice":               {head, hash, hash},
 		"sections out of order":                {head, keys, hash},
@@ -154,6 +225,8 @@ func TestSnapshotOfBadSections(t *testing.T) {
 		"a chat's hash that is too large":      {head, hash, keys, sectionOf(17, func(e *snapshotWriter) { e.fixed(8); e.uint(1 << 32); e.uint(1); e.uint(1); e.uint(1) })},
 		"a use of a session that is not there": {head, hash, keys, sectionOf(15, func(e *snapshotWriter) { e.uint(0); e.uint(1); e.uint(1); e.b = append(e.b, 0) })},
 		"what no registration was told":        {head, hash, keys, sectionOf(15, func(e *snapshotWriter) { e.uint(2<<1 | 1); e.uint(1); e.b = append(e.b, 0) })},
+		"a use of no session, and no more":     {head, hash, keys, sectionOf(15, func(e *snapshotWriter) { e.uint(0) })},
+		"no registration told, and no more":    {head, hash, keys, sectionOf(15, func(e *snapshotWriter) { e.uint(2<<1 | 1) })},
 		"a number without an end":              {head, []byte{4, 1, 0x80}, keys},
 		"a length without an end":              {head, []byte{4, 0x80}},
 		"a length of more than there is":       {head, []byte{4, 9, 1}},
@@ -165,7 +238,7 @@ func TestSnapshotOfBadSections(t *testing.T) {
 	}
 	newer := sealedSections(head)
 	newer[0]++
-	_, err := RestoreAccount(a.name, nil, newer)
+	_, err = RestoreAccount(a.name, nil, newer)
 	require.ErrorContains(t, err, fmt.Sprint("version ", snapshotVersion+1))
 	_, err = RestoreAccount(a.name, nil, nil)
 	require.ErrorIs(t, err, ErrSnapshot)
@@ -212,8 +285,8 @@ func TestSnapshotOfWideChats(t *testing.T) {
 func TestSnapshotKeepsEachThing(t *testing.T) {
 	a := OpenAccount("juliet@example.com", nil)
 	a.key, a.touched, a.claims = hashKey{1, 2}, 100, 9
-	for i := range 8 {
-		a.regs = append(a.regs, &registration{Registration: Registration{Account: a.name, Key: Key{Service: "push.example.net", Node: fmt.Sprint("n", i)}}, pace: pacer{stub: true}})
+	for i := range 11 {
+		a.regs = append(a.regs, &registration{Registration: Registration{Account: a.name, Key: Key{Service: "push.example.net", Node: fmt.Sprintf("n%02d", i)}}, pace: pacer{stub: true}})
 	}
 	wake := part{wakes: true, at: [3]instant{50}}
 	a.regs[0].unread, a.regs[0].mem.ring = 1, []remembered{{8 | counts, 1}}
@@ -225,7 +298,16 @@ func TestSnapshotKeepsEachThing(t *testing.T) {
 		a.regs[5].mem.add(uint64(i+1)<<3, time.Unix(int64(i), 0), 1024)
 	}
 	a.regs[6].pace.waiting, a.regs[6].pace.due = []part{wake}, 50
-	a.sessions = []*session{{id: "s1", claim: &a.regs[7].Key, since: 3}, {id: "s2", claim: &Key{Service: "push.example.org", Node: "x"}, since: 4}}
+	tell := part{wakes: true, counts: true, at: [3]instant{50}}
+	a.regs[4].pace.told, a.regs[6].pace.told, a.regs[8].pace.told = 7, 7, 8
+	a.regs[9].pace.waiting, a.regs[9].pace.due = []part{tell}, 50
+	a.regs[10].pace.flight, a.regs[10].pace.inFlight = []part{tell}, true
+	a.regs[7].unread = 1
+	a.sessions = []*session{
+		{id: "s1", claim: &a.regs[7].Key, since: 3},
+		{id: "s2", claim: &Key{Service: "push.example.org", Node: "x"}, since: 4},
+		{id: "s3", resource: 5, claim: &a.regs[0].Key}, {id: "s4", active: 6}, {id: "s5", away: true},
+	}
 	data, err := a.MarshalBinary()
 	require.NoError(t, err)
 	b, err := RestoreAccount(a.name, nil, data)
@@ -244,7 +326,23 @@ func TestSnapshotKeepsEachThing(t *testing.T) {
 	assert.Len(t, b.regs[6].pace.waiting, 1)
 	assert.Same(t, &b.regs[7].Key, b.sessions[0].claim)
 	assert.Equal(t, Key{Service: "push.example.org", Node: "x"}, *b.sessions[1].claim)
+	assert.Same(t, &b.regs[0].Key, b.sessions[2].claim)
+	assert.EqualValues(t, 1, b.regs[7].unread)
 	assert.Nil(t, b.sessions[0].bound)
+	for i := range b.sessions {
+		x, y := *a.sessions[i], *b.sessions[i]
+		x.claim, y.claim = nil, nil
+		assert.Equal(t, x, y)
+	}
+	for i, r := range b.regs {
+		assert.Equal(t, a.regs[i].pace.told, r.pace.told, i)
+		for _, p := range r.pace.waiting {
+			assert.Equal(t, i == 9, p.counts, i)
+		}
+		for _, p := range r.pace.flight {
+			assert.Equal(t, i == 10, p.counts, i)
+		}
+	}
 	again, err := b.MarshalBinary()
 	require.NoError(t, err)
 	assert.Equal(t, data, again)
@@ -272,5 +370,72 @@ func TestSnapshotKeepsEachThing(t *testing.T) {
 	require.ErrorIs(t, states(func(e *snapshotWriter) { state(e, 1, 0); state(e, 1, 0) }), ErrSnapshot)
 	require.ErrorIs(t, states(func(e *snapshotWriter) { state(e, 1, 0); state(e, 0, 0) }), ErrSnapshot)
 	require.ErrorIs(t, states(func(e *snapshotWriter) { state(e, 0, 4) }), ErrSnapshot)
-	require.ErrorIs(t, states(func(e *snapshotWriter) { state(e, 8, 0) }), ErrSnapshot)
+	require.ErrorIs(t, states(func(e *snapshotWriter) { state(e, 11, 0) }), ErrSnapshot)
+}
+
+// Of what there is nothing to say a snapshot says nothing. That a registration is to be told what it has been told is no harm.
+func TestSnapshotOfNothing(t *testing.T) {
+	a := contradiction()
+	for _, r := range a.regs {
+		*r = registration{Registration: r.Registration, pace: pacer{stub: true}}
+	}
+	a.sessions = []*session{{id: "s1"}, {id: "s2"}}
+	for _, write := range []func(*snapshotWriter, *Account){writeStates, writeUses, writeHeard, writeGone, writeGoneDrops} {
+		var e snapshotWriter
+		write(&e, a)
+		assert.Empty(t, e.b)
+	}
+	data, err := a.MarshalBinary()
+	require.NoError(t, err)
+	b, err := RestoreAccount(a.name, nil, sealedSections(data[5:], sectionOf(15, func(e *snapshotWriter) {
+		e.uint(1)
+		e.uint(9)
+		e.b = append(e.b, 3)
+	})))
+	require.NoError(t, err)
+	assert.EqualValues(t, 9, b.regs[0].pace.told)
+	assert.Empty(t, b.regs[0].pace.waiting)
+}
+
+// After its first error a reader has nothing more to read, so that whoever reads a list comes to its end; and a list has no more elements than there are bytes for.
+func TestSnapshotReader(t *testing.T) {
+	nothing := func(d *snapshotReader) {
+		assert.Zero(t, d.byte())
+		assert.Zero(t, d.uint())
+		assert.Zero(t, d.limited(9))
+		assert.Zero(t, d.count(1))
+		assert.Zero(t, d.int())
+		assert.Zero(t, d.fixed())
+		assert.Empty(t, d.bytes())
+		assert.Zero(t, d.key())
+		assert.Zero(t, d.instant())
+	}
+	d := snapshotReader{b: make([]byte, 99)}
+	d.fail("first")
+	d.fail("second")
+	nothing(&d)
+	require.EqualError(t, d.err, "first")
+	for name, read := range map[string]func(d *snapshotReader){
+		"a byte":                 func(d *snapshotReader) { d.byte() },
+		"a number":               func(d *snapshotReader) { d.uint() },
+		"a number below 0":       func(d *snapshotReader) { d.int() },
+		"eight bytes":            func(d *snapshotReader) { d.fixed() },
+		"a list":                 func(d *snapshotReader) { d.count(1) },
+		"a text":                 func(d *snapshotReader) { d.string() },
+		"a registration":         func(d *snapshotReader) { d.registration(contradiction()) },
+		"a number of too much":   func(d *snapshotReader) { d.b = []byte{5}; d.limited(4) },
+		"a list of too many":     func(d *snapshotReader) { d.b = make([]byte, 22); d.b[0] = 3; d.count(11) },
+		"no such registration":   func(d *snapshotReader) { d.b = []byte{2}; d.registration(contradiction()) },
+		"a time that means none": func(d *snapshotReader) { d.b, d.base = []byte{10}, 5; d.instant() },
+		"a number without end":   func(d *snapshotReader) { d.b = []byte{0x80}; d.int() },
+	} {
+		var d snapshotReader
+		read(&d)
+		require.Error(t, d.err, name)
+		nothing(&d)
+	}
+	d = snapshotReader{b: make([]byte, 22)}
+	d.b[0] = 2
+	assert.Equal(t, 2, d.count(11))
+	require.NoError(t, d.err)
 }

@@ -405,7 +405,7 @@ func TestSnapshotBindsNobodyAnew(t *testing.T) {
 	s := func(n int) SessionID { return SessionID{Account: juliet, ID: fmt.Sprint("s", n)} }
 	k := Key{Service: "push.example.net", Node: "n1"}
 	for _, ev := range []Event{
-		SessionOpen{Session: s(1), Client: "c1"}, SessionOpen{Session: s(2), Client: "c1"}, PushEnable{Session: s(2), Key: k}, SessionOpen{Session: s(3), Client: "c2"},
+		SessionOpen{Session: s(1), Client: "c1"}, SessionRestored{Session: s(5), Client: "c1"}, SessionOpen{Session: s(2), Client: "c1"}, PushEnable{Session: s(2), Key: k}, SessionOpen{Session: s(3), Client: "c2"},
 		Offline{juliet, Stanza{ID: "m1", Class: ClassImportant}},
 	} {
 		a.Handle(ev, Facts{Now: newYear}, &d)
@@ -434,4 +434,29 @@ func TestSnapshotBindsNobodyAnew(t *testing.T) {
 		{Key: k, Kind: ChangeBound, Session: "s4", Rule: RuleClient, Reason: ReasonClientID},
 	}, e.Changes)
 	assert.Zero(t, b.Status(newYear).Registrations[0].Unread, "its device is in touch")
+
+	a.Handle(SessionClose{s(2)}, Facts{Now: newYear}, &d)
+	assert.Empty(t, bound(restored(t, a, nil, newYear)))
+}
+
+// A restart gives no advice: a session that hibernated without a registration, and got one while it did, was not to be kept longer.
+func TestSnapshotGivesNoAdvice(t *testing.T) {
+	for _, loaded := range []bool{true, false} {
+		a := OpenAccount(juliet, nil)
+		if loaded {
+			a = NewAccount(juliet, nil, registered("n1"))
+		}
+		var d Decision
+		s := SessionID{Account: juliet, ID: "s1"}
+		for _, ev := range []Event{SessionOpen{Session: s}, HibernationStart{Session: s}, PushEnable{Session: s, Key: registered("n1")[0].Key}} {
+			a.Handle(ev, Facts{Now: newYear}, &d)
+		}
+		data, err := a.MarshalBinary()
+		require.NoError(t, err)
+		b, err := RestoreAccount(juliet, nil, data)
+		require.NoError(t, err)
+		var e Effects
+		b.Load(registered("n1"), newYear, &e)
+		assert.Equal(t, loaded, len(e.Advice) == 0, "it could not be told before the registrations were read")
+	}
 }

@@ -205,7 +205,7 @@ func ReadStanza(id string, r xml.TokenReader) (Stanza, error) {
 			}
 		case xml.CharData:
 			size += len(t)
-			if size <= MaxStanzaBytes && out.wantsText() {
+			if out.wantsText() {
 				out.text(string(t))
 			}
 		}

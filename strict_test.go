@@ -2,6 +2,7 @@ package push_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -49,9 +50,24 @@ func TestStrict(t *testing.T) {
 		"opened twice":         {[]Event{open, open}, "session", "never used again"},
 		"queued while online":  {[]Event{open, StanzaQueued{s, message("m1")}}, "hibernation", "HibernationStart when"},
 		"good, resumed before its connection was seen to be lost": {[]Event{open, HibernationEnd{s}}, "", ""},
-		"resumed, not opened": {[]Event{HibernationEnd{s}}, "session", "SessionRestored"},
-		"begun twice":         {[]Event{open, HibernationStart{s, nil}, HibernationStart{s, nil}}, "hibernation", "once"},
-		"never acknowledged":  {[]Event{open, enable, HibernationStart{s, []Stanza{message("m1")}}, HibernationEnd{s}, SessionClose{s}}, "acknowledged", "XEP-0198"},
+		"resumed, not opened":                {[]Event{HibernationEnd{s}}, "session", "SessionRestored"},
+		"queued after it resumed":            {[]Event{open, HibernationStart{s, nil}, HibernationEnd{s}, StanzaQueued{s, message("m1")}}, "hibernation", "HibernationStart when"},
+		"restored JID":                       {[]Event{SessionRestored{Session: s, JID: "Juliet@example.com/phone"}}, "jid", "its JID"},
+		"begun twice, restored":              {[]Event{SessionRestored{Session: s, Hibernated: true}, HibernationStart{s, nil}}, "hibernation", "once"},
+		"good, begun after it was restored":  {[]Event{SessionRestored{Session: s}, HibernationStart{s, nil}}, "", ""},
+		"good, resumed with nothing owed":    {[]Event{open, enable, AckDelayed{s, nil}, HibernationStart{s, nil}, HibernationEnd{s}, SessionClose{s}}, "", ""},
+		"good, archived and not owed":        {[]Event{open, enable, ArchiveAdded{juliet, message("m1")}, HibernationStart{s, nil}, HibernationEnd{s}, SessionClose{s}}, "", ""},
+		"good, opened again under a new ID":  {[]Event{open, SessionClose{s}, SessionOpen{Session: SessionID{juliet, "s2"}}}, "", ""},
+		"good, the ID used after its end":    {[]Event{open, SessionClose{s}, open}, "", ""},
+		"good, an account that begins again": {[]Event{ArchiveAdded{juliet, message("m1")}, AccountRemoved{juliet}, ArchiveAdded{juliet, other}}, "", ""},
+		"good, an event without a text":      {[]Event{ArchiveAdded{juliet, message("m1")}, Offline{juliet, Stanza{ID: "m1", To: juliet}}}, "", ""},
+		"recipient":                          {[]Event{Offline{juliet, Stanza{ID: "m1", To: "Juliet@Example.com"}}}, "jid", "a stanza's to"},
+		"recipient of one without an ID":     {[]Event{Groupchat{juliet, nameless}}, "stanza-without-id", "stanza-id"},
+		"chat":                               {[]Event{Displayed{Account: juliet, Chat: "Romeo@Example.net"}}, "jid", "its chat"},
+		"never acknowledged, delayed":        {[]Event{open, enable, AckDelayed{s, []Stanza{message("m1")}}, HibernationStart{s, nil}, HibernationEnd{s}, SessionClose{s}}, "acknowledged", "XEP-0198"},
+		"never acknowledged, queued":         {[]Event{open, enable, HibernationStart{s, nil}, StanzaQueued{s, message("m1")}, HibernationEnd{s}, SessionClose{s}}, "acknowledged", "XEP-0198"},
+		"begun twice":                        {[]Event{open, HibernationStart{s, nil}, HibernationStart{s, nil}}, "hibernation", "once"},
+		"never acknowledged":                 {[]Event{open, enable, HibernationStart{s, []Stanza{message("m1")}}, HibernationEnd{s}, SessionClose{s}}, "acknowledged", "XEP-0198"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -83,6 +99,50 @@ func TestStrict(t *testing.T) {
 			})
 		})
 	}
+	t.Run("several", func(t *testing.T) {
+		e := newEngine(t, Config{Publisher: &service{}, Strict: true})
+		bad := message("m1")
+		bad.From = "Romeo@Example.net"
+		for range 10 {
+			_, err := e.Handle(t.Context(), HibernationStart{s, []Stanza{nameless, bad}})
+			lines := strings.Split(err.Error(), "\n")
+			require.Len(t, lines, 3, err)
+			for i, text := range []string{"a stanza has no ID", "a stanza's from", "session"} {
+				assert.Contains(t, lines[i], text, "in an order that stays the same")
+			}
+		}
+		var kinds []string
+		for _, m := range e.Misuses() {
+			assert.EqualValues(t, 10, m.Times)
+			kinds = append(kinds, m.Kind)
+		}
+		assert.Equal(t, []string{"jid", "session", "stanza-without-id"}, kinds)
+		require.NoError(t, e.Close(t.Context()))
+		_, err := e.Handle(t.Context(), Offline{juliet, bad})
+		require.ErrorIs(t, err, ErrClosed, "what is refused is not judged")
+		assert.Len(t, e.Misuses(), 3)
+	})
+	t.Run("bounded", func(t *testing.T) { // it knows texts and accounts for a while
+		e := newEngine(t, Config{Publisher: &service{}, Strict: true})
+		again := func(stanzas, accounts int) error {
+			_, err := e.Handle(t.Context(), Offline{juliet, message("m1")})
+			require.NoError(t, err)
+			for i := range stanzas {
+				st := message(fmt.Sprint("other", i))
+				handle(t, e, Offline{juliet, st})
+			}
+			for i := range accounts {
+				handle(t, e, Ping{Account: fmt.Sprintf("user%d@example.com", i)})
+			}
+			_, err = e.Handle(t.Context(), Offline{juliet, other})
+			handle(t, e, AccountRemoved{juliet})
+			return err
+		}
+		assert.ErrorIs(t, again(1022, 9_999), ErrMisuse)
+		assert.NoError(t, again(1023, 0))
+		assert.NoError(t, again(0, 10_000))
+		require.NoError(t, e.Close(t.Context()))
+	})
 	e := newEngine(t, Config{Publisher: &service{}, Strict: true})
 	_, err := e.Handle(t.Context(), &open)
 	require.ErrorIs(t, err, ErrEvent, "what is refused without Strict is refused")

@@ -29,7 +29,7 @@ type mail struct {
 	turn    int
 	// away is how many hang.
 	away int
-	// hook is the one that is being called; nil: none.
+	// hook is the one that is being called, or was last.
 	hook *hook
 	// queued and told count notes, so that somebody can wait for his own.
 	queued, told uint64
@@ -206,7 +206,7 @@ func (e *Engine) teller(s *shard, m *mail, turn int, first *note) {
 		h = first.hook
 		e.call(first)
 		s.mu.Lock()
-		if dec := first.decided; dec != nil && dec != &m.mine && m.turn == turn {
+		if dec := first.decided; dec != nil && dec != &m.mine {
 			dec.recycle()
 		}
 		m.mine.ev, m.mine.d = nil, nil
@@ -234,7 +234,7 @@ func (e *Engine) teller(s *shard, m *mail, turn int, first *note) {
 		s.mu.Unlock()
 		e.call(&n)
 		s.mu.Lock()
-		if n.decided != nil && m.turn == turn {
+		if n.decided != nil {
 			n.decided.recycle()
 		}
 		e.heard(s, en, turn, h)
@@ -269,8 +269,8 @@ func (m *mail) letGo() {
 func (e *Engine) call(n *note) {
 	returned := false // nor has the host ended the goroutine, of which there is nothing to recover
 	defer func() {
-		if r := recover(); r != nil || !returned {
-			_ = e.panicked(n.hook, r)
+		if !returned {
+			_ = e.panicked(n.hook, recover())
 		}
 	}()
 	if dec := n.decided; dec != nil {
@@ -289,7 +289,6 @@ func (e *Engine) call(n *note) {
 func (e *Engine) heard(s *shard, en *entry, turn int, h *hook) {
 	m := en.mail
 	if m.turn == turn {
-		m.hook = nil
 		m.unlink()
 		m.next()
 		return
@@ -332,11 +331,7 @@ func (m *mail) next() {
 
 // overrun takes over from a call that has overrun its time. The shard is locked.
 func (m *mail) overrun(e *Engine, s *shard, _ time.Time) {
-	if m.hook == nil {
-		return
-	}
 	m.hook.overrun(m.en.name)
-	m.hook = nil
 	m.turn++
 	m.away++
 	m.next()

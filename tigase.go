@@ -90,8 +90,8 @@ func (p *payload) chat(start xml.StartElement, listed int) string {
 		p.large("more than %d JIDs in a list", wishes.MaxListed)
 		return ""
 	}
-	j, err := prepared(stanzaxml.Attribute(start, "jid"))
-	if err != nil || j == "" || stanzaxml.CheckText(j) != nil {
+	j, _ := prepared(stanzaxml.Attribute(start, "jid"))
+	if j == "" {
 		p.bad("a " + start.Name.Local + " has no JID")
 		return ""
 	}
@@ -243,27 +243,19 @@ const (
 	ivBytes, gcmTagBytes        = 12, 16
 )
 
-// sealed returns the payload for the client's key, as the attributes iv and type and the text of the element. An error cannot come of a valid
-// Encryption.
+// sealed returns the payload for the client's key, as the attributes iv and type and the text of the element. An error is that of a key which is none,
+// and so cannot come of a valid Encryption.
 func (n *Notification) sealed() (iv, typ, text string, err error) {
 	e := n.Wishes.Encryption
 	limit := cmp.Or(e.MaxSize, defaultPayload) - payloadHead // of base64
-	plain, call, err := n.fitting(limit/4*3 - gcmTagBytes)
-	if err != nil {
-		return "", "", "", err
-	}
 	block, err := aes.NewCipher([]byte(e.Key.Reveal()))
 	if err != nil {
 		return "", "", "", err
 	}
-	aead, err := cipher.NewGCM(block)
-	if err != nil {
-		return "", "", "", err
-	}
+	aead, _ := cipher.NewGCM(block) // which fails for blocks of another size than those of AES
 	var nonce [ivBytes]byte
-	if _, err := rand.Read(nonce[:]); err != nil {
-		return "", "", "", err
-	}
+	_, _ = rand.Read(nonce[:]) // never fails
+	plain, call := n.fitting(limit/4*3 - gcmTagBytes)
 	if call {
 		typ = "voip"
 	}
@@ -272,16 +264,14 @@ func (n *Notification) sealed() (iv, typ, text string, err error) {
 }
 
 // fitting returns the payload in at most limit bytes: of a longer text the end is cut off, and if that is not enough the rest goes too.
-func (n *Notification) fitting(limit int) (plain []byte, call bool, err error) {
+func (n *Notification) fitting(limit int) (plain []byte, call bool) {
 	p, call := n.payload()
 	for {
-		if plain, err = json.Marshal(p); err != nil {
-			return nil, call, err
-		}
+		plain, _ = json.Marshal(p) // of texts and a number, which cannot fail
 		over := len(plain) - limit
 		switch {
 		case over <= 0:
-			return plain, call, nil
+			return plain, call
 		case p.Message != "":
 			end := max(len(p.Message)-over, 0) // each of its bytes is one in the payload at least
 			for end > 0 && !utf8.RuneStart(p.Message[end]) {
@@ -293,7 +283,7 @@ func (n *Notification) fitting(limit int) (plain []byte, call bool, err error) {
 		case p.Sender != "" || p.SID != "":
 			p = tigasePayload{Unread: p.Unread, Type: p.Type}
 		default:
-			return plain, call, nil
+			return plain, call
 		}
 	}
 }

@@ -29,8 +29,6 @@ func (e *Engine) newDecided(number uint64, at time.Time, kept Event, d *Decision
 // recycle takes back what the Observer was told.
 func (dec *decided) recycle() {
 	dec.own.reset("")
-	dec.own.Answers = Answers{}
-	dec.ev = nil
 	decideds.Put(dec)
 }
 
@@ -68,7 +66,7 @@ func (e *Engine) tellDecision(en *entry, number uint64, at time.Time, ev Event, 
 
 // tellEffects queues what there is to tell of effects; affected says that they came of no event. The shard is locked.
 func (e *Engine) tellEffects(en *entry, at time.Time, eff *Effects, affected bool) {
-	if !e.telling || eff.none() {
+	if eff.none() {
 		return
 	}
 	name := en.name
@@ -77,17 +75,14 @@ func (e *Engine) tellEffects(en *entry, at time.Time, eff *Effects, affected boo
 			en.tell(&e.hooks.resumption, a.Session.ID, func() { h.ResumeTimeout(a.Session, a.Timeout, a.Reason) })
 		}
 	}
-	logs := e.cfg.Logger != nil && len(eff.Changes)+len(eff.Drops) > 0
-	affected = affected && (e.obs.Affected != nil || e.quick.Affected != nil)
-	if !logs && !affected {
+	if !affected && e.cfg.Logger == nil {
 		return
 	}
 	own := eff.clone()
 	if affected {
 		e.observe(en, func(o *Observer) bool { return o.Affected != nil }, func(o *Observer) { o.Affected(name, at, own) })
 	}
-	if logs {
-		own = eff.clone()
+	if e.cfg.Logger != nil {
 		en.tell(&e.hooks.logger, "", func() { e.logEffects(name, own) })
 	}
 }
@@ -109,17 +104,13 @@ func (e *Engine) logEffects(account string, eff *Effects) {
 		if c.Kind == ChangeDisabled {
 			level = slog.LevelWarn
 		}
-		if e.log.Enabled(ctx, level) {
-			e.log.LogAttrs(ctx, level, "push: registration "+c.Kind.String(), slog.String("account", account), slog.String("service", c.Service),
-				slog.String("node", c.Node), slog.String("reason", c.Reason.String()), slog.String("detail", c.Detail))
-		}
+		e.log.LogAttrs(ctx, level, "push: registration "+c.Kind.String(), slog.String("account", account), slog.String("service", c.Service),
+			slog.String("node", c.Node), slog.String("reason", c.Reason.String()), slog.String("detail", c.Detail))
 	}
 	for i := range eff.Drops {
 		d := &eff.Drops[i]
-		if e.log.Enabled(ctx, slog.LevelInfo) {
-			e.log.LogAttrs(ctx, slog.LevelInfo, "push: notification dropped", slog.String("account", account), slog.String("service", d.Service),
-				slog.String("node", d.Node), slog.String("class", d.Class.String()), slog.Int("stanzas", d.Count), slog.String("reason", d.Reason.String()))
-		}
+		e.log.LogAttrs(ctx, slog.LevelInfo, "push: notification dropped", slog.String("account", account), slog.String("service", d.Service),
+			slog.String("node", d.Node), slog.String("class", d.Class.String()), slog.Int("stanzas", d.Count), slog.String("reason", d.Reason.String()))
 	}
 }
 
@@ -142,12 +133,16 @@ func (e *Engine) logReply(n *Notification, reply Reply, res Result, took time.Du
 	if res.Outcome != OutcomeAccepted {
 		level = slog.LevelInfo
 	}
-	if !e.log.Enabled(ctx, level) {
-		return
+	what := cut(reply.Condition, 64)
+	switch {
+	case reply.Missing:
+		what = "no answer"
+	case reply.Vetoed != "":
+		what = "vetoed by the host"
 	}
 	e.log.LogAttrs(ctx, level, "push: publish "+res.Outcome.String(), slog.String("account", n.Account), slog.String("service", n.Service),
 		slog.String("node", n.Node), slog.String("class", n.Class.String()), slog.Int("stanzas", n.Count), slog.Int("try", n.Try),
-		slog.String("error", cut(reply.Condition, 64)), slog.Duration("took", took))
+		slog.String("error", what), slog.Duration("took", took))
 }
 
 // clone returns a copy that shares nothing that is used again.

@@ -189,9 +189,6 @@ func (s *shard) settle(e *Engine, en *entry, now time.Time) {
 	} else if at := en.pruneAt(); now.Before(at) {
 		next = earlier(next, at)
 	}
-	if e.closed.Load() {
-		next = time.Time{}
-	}
 	s.queue.Set(en, next)
 	s.arm(e, now)
 }
@@ -242,9 +239,7 @@ func (e *Engine) tick(s *shard) {
 		if en.lane != nil {
 			e.laneDue(s, en, now)
 		}
-		if e.keeper != nil {
-			e.keepDue(s, en, now)
-		}
+		e.keepDue(s, en, now)
 		if en.busy {
 			continue // its release comes back to it
 		}
@@ -255,7 +250,6 @@ func (e *Engine) tick(s *shard) {
 			s.mu.Unlock()
 			e.dispatch(en.name, keys)
 			s.mu.Lock()
-			now = e.now()
 		}
 	}
 	s.arm(e, now)

@@ -46,8 +46,6 @@ func (e *Engine) change(ctx context.Context, s *shard, name string, ev Event, d 
 	done := e.callStore(s, en, c)
 	e.release(s, en)
 	s.mu.Unlock()
-	bound := time.NewTimer(e.cfg.StoreTimeout + hookGrace)
-	defer bound.Stop()
 	left := error(nil)
 	select {
 	case <-done:
@@ -58,7 +56,7 @@ func (e *Engine) change(ctx context.Context, s *shard, name string, ev Event, d 
 			left = nil
 		case <-time.After(min(hookGrace, e.cfg.StoreTimeout)):
 		}
-	case <-bound.C:
+	case <-time.After(e.cfg.StoreTimeout + hookGrace):
 		left = errOverrun
 	}
 	s.mu.Lock()
@@ -199,7 +197,6 @@ func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 				reason = ReasonAccount
 			default:
 			}
-			slices.SortFunc(removed, Key.Compare)
 			if err != nil {
 				for _, o := range removed {
 					en.Remove(o, reason, &d.Effects)
@@ -220,7 +217,7 @@ func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 				if !en.Loaded() {
 					en.Load(nil, e.now(), &Effects{})
 				}
-				l.stale, l.readAt = false, time.Time{}
+				l.readAt = time.Time{}
 				keys = append(keys, e.catchUp(s, en)...)
 			}
 			var rest Effects

@@ -238,7 +238,7 @@ func figures(slots []slot, views []serviceView, services []push.ServiceStatus) [
 		{"decided to notify", per(s.yes), "/s", "", "of " + per(s.yes+s.no) + " decisions a second"},
 		{"sent", per(sent), "/s", "", plural(int(s.classes[push.ClassUrgent]), "call") + " in the last minute"},
 		{"not accepted", percent(uint64(failed), uint64(answered)), "", "", "of " + plural2(int(answered), "reply", "replies") + " in the last minute"},
-		{"waiting or in flight", strconv.Itoa(int(waiting)), "", "", "now"},
+		{"due or in flight", strconv.Itoa(int(waiting)), "", "", "now; what waits for its next try is on its service's page"},
 		{"services that do not answer", strconv.Itoa(int(silent)), "", "", "now"},
 	}
 	if failed*10 > answered {

@@ -2,8 +2,10 @@ package pushhttp
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"html"
+	"net/http"
 	"net/http/httptest"
 	"regexp"
 	"strings"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/xmpp-push/push"
 )
@@ -193,6 +196,28 @@ func TestFind(t *testing.T) {
 		}
 		assert.Contains(t, s.get("account?jid=juliett@example.com").Body.String(), "<bdi>juliet@example.com</bdi>")
 		assert.Equal(t, 404, s.get("account?jid=juliett@example.com").Code)
+	})
+}
+
+// A push service that this server cannot reach: who waits for their next try is counted, and the server does not blame the service.
+func TestServiceOutOfReach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t, Config{}, func(context.Context, *push.Notification) error {
+			return &push.ReplyError{Type: "cancel", Condition: "remote-server-not-found"}
+		})
+		for i := range 3 {
+			a := fmt.Sprintf("u%d@example.com", i)
+			s.raise(push.PushEnable{Session: push.SessionID{Account: a}, Key: push.Key{Service: appServer, Node: a}}, push.Offline{Account: a, Stanza: chat("m", a)})
+		}
+		w := s.get("service?name="+appServer, func(r *http.Request) { r.Header.Set("Accept", "application/json") })
+		var got struct {
+			Service struct{ Waiting int } `json:"service"`
+			Waiting []any                 `json:"waiting"`
+		}
+		require.NoError(t, json.Unmarshal(w.Body.Bytes(), &got), w.Body.String())
+		assert.Equal(t, 3, got.Service.Waiting, w.Body.String())
+		assert.Len(t, got.Waiting, 3)
+		assert.Contains(t, w.Body.String(), "This server itself could not reach the push service")
 	})
 }
 

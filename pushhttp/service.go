@@ -185,6 +185,7 @@ func (p *Handler) service(w http.ResponseWriter, r *http.Request, operator strin
 		h.mu.Unlock()
 		slices.SortStableFunc(v.Errors, func(a, b conditionView) int { return int(b.Times) - int(a.Times) })
 		v.Waiting, v.Hidden = p.waitingAt(name)
+		v.Service.Waiting = max(v.Service.Waiting, len(v.Waiting)+v.Hidden-v.Service.InFlight) // those too that wait for their next try
 	}
 	p.render(w, r, http.StatusOK, "service", &v)
 }
@@ -192,9 +193,13 @@ func (p *Handler) service(w http.ResponseWriter, r *http.Request, operator strin
 // meaning says what an error of a push service means to those who wait.
 func meaning(text string) string {
 	if text == noAnswer {
-		return outcomeWord(push.OutcomeTransient).generally()
+		return "Nothing came back in time; it is tried again. The push service is down, or slow, or the way to it or back is cut."
 	}
 	typ, condition, _ := strings.Cut(text, "/")
+	switch condition {
+	case "remote-server-not-found", "remote-server-timeout":
+		return "This server itself could not reach the push service; it is tried again."
+	}
 	return outcomeWord(push.Reply{Type: typ, Condition: condition}.Classify()).generally()
 }
 

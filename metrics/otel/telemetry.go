@@ -194,7 +194,7 @@ func (t *Telemetry) gauges() error {
 		return m.Int64ObservableGauge(name, metric.WithUnit(unit), metric.WithDescription(what))
 	}
 	inFlight, err1 := gauge("push.service.in_flight", "{notification}", "Publishes that wait for a reply.")
-	waiting, err2 := gauge("push.service.waiting", "{registration}", "Registrations that wait to be published to.")
+	waiting, err2 := gauge("push.service.waiting", "{registration}", "Registrations that are due and wait for their turn; not those that wait for their next try.")
 	broken, err3 := gauge("push.service.broken", "{service}", "How many services under this name do not answer and are probed.")
 	oldest, err4 := m.Float64ObservableGauge("push.service.oldest_waiting", metric.WithUnit("s"), metric.WithDescription("Age of the oldest notification that was not accepted yet; 0 if none waits."))
 	if err := errors.Join(err1, err2, err3, err4); err != nil {

@@ -122,7 +122,7 @@ func New(cfg Config) *Metrics {
 		return prometheus.NewDesc(prometheus.BuildFQName(cfg.Namespace, "", name), help, labels, nil)
 	}
 	m.inFlight = gauge("service_in_flight", "Publishes that wait for a reply.", "service")
-	m.waiting = gauge("service_waiting", "Registrations that wait to be published to.", "service")
+	m.waiting = gauge("service_waiting", "Registrations that are due and wait for their turn; not those that wait for their next try.", "service")
 	m.broken = gauge("service_broken", "How many services under this name do not answer and are probed.", "service")
 	m.oldest = gauge("service_oldest_waiting_seconds", "Age of the oldest notification that was not accepted yet; 0 if none waits.", "service")
 	m.registrations = gauge("registrations", "Registrations in the store by state: enabled, untried (no success yet), failing (errors lately), disabled.", "state")

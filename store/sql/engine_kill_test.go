@@ -167,7 +167,7 @@ func TestKillWhileWaiting(t *testing.T) {
 					mustEnable(t, s, registration(account(i), "n1", 0), 5)
 				}
 				p := run(t, d, "wait", "PUSH_TEST_KEEP="+mode.String())
-				time.AfterFunc(5*time.Second, func() { _ = p.Process.Signal(syscall.SIGKILL) })
+				time.AfterFunc(4*time.Second, func() { _ = p.Process.Signal(syscall.SIGKILL) })
 				var handled []time.Time
 				for line := range p.lines {
 					var i int
@@ -179,7 +179,7 @@ func TestKillWhileWaiting(t *testing.T) {
 				}
 				_ = p.Wait()
 				if len(handled) < 50 {
-					t.Skipf("this machine is too slow today: %d messages in 5 s", len(handled))
+					t.Skipf("this machine is too slow today: %d messages in 4 s", len(handled))
 				}
 				killed := handled[len(handled)-1]
 				safe, all := map[string]int{}, map[string]int{}

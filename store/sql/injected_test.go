@@ -208,6 +208,9 @@ func openPlain(t *testing.T, file string) *sql.DB {
 
 var errInjected = errors.New("injected")
 
+// stride says how many of many steps that are alike are tried: few, or with PUSH_TEST_FULL=1 most.
+var stride = map[bool]int{false: 4, true: 12}[os.Getenv("PUSH_TEST_FULL") == "1"]
+
 // storeCalls are calls that are made on a database that prepare has filled. Each returns how many rows it says that it has changed or read, or -1.
 var storeCalls = map[string]func(s *sqlstore.Store) (int, error){
 	"List": func(s *sqlstore.Store) (int, error) { rs, err := s.List(ctx, account(0)); return len(rs), err },
@@ -268,6 +271,10 @@ var storeCalls = map[string]func(s *sqlstore.Store) (int, error){
 			n++
 		}
 		return n, nil
+	},
+	"Count": func(s *sqlstore.Store) (int, error) {
+		c, err := s.Count(ctx)
+		return c.Enabled + c.Untried + c.Failing + c.Disabled, err
 	},
 	"Purge":  func(s *sqlstore.Store) (int, error) { return s.Purge(ctx, sqlstore.Filter{Disabled: true}) },
 	"Reseal": func(s *sqlstore.Store) (int, error) { return s.Reseal(ctx) },
@@ -346,6 +353,7 @@ func TestEachStepOfKeep(t *testing.T)          { testEachStep(t, "Keep") }
 func TestEachStepOfKeepNothing(t *testing.T)   { testEachStep(t, "Keep nothing") }
 func TestEachStepOfKept(t *testing.T)          { testEachStep(t, "Kept") }
 func TestEachStepOfAll(t *testing.T)           { testEachStep(t, "All") }
+func TestEachStepOfCount(t *testing.T)         { testEachStep(t, "Count") }
 func TestEachStepOfPurge(t *testing.T)         { testEachStep(t, "Purge") }
 func TestEachStepOfReseal(t *testing.T)        { testEachStep(t, "Reseal") }
 
@@ -411,7 +419,7 @@ func testEachStep(t *testing.T, name string) {
 		var in *injector
 		var s *sqlstore.Store
 		fresh := true
-		for at := 1; ; at += 1 + at/12 { // of many that are alike some
+		for at := 1; ; at += 1 + at/stride { // of many that are alike some
 			if fresh {
 				_ = check.Close()
 				d, in = reset(t)

@@ -1,0 +1,272 @@
+package push_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	. "github.com/xmpp-push/push"
+)
+
+// TestStoreDoesNotReturn has the Store hang over what a client enables or disables: Handle returns when Config.StoreTimeout is over, and what the Store did in the end counts.
+func TestStoreDoesNotReturn(t *testing.T) {
+	for _, ev := range []Event{PushEnable{Session: phoneSession, Key: node("new")}, PushDisable{phoneSession, phone}} {
+		t.Run(ev.Name(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				memory := NewMemoryStore()
+				hangs := false
+				e := newEngine(t, Config{Publisher: &service{}, Store: &hookedStore{Store: memory, before: func(context.Context, string, string) error {
+					if hangs {
+						time.Sleep(40 * time.Second)
+					}
+					return nil
+				}}})
+				handle(t, e, SessionOpen{Session: phoneSession}, PushEnable{Session: phoneSession, Key: phone})
+				synctest.Wait()
+				hangs = true
+				began := time.Now()
+				var d Decision
+				err := e.HandleTo(t.Context(), ev, &d)
+				assert.ErrorIs(t, err, ErrStore)
+				assert.ErrorContains(t, err, "it may have been changed all the same")
+				assert.Equal(t, 30100*time.Millisecond, time.Since(began))
+				want := Decision{Account: juliet, Reason: ReasonStore}
+				assert.Equal(t, want, Decision{Account: d.Account, Reason: d.Reason})
+				synctest.Wait()
+				assert.True(t, e.Store().Away)
+				pass(time.Minute)
+				assert.Equal(t, want, Decision{Account: d.Account, Reason: d.Reason}, "it is the caller's again")
+				assert.Empty(t, d.Changes)
+				is, err := e.Inspect(t.Context(), juliet)
+				require.NoError(t, err)
+				assert.Len(t, is.Registrations, map[string]int{"push-enable": 2, "push-disable": 0}[ev.Name()])
+				assert.Equal(t, StoreStatus{}, e.Store())
+				require.NoError(t, e.Close(t.Context()))
+			})
+		})
+	}
+}
+
+// TestEnabledWhenTheStoreSays: an enable that the Store takes its time over is as old in the Engine as in the Store, so that both evict the same.
+func TestEnabledWhenTheStoreSays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := NewMemoryStore()
+		e := newEngine(t, Config{Publisher: &service{}, Store: &hookedStore{Store: memory, before: func(context.Context, string, string) error { time.Sleep(time.Second); return nil }}})
+		handle(t, e, SessionOpen{Session: phoneSession})
+		for range 2 {
+			handle(t, e, PushEnable{Session: phoneSession, Key: phone})
+			is, err := e.Inspect(t.Context(), juliet)
+			require.NoError(t, err)
+			assert.Equal(t, stored(t, memory, juliet)[0].Enabled, is.Registrations[0].Enabled.UTC())
+			time.Sleep(RenewAfter)
+		}
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
+// TestClientOfASessionThatWaits enables in a session whose opening has not been decided, because the account cannot be read: the registration has its client's ID.
+func TestClientOfASessionThatWaits(t *testing.T) {
+	for _, c := range []struct {
+		open Event
+		want string
+	}{
+		{SessionOpen{Session: phoneSession, Client: "c1"}, "c1"},
+		{SessionRestored{Session: phoneSession, Client: "c1"}, "c1"},
+		{SessionOpen{Session: SessionID{juliet, "other"}, Client: "c1"}, ""},
+		{SessionRestored{Session: SessionID{juliet, "other"}, Client: "c1"}, ""},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			down := on()
+			memory := NewMemoryStore()
+			e := newEngine(t, Config{Publisher: &service{}, Store: &hookedStore{Store: memory, before: failing("List", down)}})
+			for _, ev := range []Event{Offline{juliet, message("m1")}, c.open} {
+				assert.Equal(t, ReasonDeferred, handle(t, e, ev).Reason)
+			}
+			handle(t, e, PushEnable{Session: phoneSession, Key: phone})
+			assert.Equal(t, c.want, stored(t, memory, juliet)[0].Client)
+			require.NoError(t, e.Close(t.Context()))
+		})
+	}
+}
+
+// TestLessonsComeFirst has a Store fail to learn what a reply taught, just before the client enables again or disables: it learns it first, or does not need to any more.
+func TestLessonsComeFirst(t *testing.T) {
+	for name, c := range map[string]struct {
+		ev   Event
+		want []string
+	}{
+		"enabled":         {PushEnable{Session: SessionID{Account: juliet}, Key: phone, Options: []Field{{Var: "x"}}}, []string{"Enable", "Update", "Update", "Enable", "Update"}},
+		"disabled":        {PushDisable{SessionID{Account: juliet}, phone}, []string{"Enable", "Update", "Update", "Remove"}},
+		"another's":       {PushDisable{SessionID{Account: juliet}, node("another")}, []string{"Enable", "Update", "Update", "Remove", "Update"}},
+		"removed":         {AccountRemoved{juliet}, []string{"Enable", "Update", "Update", "Remove"}},
+		"nothing of this": {Ping{Account: juliet}, []string{"Enable", "Update", "Update"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var calls []string
+				failures := 1
+				if c.ev.Name() != "ping" {
+					failures = 2 // it is tried again before the change, in vain
+				}
+				e := newEngine(t, Config{
+					Publisher: PublisherFunc(func(context.Context, *Notification) error { return &ReplyError{"cancel", "internal-server-error"} }),
+					Policy:    Policy{RetryMin: time.Hour, RetryMax: time.Hour},
+					Store: &hookedStore{Store: NewMemoryStore(), before: func(_ context.Context, method, _ string) error {
+						if method == "List" {
+							return nil
+						}
+						calls = append(calls, method)
+						if method == "Update" && failures > 0 {
+							failures--
+							return errFault
+						}
+						return nil
+					}},
+				})
+				handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone}, Offline{juliet, message("m1")})
+				synctest.Wait()
+				assert.Equal(t, StoreStatus{Away: true, Unwritten: 1}, e.Store())
+				handle(t, e, c.ev)
+				pass(10 * time.Minute)
+				assert.Equal(t, c.want, calls)
+				assert.Equal(t, StoreStatus{}, e.Store())
+				ctx, cancel := context.WithCancel(t.Context())
+				cancel()
+				_ = e.Close(ctx)
+			})
+		})
+	}
+}
+
+// TestRevokedWithoutANode: a push service that revokes the registration without a node means that one, and not all of the account's at it.
+func TestRevokedWithoutANode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := NewMemoryStore()
+		keep(t, memory, juliet, phone, node(""), Key{Service: "other.example.net"})
+		e := newEngine(t, Config{Publisher: &service{}, Store: memory})
+		d := handle(t, e, AffiliationNone{juliet, node("")})
+		assert.Equal(t, []Change{{Key: node(""), Kind: ChangeRemoved, Reason: ReasonRevoked}}, d.Changes)
+		assert.Len(t, stored(t, memory, juliet), 2)
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
+// TestManyAccountsAtOnce has the Store hang for as many accounts as it is called for at a time: those that come then are refused, or read later.
+func TestManyAccountsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		free := make(chan struct{})
+		memory := NewMemoryStore()
+		keep(t, memory, juliet, phone)
+		var svc service
+		e := newEngine(t, Config{Publisher: &svc, Store: &hookedStore{Store: memory, before: func(context.Context, string, string) error { <-free; return nil }}})
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		for i := range 4096 {
+			_, err := e.Handle(ended, Offline{fmt.Sprintf("user%d@example.com", i), message("m1")})
+			require.NoError(t, err)
+		}
+		assert.Equal(t, 4096, e.Store().Calling)
+		d := handle(t, e, Offline{juliet, message("m1")})
+		assert.Equal(t, ReasonDeferred, d.Reason)
+		_, err := e.Handle(t.Context(), PushEnable{Session: SessionID{Account: juliet}, Key: node("new")})
+		assert.ErrorIs(t, err, ErrStore)
+		assert.ErrorContains(t, err, "too many accounts")
+		assert.Equal(t, 4096, e.Store().Calling)
+		pass(time.Minute)
+		close(free)
+		pass(time.Second)
+		assert.Len(t, svc.published(), 1)
+		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: node("new")})
+		pass(time.Hour)
+		assert.Empty(t, e.Parts())
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
+// TestRetries: what nobody waits for the Store is asked for again after a second, then after twice as long each time, up to half a minute.
+func TestRetries(t *testing.T) {
+	for _, method := range []string{"List", "Update"} {
+		synctest.Test(t, func(t *testing.T) {
+			memory := NewMemoryStore()
+			keep(t, memory, juliet, phone)
+			var at []time.Duration
+			began := time.Now()
+			e := newEngine(t, Config{Publisher: &service{}, Store: &hookedStore{Store: memory, before: func(_ context.Context, m, _ string) error {
+				if m != method {
+					return nil
+				}
+				if at = append(at, time.Since(began)); len(at) < 9 {
+					return errFault
+				}
+				return nil
+			}}})
+			handle(t, e, Offline{juliet, message("m1")})
+			pass(time.Hour)
+			var want []time.Duration
+			sum := time.Duration(0)
+			for _, s := range []time.Duration{0, 1, 2, 4, 8, 16, 30, 30, 30} {
+				sum += s * time.Second
+				want = append(want, sum)
+			}
+			assert.Equal(t, want, at, method)
+			require.NoError(t, e.Close(t.Context()))
+		})
+	}
+}
+
+// TestBackground: what replies taught is written for 64 accounts at once, and those calls that hang stand in the way of the others for no longer than Config.StoreTimeout.
+func TestBackground(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		calling, most := 0, 0
+		free := make(chan struct{})
+		memory := NewMemoryStore()
+		e := newEngine(t, Config{Publisher: &service{}, Store: &hookedStore{Store: memory, before: func(_ context.Context, method, account string) error {
+			if method != "Update" {
+				return nil
+			}
+			mu.Lock()
+			calling++
+			most = max(most, calling)
+			mu.Unlock()
+			defer func() { mu.Lock(); calling--; mu.Unlock() }()
+			if account < "user100" {
+				<-free
+			} else {
+				time.Sleep(time.Millisecond)
+			}
+			return nil
+		}}})
+		account := func(i int) string { return fmt.Sprintf("user%03d@example.com", i) }
+		for i := range 200 {
+			handle(t, e, PushEnable{Session: SessionID{Account: account(i)}, Key: phone}, Ping{Account: account(i)})
+			synctest.Wait()
+		}
+		assert.Equal(t, 64, most)
+		written := func() (n int) {
+			for i := range 200 {
+				if !stored(t, memory, account(i))[0].Health.Succeeded.IsZero() {
+					n++
+				}
+			}
+			return n
+		}
+		assert.Zero(t, written())
+		pass(31 * time.Second)
+		assert.Equal(t, 100, written())
+		assert.Equal(t, 128, most)
+		pass(time.Minute)
+		close(free)
+		pass(time.Minute)
+		assert.Equal(t, 200, written())
+		assert.Equal(t, StoreStatus{}, e.Store())
+		assert.Zero(t, e.Parts()["background"])
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
