@@ -267,9 +267,11 @@ func TestNeverClosed(t *testing.T) {
 	if raceEnabled {
 		t.Skip("it is about memory")
 	}
+	var all []*Engine
 	make1 := func() {
 		e, err := New(Config{Host: "example.com", Publisher: PublisherFunc(accept), Observer: &Observer{Quick: true, Decided: func(uint64, time.Time, Event, *Decision, time.Duration) {}}})
 		require.NoError(t, err)
+		all = append(all, e)
 		handle(t, e, SessionOpen{Session: phoneSession}, PushEnable{Session: phoneSession, Key: phone}, HibernationStart{phoneSession, []Stanza{message("m1")}})
 		for e.Parts()["work"] > 0 {
 			runtime.Gosched()
@@ -281,6 +283,11 @@ func TestNeverClosed(t *testing.T) {
 		make1()
 	}
 	assert.LessOrEqual(t, runtime.NumGoroutine(), goroutines+2, "an Engine without anything to do has no goroutine")
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, e := range all { // their timers would keep the stopped ones of other tests' Engines from being swept out of the runtime's heap
+		_ = e.Close(ended)
+	}
 }
 
 // incomparable is a Keeper of which nobody can tell whether it is another's.
@@ -414,5 +421,23 @@ func TestStoreGivesItsOwn(t *testing.T) {
 		_, err = e.Inspect(t.Context(), juliet)
 		require.NoError(t, err)
 		assert.Equal(t, before, rs)
+	})
+}
+
+// TestEnableBeforeOpen raises an enable before its session is opened, which a host should not: the answer says so, nothing is guessed, and the host can say what was meant.
+func TestEnableBeforeOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, Config{Publisher: &service{}})
+		d := handle(t, e, PushEnable{Session: phoneSession, Key: phone})
+		require.Len(t, d.Changes, 2)
+		assert.Equal(t, Change{Key: phone, Kind: ChangeUnbound, Session: phoneSession.ID, Rule: RuleBind, Reason: ReasonUnknownSession}, d.Changes[1])
+		handle(t, e, SessionOpen{Session: phoneSession, JID: juliet + "/phone"})
+		d = handle(t, e, ArchiveAdded{juliet, message("m1")})
+		assert.Equal(t, ReasonNoSession, d.Verdicts[0].Reason)
+		d = handle(t, e, SessionRestored{Session: phoneSession, JID: juliet + "/phone", Bound: phone, IsBound: true})
+		assert.Equal(t, ChangeBound, d.Changes[0].Kind)
+		d = handle(t, e, ArchiveAdded{juliet, message("m2")})
+		assert.Equal(t, ReasonLive, d.Verdicts[0].Reason)
+		require.NoError(t, e.Close(t.Context()))
 	})
 }
