@@ -54,7 +54,7 @@ func (a *Account) pair(x uint64, id string) uint32 {
 // from is who sent a stanza: an occupant, or somebody with all devices.
 func (a *Account) from(st *Stanza) uint64 {
 	switch {
-	case st.Type != MessageGroupchat && st.Details != nil && st.Details.Private:
+	case st.Details != nil && st.Details.Private:
 		return a.hash(st.From)
 	case st.Type != MessageGroupchat:
 		return a.hash(bare(st.From))
@@ -184,7 +184,7 @@ func (a *Account) since(st *Stanza, now time.Time, e *Effects) {
 			return // a chat state, a receipt
 		}
 		thread := st.thread(a.name)
-		if len(bare(st.To)) < len(st.To) && a.hasHeard(st.To) { // it answers a private message, and does not say so
+		if a.hasHeard(st.To) { // it answers a private message, and does not say so
 			thread = st.To
 		}
 		a.read(thread, upTo, by, now, e)
@@ -220,8 +220,8 @@ func (a *Account) hasHeard(chat string) bool {
 
 // displayed is read for a chat as a client names it: of a private message in a room by the occupant's full JID (XEP-0490 §3.1).
 func (a *Account) displayed(chat, upTo string, by *session, now time.Time, e *Effects) Reason {
-	if b := bare(chat); len(b) < len(chat) && !a.hasHeard(chat) {
-		chat = b
+	if !a.hasHeard(chat) {
+		chat = bare(chat)
 	}
 	return a.read(chat, upTo, by, now, e)
 }
