@@ -32,11 +32,8 @@ func isPrepared(s string) bool {
 		return false
 	}
 	local, domain := "", s[:bareEnd]
-	if i := strings.IndexByte(domain, '@'); i >= 0 {
+	if i := strings.IndexByte(domain, '@'); i > 0 {
 		local, domain = domain[:i], domain[i+1:]
-		if local == "" {
-			return false
-		}
 	}
 	if domain == "" || len(s) > 1023 || domain[0] == '.' || domain[0] == '-' || strings.HasSuffix(domain, ".") || strings.Contains(domain, "..") {
 		return false

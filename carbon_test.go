@@ -61,9 +61,10 @@ func TestWhatIsNoCarbon(t *testing.T) {
 	}
 	for inside, want := range map[string]Content{
 		forwarded(message): ContentText,
-		forwarded(`<delay xmlns="urn:xmpp:delay" stamp="2026-01-01T00:00:00Z"/>` + message): ContentText,
-		forwarded(message + `<message xmlns="jabber:client"/>`):                             ContentText,
-		forwarded(message) + forwarded(`<message xmlns="jabber:client"/>`):                  ContentText,
+		forwarded(`<delay xmlns="urn:xmpp:delay" stamp="2026-01-01T00:00:00Z"/>` + message):                                                                                       ContentText,
+		forwarded(message + `<message xmlns="jabber:client"/>`):                                                                                                                   ContentText,
+		forwarded(message) + `</received><received xmlns="urn:xmpp:carbons:2">` + forwarded(`<message xmlns="jabber:client"/>`):                                                   ContentText,
+		forwarded(message) + forwarded(`<message xmlns="jabber:client"/>`):                                                                                                        ContentText,
 		forwarded(`<x/>` + strings.Replace(message, "</body>", `</body>`+`<received xmlns="urn:xmpp:carbons:2">`+forwarded(`<message xmlns="jabber:client"/>`)+`</received>`, 1)): ContentText,
 		forwarded(`<x>` + message + `</x>`):                                        ContentNone,
 		forwarded(strings.Replace(message, "jabber:client", "", 1)):                ContentNone,

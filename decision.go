@@ -31,7 +31,8 @@ type Verdict struct {
 	Notify bool
 	Rule   Rule
 	Reason Reason
-	// Detail is the text that the host's hook gave for its veto or, with a yes, what the host could not answer that might have made it a no.
+	// Detail says more than the reason does: the text that the host's hook gave for its veto; what the host could not answer that might have made a
+	// yes a no; that nobody set what decided; that a notification waits because the user is active elsewhere.
 	Detail string
 	// Match is, for a registration of Push 2.0 that is notified, the number of the match that let the first of the stanzas through, from 1: the place in
 	// wishes.Push2.Matches. 0: it is not of Push 2.0, or not notified of a stanza.

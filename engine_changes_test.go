@@ -3,7 +3,7 @@ package push_test
 import (
 	"context"
 	"fmt"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -223,19 +223,17 @@ func TestRetries(t *testing.T) {
 // TestBackground: what replies taught is written for 64 accounts at once, and those calls that hang stand in the way of the others for no longer than Config.StoreTimeout.
 func TestBackground(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var mu sync.Mutex
-		calling, most := 0, 0
+		var calling, most atomic.Int32
 		free := make(chan struct{})
 		memory := NewMemoryStore()
 		e := newEngine(t, Config{Publisher: &service{}, Store: &hookedStore{Store: memory, before: func(_ context.Context, method, account string) error {
 			if method != "Update" {
 				return nil
 			}
-			mu.Lock()
-			calling++
-			most = max(most, calling)
-			mu.Unlock()
-			defer func() { mu.Lock(); calling--; mu.Unlock() }()
+			if n := calling.Add(1); n > most.Load() {
+				most.Store(n)
+			}
+			defer calling.Add(-1)
 			if account < "user100" {
 				<-free
 			} else {
@@ -248,7 +246,7 @@ func TestBackground(t *testing.T) {
 			handle(t, e, PushEnable{Session: SessionID{Account: account(i)}, Key: phone}, Ping{Account: account(i)})
 			synctest.Wait()
 		}
-		assert.Equal(t, 64, most)
+		assert.EqualValues(t, 64, most.Load())
 		written := func() (n int) {
 			for i := range 200 {
 				if !stored(t, memory, account(i))[0].Health.Succeeded.IsZero() {
@@ -260,7 +258,7 @@ func TestBackground(t *testing.T) {
 		assert.Zero(t, written())
 		pass(31 * time.Second)
 		assert.Equal(t, 100, written())
-		assert.Equal(t, 128, most)
+		assert.EqualValues(t, 128, most.Load())
 		pass(time.Minute)
 		close(free)
 		pass(time.Minute)

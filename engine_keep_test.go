@@ -316,17 +316,19 @@ func TestKeepModes(t *testing.T) {
 func TestNotKeptInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tells := &tellingKeeper{MemoryStore: NewMemoryStore(), tell: func([]byte) error { t.Error("it was told"); return nil }}
-		tries := 0
-		svc := service{answer: func(*Notification) error {
-			if tries++; tries == 1 {
+		svc := service{answer: func(n *Notification) error {
+			time.Sleep(100 * time.Millisecond)
+			if n.Try == 1 {
 				return errors.New("no route")
 			}
 			return nil
 		}}
 		e := newEngine(t, Config{Publisher: &svc, Store: tells, Policy: Policy{RetryMin: time.Second}})
 		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone}, Offline{juliet, message("m1")})
+		pass(1800 * time.Millisecond)
+		handle(t, e, Offline{juliet, message("m2")})
 		pass(time.Hour)
-		assert.Len(t, svc.published(), 2)
+		assert.Len(t, svc.published(), 4)
 		assert.Empty(t, e.Parts())
 		require.NoError(t, e.Close(t.Context()))
 	})
@@ -343,18 +345,22 @@ func (k *tellingKeeper) Keep(ctx context.Context, account string, state []byte) 
 	return k.tell(state)
 }
 
-// TestKeptAllTheSame has a Store fail over what it has kept: it is told when that is sent, and tries again until the Store has taken it, also of an account that is quiet by then. So the next Engine does not
-// send it again.
+// TestKeptAllTheSame has a Store fail over what it has kept, be slow about it, or not forget it: it is told when that is sent, and told again until it has taken it, also of an account that is quiet by then.
+// So the next Engine does not send it again.
 func TestKeptAllTheSame(t *testing.T) {
-	for _, forgets := range []bool{false, true} {
+	for name, times := range map[string]int{"fails": 1, "slow": 1, "does not forget": 20} {
+		forgets := times > 1
 		synctest.Test(t, func(t *testing.T) {
 			memory := NewMemoryStore()
 			began := time.Now()
 			var at []time.Duration
 			tells := &tellingKeeper{MemoryStore: memory}
 			tells.tell = func(state []byte) error {
-				if state != nil && !forgets {
+				switch {
+				case state != nil && name == "fails":
 					return errFault // it has it all the same
+				case state != nil && name == "slow":
+					time.Sleep(20 * time.Minute)
 				}
 				if state == nil {
 					if at = append(at, time.Since(began)); forgets && len(at) < 20 {
@@ -380,7 +386,7 @@ func TestKeptAllTheSame(t *testing.T) {
 			for k := range memory.Kept(t.Context()) {
 				t.Error("still kept: ", k.Account)
 			}
-			assert.Equal(t, map[bool]int{false: 1, true: 20}[forgets], len(at))
+			assert.Len(t, at, times, name)
 			if forgets {
 				assert.Equal(t, 30*time.Second, at[19]-at[18])
 			}

@@ -222,7 +222,9 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 	}
 	if wait > 0 && v.Class < ClassUrgent && !ended {
 		if until := a.grace(r, wait); until.After(due) {
-			due = until
+			if due = until; v.Detail == "" {
+				v.Detail = detailGrace
+			}
 		}
 	}
 	r.pace.schedule(due)

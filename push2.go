@@ -194,11 +194,10 @@ func (n *Notification) content(from string) (text, token, key string) {
 func (c *Carried) envelope(account string) ([]byte, error) {
 	st := &c.Stanza
 	var s *sce.Stanza
-	var err error
 	if st.XML != "" {
-		s, err = sce.Parse([]byte(st.XML))
+		s, _ = sce.Parse([]byte(st.XML)) // nil if it cannot be read
 	}
-	if s == nil || err != nil {
+	if s == nil {
 		if s = st.message(); s == nil {
 			return nil, errNoContent
 		}

@@ -184,8 +184,12 @@ func (a *Account) since(st *Stanza, now time.Time, e *Effects) {
 			return // a chat state, a receipt
 		}
 		thread := st.thread(a.name)
-		if a.hasHeard(st.To) { // it answers a private message, and does not say so
-			thread = st.To
+		if b := bare(st.To); thread == b { // a private message in a room may not say that it is one
+			if a.hasHeard(st.To) {
+				thread = st.To
+			} else if a.isRoom(b) {
+				return
+			}
 		}
 		a.read(thread, upTo, by, now, e)
 	case st.Content == ContentRetraction, st.Content == ContentModeration:
@@ -218,10 +222,19 @@ func (a *Account) hasHeard(chat string) bool {
 	return slices.ContainsFunc(a.chats.heard, func(n heard) bool { return n.chat == h })
 }
 
+// isRoom tells whether what was heard in a chat says that it is a room.
+func (a *Account) isRoom(chat string) bool {
+	if a.chats == nil {
+		return false
+	}
+	h := half(a.hash(chat))
+	return slices.ContainsFunc(a.chats.heard, func(n heard) bool { return n.chat == h && n.room != 0 })
+}
+
 // displayed is read for a chat as a client names it: of a private message in a room by the occupant's full JID (XEP-0490 §3.1).
 func (a *Account) displayed(chat, upTo string, by *session, now time.Time, e *Effects) Reason {
-	if !a.hasHeard(chat) {
-		chat = bare(chat)
+	if b := bare(chat); !a.hasHeard(chat) && !a.isRoom(b) {
+		chat = b
 	}
 	return a.read(chat, upTo, by, now, e)
 }

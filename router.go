@@ -87,12 +87,12 @@ func (r *Router) Publish(ctx context.Context, n *Notification) error {
 		if ended {
 			r.free.Put(s)
 		} else { // Send has panicked, or ended the goroutine
-			r.take(id, n.Service)
+			r.take(id)
 		}
 	}()
 	s.iq = n.AppendStanza(s.iq[:0], r.Host, id)
 	if err := r.Send(ctx, n.Service, s.iq); err != nil {
-		if r.take(id, n.Service) == nil {
+		if r.take(id) == nil {
 			<-s.reply
 		}
 		ended = true
@@ -103,7 +103,7 @@ func (r *Router) Publish(ctx context.Context, n *Notification) error {
 	case re := <-s.reply:
 		return asError(re)
 	case <-ctx.Done():
-		if r.take(id, n.Service) == nil {
+		if r.take(id) == nil {
 			return asError(<-s.reply) // it came at the last moment
 		}
 		return fmt.Errorf("%w: %w", errNoReply, context.Cause(ctx))
@@ -117,7 +117,7 @@ func (r *Router) publishMessages(ctx context.Context, n *Notification) error {
 	ids := make([]string, 0, len(parts))
 	defer func() {
 		for _, id := range ids {
-			r.take(id, n.Service)
+			r.take(id)
 		}
 	}()
 	var stanza []byte
@@ -163,21 +163,17 @@ func (r *Router) add(id string, s *sent) bool {
 	return true
 }
 
-// take takes the publish out, if it still waits and went to that service. The caller then owns its reply channel's one place.
-func (r *Router) take(id, service string) *sent {
+// take takes the publish out, if it still waits. The caller then owns its reply channel's one place.
+func (r *Router) take(id string) *sent {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.open[id]
-	if s == nil || s.service != service {
-		return nil
-	}
 	delete(r.open, id)
 	return s
 }
 
-// waits tells whether a reply with this ID and from is one of ours, and returns from in prepared form. message says what the reply is, and ok that it
-// is no error.
-func (r *Router) waits(from, id string, message, ok bool) (string, bool) {
+// waits tells whether a reply with this ID and from is one of ours. message says what the reply is, and ok that it is no error.
+func (r *Router) waits(from, id string, message, ok bool) bool {
 	r.mu.Lock()
 	s := r.open[id]
 	var service string
@@ -186,13 +182,13 @@ func (r *Router) waits(from, id string, message, ok bool) (string, bool) {
 	}
 	r.mu.Unlock()
 	if service == "" {
-		return "", false
+		return false
 	}
 	if from == service {
-		return service, true
+		return true
 	}
-	p, err := prepared(from)
-	return service, err == nil && p == service
+	from, _ = prepared(from)
+	return from == service
 }
 
 // Reply ends the publish with that ID to that service: e is nil for the result of an IQ, else the error. It returns false if none waits; the
@@ -202,11 +198,10 @@ func (r *Router) Reply(from, id string, e *ReplyError) bool {
 }
 
 func (r *Router) reply(from, id string, e *ReplyError, message bool) bool {
-	service, ok := r.waits(from, id, message, e == nil)
-	if !ok {
+	if !r.waits(from, id, message, e == nil) {
 		return false
 	}
-	s := r.take(id, service)
+	s := r.take(id)
 	if s == nil {
 		return false
 	}
@@ -243,7 +238,7 @@ func (r *Router) readReply(e *stanzaxml.Element) (bool, error) {
 		return false, nil
 	}
 	from, id, message := stanzaxml.Attribute(start, "from"), stanzaxml.Attribute(start, "id"), kind == KindMessage
-	if _, ok := r.waits(from, id, message, typ == "result"); !ok {
+	if !r.waits(from, id, message, typ == "result") {
 		return false, nil
 	}
 	var re *ReplyError

@@ -127,7 +127,7 @@ func TestRouterStrangers(t *testing.T) {
 		assert.NoError(t, err)
 		assert.False(t, ours, iq)
 	}
-	for _, iq := range []string{``, `x`, `<iq`, `<!-- --><iq/>`, `<iq type='error' from='push.example.net' id='` + id + `'><error>`,
+	for _, iq := range []string{``, `x`, `<iq`, `<!-- --><iq/>`, `<iq type='result' from='push.example.net' id='&#xD800;'/>`, `<iq type='error' from='push.example.net' id='` + id + `'><error>`,
 		`<iq type='result' from='evil.example' from='push.example.net' id='` + id + `'/>`} {
 		ours, err := r.HandleReply([]byte(iq))
 		assert.ErrorIs(t, err, push.ErrStanza, iq)

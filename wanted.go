@@ -34,6 +34,8 @@ const (
 	detailEncrypted = "encrypted: mention not known"
 	detailText      = "text not known"
 	detailSettings  = "chat settings not known"
+	detailGrace     = "waits, for the user is active in another session"
+	detailPublic    = "nothing is set, and the room is public"
 	detailIdentity  = "kind of client not known: settings for some kinds left out"
 )
 
@@ -76,6 +78,9 @@ func wanted(q *question, st *Stanza, s *said) (Rule, Reason) {
 	case when == wishes.NotifyNever:
 		return RuleSettings, ReasonChatNever
 	case when == wishes.NotifyOnMention && room && !q.meant(st, s): // in a chat of two, who else would be meant
+		if !set && q.detail == "" {
+			q.detail = detailPublic
+		}
 		return RuleSettings, ReasonNotMentioned
 	}
 	return RuleNone, ReasonNone

@@ -81,6 +81,7 @@ type deviceView struct {
 	Refusals  int            `json:"refusals"`
 	Cause     string         `json:"cause,omitempty"`
 	Options   []string       `json:"options,omitempty"`
+	Asked     []string       `json:"asked_for,omitempty"`
 	Disabled  bool           `json:"-"`
 	Gone      bool           `json:"-"`
 	History   []deviceChange `json:"history,omitempty"`
@@ -106,7 +107,7 @@ func (p *Handler) devices(st *push.AccountStatus, lines []line, known *about, ns
 		r := &st.Registrations[i]
 		d := deviceView{
 			Device: ns.device(r.Key), Enabled: r.Enabled, Client: p.shownID(r.Client), Unread: r.Unread, Waiting: r.Waiting, NextTry: r.NextTry, InFlight: r.InFlight,
-			Errors: r.Health.Errors, Refusals: r.Health.Refusals, Succeeded: r.Health.Succeeded, Cause: r.Health.Cause, Mood: "good", State: "on",
+			Errors: r.Health.Errors, Refusals: r.Health.Refusals, Succeeded: r.Health.Succeeded, Cause: r.Health.Cause, Mood: "good", State: "on", Asked: p.asked(r.Wishes),
 		}
 		for _, f := range r.Options[:min(len(r.Options), 32)] {
 			d.Options = append(d.Options, cut(f.Var))

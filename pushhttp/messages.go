@@ -222,6 +222,9 @@ func (f *fate) answer(device string) (t told) {
 			t.text.say(", at the " + ordinal(int(l.try)) + " try")
 		}
 		t.text.say(".")
+		if f.yes != nil {
+			t.add(f.yes.text)
+		}
 	case f.dropped != nil && (l == nil || f.dropped.seq > l.seq && f.dropped.reason != push.ReasonRejected):
 		t.at = f.dropped.at()
 		word(wordOf(f.dropped.reason), f.dropped.text)
@@ -263,11 +266,24 @@ func (f *fate) answer(device string) (t told) {
 		word(wordOf(f.yes.reason), f.yes.text)
 		t.mark = MarkWaiting
 		t.text.say(" It has not been sent yet.")
+		t.add(f.yes.text)
 	case f.no != nil:
 		t.at = f.no.at()
 		word(wordOf(f.no.reason), f.no.text)
+		if f.no.reason != push.ReasonVeto { // whose sentence has it
+			t.add(f.no.text)
+		}
 	}
 	return t
+}
+
+// add adds what a verdict says besides its reason.
+func (t *told) add(detail string) {
+	if detail != "" {
+		t.text.say(" The rules add: ")
+		t.text.name(detail)
+		t.text.say(".")
+	}
 }
 
 func ordinal(n int) string {

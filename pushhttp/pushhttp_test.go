@@ -2,6 +2,9 @@ package pushhttp
 
 import (
 	"context"
+	"crypto/ecdh"
+	"crypto/rand"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -19,6 +22,7 @@ import (
 
 	"github.com/xmpp-push/push"
 	"github.com/xmpp-push/push/trace"
+	"github.com/xmpp-push/push/wishes"
 )
 
 const (
@@ -401,6 +405,69 @@ func TestPseudonyms(t *testing.T) {
 		assert.Equal(t, 404, s.get("account?jid=user-0000000000000000").Code)
 		assert.Equal(t, 403, s.get("trace?jid="+name).Code)
 	})
+}
+
+// What a client asked for is what an account's page explains its silence with.
+func TestAsked(t *testing.T) {
+	asked := &wishes.Wishes{
+		IgnoreUnknown: true, Muted: []string{"tybalt@example.net"}, Groupchat: true, Away: true, Priority: true, Jingle: true, Identity: "client/phone",
+		Rooms: []wishes.Room{
+			{Room: "cell@rooms.example.net", Allow: wishes.RoomNever}, {Room: "hall@rooms.example.net", Allow: wishes.RoomAlways},
+			{Room: "verona@rooms.example.net", Allow: wishes.RoomMentioned, Nick: "Capulet"},
+		},
+		Encryption: &wishes.Encryption{Algorithm: wishes.AES128GCM, Key: wishes.NewSecret("hunter2-16bytes!")},
+	}
+	key, err := ecdh.P256().GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	push2 := &wishes.Wishes{Push2: &wishes.Push2{Client: wishes.NewSecret("hunter2"), Matches: []wishes.Match{
+		{Profile: wishes.MatchImportant, Grace: 144 * time.Second, Filters: []wishes.ChatFilter{
+			{JID: "a@example.net"}, {JID: "b@example.net", Mention: true}, {JID: "c@example.net", Reply: true}, {JID: "d@example.net", Mention: true, Reply: true},
+		}},
+		{Profile: wishes.MatchArchived, Send: &wishes.WebPush{Public: key.PublicKey().Bytes(), Auth: wishes.NewSecret("hunter2-16bytes!")}},
+	}}}
+	lines := func(pseudonyms bool, w *wishes.Wishes) (got []string) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newScene(t, Config{Pseudonyms: pseudonyms}, nil)
+			id := push.SessionID{Account: juliet, ID: "s1"}
+			key := phone
+			if w.Push2 != nil {
+				key.Node = push.Push2Node
+			}
+			s.raise(push.SessionOpen{Session: id, JID: juliet + "/phone"}, push.PushEnable{Session: id, Key: key, Wishes: w})
+			name := juliet
+			if pseudonyms {
+				name = regexp.MustCompile(`user-[0-9a-f]{16}`).FindString(s.get("").Body.String())
+			}
+			path := "account?jid=" + url.QueryEscape(name)
+			page := s.get(path).Body.String()
+			assert.NotContains(t, page, "hunter2")
+			assert.Contains(t, page, "asked for")
+			var v struct {
+				Devices []struct {
+					Asked []string `json:"asked_for"`
+				} `json:"devices"`
+			}
+			require.NoError(t, json.Unmarshal(s.get(path, func(r *http.Request) { r.Header.Set("Accept", "application/json") }).Body.Bytes(), &v))
+			require.Len(t, v.Devices, 1)
+			got = v.Devices[0].Asked
+		})
+		return got
+	}
+	assert.Equal(t, []string{
+		"what contacts send, and rooms", "nothing from tybalt@example.net",
+		"of rooms only these: cell@rooms.example.net never, hall@rooms.example.net, verona@rooms.example.net if Capulet is mentioned",
+		"also what comes while the user is away from every connected device", "how urgent it is", "calls", "sender and text, encrypted (aes-128-gcm)",
+		"chat settings for client/phone",
+	}, lines(false, asked))
+	assert.Equal(t, []string{
+		"match 1: important; of a@example.net nothing, b@example.net mentions, c@example.net replies, d@example.net mentions and replies; not within 2m24s of what the user does elsewhere",
+		"match 2: archived; the message itself, encrypted",
+	}, lines(false, push2))
+	assert.Equal(t, []string{"of rooms only these: none"}, lines(false, &wishes.Wishes{Groupchat: true}))
+	for _, name := range []string{"tybalt", "verona", "Capulet"} {
+		assert.NotContains(t, strings.Join(lines(true, asked), " "), name)
+	}
+	assert.Equal(t, "x, x, x, x, x, x, x, x, x, x, x, x, 2 more", firstOf(14, func(int) string { return "x" }))
 }
 
 func TestHistoryIsBounded(t *testing.T) {

@@ -119,7 +119,7 @@ func (n *Node) beat() {
 	}
 	n.mu.Lock()
 	b := n.members.Beat(time.Now(), n.leaving)
-	b.Gone, b.Writes = n.gone, n.version()
+	b.Gone, b.Writes, b.Settings = n.gone, n.version(), n.settings
 	n.mu.Unlock()
 	if err := n.cfg.Conn.Publish(n.names.beat(), partition.Encode(partition.First, *b)); err != nil && n.ctx.Err() == nil {
 		n.warn("not heard", -1, err)
@@ -138,6 +138,17 @@ func (n *Node) heard(m *nats.Msg) {
 	}
 	if n.members.Heard(time.Now(), &b) {
 		n.stale = true
+	}
+	if b.Node != n.cfg.Node && n.compared[b.Node] != b.Origin {
+		n.compared[b.Node] = b.Origin
+		if b.Lease != 0 && b.Lease != n.cfg.Lease {
+			n.log.LogAttrs(n.ctx, slog.LevelWarn, "push cluster: nodes have different leases; the longest is used", slog.String("node", n.cfg.Node), slog.Duration("lease", n.cfg.Lease),
+				slog.String("other", b.Node), slog.Duration("its_lease", b.Lease))
+		}
+		if b.Settings != 0 && b.Settings != n.settings {
+			n.log.LogAttrs(n.ctx, slog.LevelWarn, "push cluster: another node has another Policy or Host; what is decided depends on which one owns the account",
+				slog.String("node", n.cfg.Node), slog.String("other", b.Node))
+		}
 	}
 }
 
@@ -483,12 +494,15 @@ func (n *Node) tell(list []registered) {
 		return
 	}
 	data := partition.Encode(n.version(), news)
-	for until := time.Now().Add(n.cfg.Lease * 3 / 2); n.back() && time.Now().Before(until); {
+	n.mu.Lock()
+	patience := n.members.Lease() * 3 / 2
+	n.mu.Unlock()
+	for until := time.Now().Add(patience); n.back() && time.Now().Before(until); {
 		sleep(n.ctx, 50*time.Millisecond)
 	}
 	for _, o := range n.others() {
 		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(n.ctx, n.cfg.Lease*3/2)
+			ctx, cancel := context.WithTimeout(n.ctx, patience)
 			defer cancel()
 			for wait := hearTry; slices.Contains(n.others(), o); wait *= 2 { // until it has heard, or knows that it is behind
 				try, stop := context.WithTimeout(ctx, wait)

@@ -69,7 +69,7 @@ type Config struct {
 	// Replicas is on how many servers of NATS everything is kept: 1, 3 or 5. It is fixed when the first node joins. Default: 1 if the NATS is one server by itself, else 3;
 	// the first Join then waits until three run.
 	Replicas int
-	// Lease is after what time without a sign of life a node counts as dead. Default 4 s, at least 1 s.
+	// Lease is after what time without a sign of life a node counts as dead. Default 4 s, at least 1 s. Where nodes have different ones the longest holds.
 	Lease time.Duration
 	// SnapshotEvery is after how many entries of a partition's log its state is written down, so that a successor need not read more. Default 10,000.
 	SnapshotEvery int
@@ -100,11 +100,15 @@ type Node struct {
 	// hookTimeout is Push.HookTimeout or its default.
 	hookTimeout time.Duration
 
-	mu      sync.Mutex
-	members *partition.Members
-	stale   bool // others thought that this node is dead, or an event of a session did not get into the log
-	leaving bool
-	gone    bool // it has handed over everything
+	// settings is a hash of what has to be the same on every node and is nowhere kept.
+	settings uint64
+
+	mu       sync.Mutex
+	members  *partition.Members
+	compared map[string]partition.Origin // whose settings were compared with this node's
+	stale    bool                        // others thought that this node is dead, or an event of a session did not get into the log
+	leaving  bool
+	gone     bool // it has handed over everything
 
 	caughtTo     uint64       // how far the bucket of registrations was read; only catchUp touches it
 	created      time.Time    // when the log was made
@@ -238,6 +242,8 @@ func joinAt(ctx context.Context, cfg Config, clock func() time.Time) (*Node, err
 		return nil, err
 	}
 	me := partition.Origin{Node: cfg.Node, Incarnation: life}
+	n.compared = make(map[string]partition.Origin)
+	n.settings = max(partition.Hash(string(partition.Encode(partition.First, cfg.Push.Policy))+cfg.Push.Host), 1) // what is zero is not in it, so that a later version adds nothing
 	n.members = partition.NewMembers(me, cfg.Lease, time.Now())
 	if cfg.Alone {
 		n.alone = newAlone(n)

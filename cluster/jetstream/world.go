@@ -139,8 +139,8 @@ func (w *world) Append(records []byte, prev uint64) {
 	w.do(func(_ context.Context, each time.Duration) {
 		seq, err := l.n.append(l.n.names.records(l.p), records, int64(prev), each)
 		if errors.Is(err, partition.ErrFenced) { // seldom, and the first thing to know where a partition finds no owner
-			l.n.log.LogAttrs(l.n.ctx, slog.LevelInfo, "push cluster: the log refuses this node's record", slog.String("node", l.n.cfg.Node), slog.Int("partition", l.p),
-				slog.Uint64("behind", prev), slog.Any("error", err))
+			l.n.log.LogAttrs(l.n.ctx, slog.LevelInfo, "push cluster: the log refuses this node's record; if that goes on behind the same one: nats stream cluster step-down "+l.n.names.stream,
+				slog.String("node", l.n.cfg.Node), slog.Int("partition", l.p), slog.Uint64("behind", prev), slog.Any("error", err))
 		}
 		l.post(func() {
 			w.heard(err)
@@ -183,9 +183,12 @@ func (w *world) Load(epoch uint64) {
 	})
 }
 
+// loadTries is how often in a row the manifest may be newer than the one that was read just before.
+const loadTries = 50
+
 // load takes a partition's snapshot for the owner of epoch.
 func (n *Node) load(ctx context.Context, each time.Duration, p int, epoch uint64) ([]byte, manifest, uint64, error) {
-	for {
+	for tries := 1; ; tries++ {
 		var m manifest
 		value, rev, err := n.latest(ctx, each, n.names.snaps, n.names.manifest(p))
 		if err != nil {
@@ -204,8 +207,11 @@ func (n *Node) load(ctx context.Context, each time.Duration, p int, epoch uint64
 		}
 		m.Epoch = epoch
 		rev, err = n.putManifest(ctx, each, p, m, rev)
-		if errors.Is(err, partition.ErrFenced) {
+		if errors.Is(err, partition.ErrFenced) && tries < loadTries && sleep(ctx, 20*time.Millisecond) {
 			continue // it was replaced meanwhile
+		}
+		if errors.Is(err, partition.ErrFenced) {
+			return nil, m, 0, fmt.Errorf("NATS refuses to write the manifest of partition %d behind the newest one, again and again; if that lasts: nats stream cluster step-down KV_%s", p, n.names.snaps)
 		}
 		if err != nil {
 			return nil, m, 0, err

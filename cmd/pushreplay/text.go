@@ -206,7 +206,7 @@ func (v *textView) line(l *trace.Line) {
 			if l.Match > 0 {
 				by += fmt.Sprint(", match ", l.Match)
 			}
-			v.printf("%s%s✓  notify%s %s: %s%s\n", indent, v.c.green, v.c.off, key(l.Service, *l.Node), l.Text, v.dim(by))
+			v.printf("%s%s✓  notify%s %s: %s%s%s\n", indent, v.c.green, v.c.off, key(l.Service, *l.Node), l.Text, detail(l.Detail), v.dim(by))
 		default:
 			v.printf("%s%s✗  not%s    %s: %s%s%s\n", indent, v.c.red, v.c.off, key(l.Service, *l.Node), l.Text, detail(l.Detail), v.dim("  rule "+l.Rule))
 		}

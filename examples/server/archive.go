@@ -29,6 +29,9 @@ func (a *account) store(m *message) {
 		return c.Is(nsStanID, "stanza-id") && c.Get("by") == a.jid
 	})
 	if !worthKeeping(m.el) || !a.prefs.want(a, m.peer(a.jid)) {
+		if call(m.el) { // nothing else rings a phone without a session while another device is here
+			a.srv.push.archived(a, m)
+		}
 		return
 	}
 	m.stored = true
@@ -67,9 +70,13 @@ func worthKeeping(st *element.Element) bool {
 		st.Child("urn:xmpp:eme:0", "encryption") != nil ||
 		st.Child("urn:xmpp:receipts", "received") != nil ||
 		st.Child("urn:xmpp:chat-markers:0", "") != nil ||
-		st.Child("urn:xmpp:jingle-message:0", "") != nil ||
-		st.Child("urn:xmpp:call-invites:0", "") != nil ||
+		call(st) ||
 		st.Child("jabber:x:conference", "x") != nil || invitation(st)
+}
+
+// call tells whether a message says something of a call (XEP-0353, XEP-0482).
+func call(st *element.Element) bool {
+	return st.Child("urn:xmpp:jingle-message:0", "") != nil || st.Child("urn:xmpp:call-invites:0", "") != nil
 }
 
 // invitation tells whether a message is an invitation that a room passes on (XEP-0045 §7.8.2).

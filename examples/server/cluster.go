@@ -77,12 +77,12 @@ func joinCluster(s *Server, cfg push.Config) (*clustered, error) {
 	if s.cfg.Data != "" {
 		dir = filepath.Join(s.cfg.Data, "nats")
 	}
-	srv, err := embedded.Start(embedded.Config{Dir: dir, Node: cc.Node, Cluster: cc.Listen, Routes: cc.Routes, Secret: cc.Secret})
+	srv, err := embedded.Start(embedded.Config{Dir: dir, Node: cc.Node, Cluster: cc.Listen, Routes: cc.Routes, Secret: cc.Secret, Logger: s.log})
 	if err != nil {
 		return nil, err
 	}
 	c := &clustered{srv: s, name: cc.Node, nats: srv, others: make(map[string]*presenceOf), returns: make(map[[2]string]string)}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // others may start later, and the machine be busy; its log says what it waits for
 	defer cancel()
 	c.node, err = jetstream.Join(ctx, jetstream.Config{Conn: srv.Conn(), Node: cc.Node, Push: cfg, Lease: cc.Lease})
 	if err != nil {

@@ -142,6 +142,29 @@ func TestPrivateMessages(t *testing.T) {
 	})
 }
 
+// TestCallOutsideArchive calls an account that archives nothing: the phone without a session rings all the same, and stops.
+func TestCallOutsideArchive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3)
+		romeo, laptop, phone := w.connect("romeo", "balcony"), w.connect("juliet", "laptop"), w.connect("juliet", "phone")
+		w.ok(phone.EnablePush(w.ctx(), pushDomain, "phone", ""))
+		phone.Close()
+		_, err := laptop.Request(w.ctx(), "set", "", element.New(nsMAM, "prefs", "default", "never"))
+		w.ok(err)
+		call := func(action string) {
+			w.ok(romeo.Send(element.New("", "message", "type", "chat", "to", "juliet@localhost").Add(
+				element.New("urn:xmpp:jingle-message:0", action, "id", "c1"), element.New(nsHints, "store"))))
+		}
+		_, err = romeo.Chat("juliet@localhost", "one")
+		w.ok(err)
+		w.published(time.Minute)
+		call("propose")
+		w.published(time.Minute, "phone alert")
+		call("retract")
+		w.published(time.Minute, "phone plain")
+	})
+}
+
 // befriend makes two users contacts of each other.
 func befriend(w *world, a *peer.Client, nameA string, b *peer.Client, nameB string) {
 	w.t.Helper()

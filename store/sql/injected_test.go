@@ -471,12 +471,18 @@ func testEachStep(t *testing.T, name string) {
 	}
 }
 
-// TestEachStepOfOpeningFails is that for the migrations.
-func TestEachStepOfOpeningFails(t *testing.T) {
+// TestEachStepOfOpeningFails is that for the migrations, TestEachStepOfOpeningAgainFails for a database that needs none.
+func TestEachStepOfOpeningFails(t *testing.T) { testEachStepOfOpening(t, 10, func(database) {}) }
+func TestEachStepOfOpeningAgainFails(t *testing.T) {
+	testEachStepOfOpening(t, 4, func(d database) { d.open(t, nil) })
+}
+
+func testEachStepOfOpening(t *testing.T, least int, before func(d database)) {
 	plain := newSQLite(t).handle(t)
 	for _, err := range []error{errInjected, errors.New("database is locked (5)")} {
 		for at := 1; ; at++ {
 			d := newSQLite(t)
+			before(d)
 			in := &injector{Connector: sqliteConnector{plain.Driver(), "file:" + (&url.URL{Path: d.where}).EscapedPath() + "?_pragma=synchronous(OFF)"}}
 			in.arm(at, err, false)
 			db := sql.OpenDB(in)
@@ -484,7 +490,7 @@ func TestEachStepOfOpeningFails(t *testing.T) {
 			_, got := d.tryOpen(db, nil)
 			failed := in.done()
 			if failed == "" {
-				if got != nil || at < 10 {
+				if got != nil || at < least {
 					t.Errorf("it has %d steps, %v", at, got)
 				}
 				_ = db.Close()

@@ -10,8 +10,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,14 +24,15 @@ import (
 
 // Config is what a Server needs. The zero value is a server of its own, in memory, that listens nowhere.
 type Config struct {
-	// Dir is where everything is kept. Empty means a temporary directory that Close removes: nothing survives the process then.
+	// Dir is where everything is kept, by this server alone: Start waits for another process that still has it, and fails. Empty means a temporary directory that
+	// Close removes: nothing survives the process then.
 	Dir string
-	// Node is the server's name, unique in the cluster. Default "push".
+	// Node is the server's name, unique in the cluster. Required with Cluster, else "push" by default.
 	Node string
 	// Listen is where clients of NATS connect, "host:port"; port 0 means any. They need the user "push" and Secret as password. Empty: nowhere, only Conn
 	// reaches it.
 	Listen string
-	// Cluster is where the other servers connect, "host:port". Empty: it is alone. Routes are those of all the others, and may name this one too.
+	// Cluster is where the other servers connect, "host:port". Empty: it is alone. Routes are those of all the others, required with Cluster; this one's own is passed over.
 	Cluster string
 	Routes  []string
 	// Secret keeps strangers out; every server of the cluster has the same. It travels in clear, so the network between them has to be a trusted one, or a
@@ -49,6 +53,7 @@ type Config struct {
 type Server struct {
 	s         *server.Server
 	conn      *nats.Conn
+	lock      *os.File
 	temporary string // to be removed
 }
 
@@ -74,9 +79,62 @@ func Start(cfg Config) (*Server, error) {
 }
 
 func start(cfg Config) (*Server, error) {
+	o, err := cfg.options()
+	if err != nil {
+		return nil, err
+	}
+	wait := cfg.Wait
+	if wait == 0 {
+		wait = 30 * time.Second
+	}
+	until := time.Now().Add(wait)
+	lock, err := lockDir(cfg.Dir, until)
+	if err != nil {
+		return nil, err
+	}
+	e, err := run(cfg, o, until)
+	if err != nil {
+		_ = lock.Close()
+		return nil, err
+	}
+	e.lock = lock
+	return e, nil
+}
+
+// lockDir keeps a directory for this server: two that write the same files destroy them.
+func lockDir(dir string, until time.Time) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, fmt.Errorf("embedded: Config.Dir: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "push.lock"), os.O_CREATE|os.O_RDWR, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("embedded: Config.Dir: %w", err)
+	}
+	for {
+		ok, err := tryLock(f)
+		if err == nil && ok {
+			return f, nil
+		}
+		if err == nil && time.Now().Before(until) { // one that is being closed
+			time.Sleep(20 * time.Millisecond)
+			continue
+		}
+		_ = f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("embedded: Config.Dir: %w", err)
+		}
+		return nil, fmt.Errorf("embedded: Config.Dir %q is in use by another server; end that one, or give each a directory of its own", dir)
+	}
+}
+
+// options checks cfg and makes NATS' options of it.
+func (cfg Config) options() (*server.Options, error) {
 	o := &server.Options{
 		ServerName: cfg.Node, JetStream: true, StoreDir: cfg.Dir, NoSigs: true, NoLog: true, DontListen: cfg.Listen == "" && cfg.Cluster == "",
 		SyncAlways: cfg.Sync, JetStreamMaxStore: cfg.MaxBytes, JetStreamMaxMemory: 64 << 20, MaxPayload: 8 << 20, DisableShortFirstPing: true,
+	}
+	if strings.ContainsAny(cfg.Node, " .*>\t\r\n") {
+		return nil, fmt.Errorf("embedded: Config.Node is %q; a name has no spaces, dots, stars or brackets", cfg.Node)
 	}
 	if o.ServerName == "" {
 		o.ServerName = "push"
@@ -93,34 +151,59 @@ func start(cfg Config) (*Server, error) {
 	if o.Host, o.Port, err = split(listen); err != nil {
 		return nil, fmt.Errorf("embedded: Config.Listen: %w", err)
 	}
+	if cfg.Cluster == "" {
+		if len(cfg.Routes) > 0 {
+			return nil, errors.New("embedded: Config.Routes without Config.Cluster; say where the other servers connect to this one")
+		}
+		return o, nil
+	}
+	if cfg.Node == "" {
+		return nil, errors.New("embedded: Config.Node is empty; each server of a cluster needs a name of its own")
+	}
+	o.Cluster = server.ClusterOpts{Name: "push", NoAdvertise: true, ConnectRetries: 1 << 30, PoolSize: -1, Username: "push", Password: cfg.Secret}
+	if o.Cluster.Host, o.Cluster.Port, err = split(cfg.Cluster); err != nil {
+		return nil, fmt.Errorf("embedded: Config.Cluster: %w", err)
+	}
+	for _, r := range cfg.Routes {
+		if r == cfg.Cluster { // NATS would count it as one more server, of which more than half have to be there at the first start
+			continue
+		}
+		if _, port, err := split(r); err != nil || port <= 0 {
+			return nil, fmt.Errorf("embedded: Config.Routes has %q; an address is host:port", r)
+		}
+		o.Routes = append(o.Routes, &url.URL{Scheme: "nats", Host: r, User: url.UserPassword("push", cfg.Secret)})
+	}
+	if len(o.Routes) == 0 {
+		return nil, errors.New("embedded: Config.Routes names no other server; leave Config.Cluster empty for one that is alone")
+	}
+	return o, nil
+}
+
+// run starts the server and connects to it.
+func run(cfg Config, o *server.Options, until time.Time) (*Server, error) {
 	if cfg.Cluster != "" {
 		quickElections()
-		c := server.ClusterOpts{Name: "push", NoAdvertise: true, ConnectRetries: 1 << 30, PoolSize: -1, Username: "push", Password: cfg.Secret}
-		if c.Host, c.Port, err = split(cfg.Cluster); err != nil {
-			return nil, fmt.Errorf("embedded: Config.Cluster: %w", err)
-		}
-		o.Cluster = c
-		for _, r := range cfg.Routes {
-			o.Routes = append(o.Routes, &url.URL{Scheme: "nats", Host: r, User: url.UserPassword("push", cfg.Secret)})
-		}
 	}
 	s, err := server.NewServer(o)
 	if err != nil {
 		return nil, fmt.Errorf("embedded: %w", err)
 	}
-	said := &serverLog{to: cfg.Logger}
+	said := &serverLog{to: cfg.Logger, fatal: make(chan struct{})}
 	if said.to == nil {
 		said.to = slog.New(slog.DiscardHandler)
 	}
 	s.SetLoggerV2(said, false, false, false)
 	s.Start()
-	wait := cfg.Wait
-	if wait == 0 {
-		wait = 30 * time.Second
-	}
-	if !s.ReadyForConnections(wait) {
+	for !s.ReadyForConnections(100 * time.Millisecond) {
+		select {
+		case <-said.fatal:
+		default:
+			if time.Now().Before(until) {
+				continue
+			}
+		}
 		s.Shutdown()
-		return nil, fmt.Errorf("embedded: the NATS server does not come up; is its port free, and its directory writable and used by no other?%s", said.said())
+		return nil, fmt.Errorf("embedded: the NATS server does not come up; is its port free, and its directory writable?%s", said.said())
 	}
 	conn, err := nats.Connect("", nats.InProcessServer(s), nats.UserInfo(o.Username, o.Password), nats.Name("push "+o.ServerName), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
 	if err != nil {
@@ -131,17 +214,18 @@ func start(cfg Config) (*Server, error) {
 }
 
 func split(addr string) (host string, port int, err error) {
-	i := strings.LastIndexByte(addr, ':')
-	if i < 0 {
-		return "", 0, fmt.Errorf("%q has no port", addr)
+	host, text, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, err
 	}
-	if _, err := fmt.Sscanf(addr[i+1:], "%d", &port); err != nil {
-		return "", 0, fmt.Errorf("%q has no port", addr)
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return "", 0, fmt.Errorf("address %s: the port is no number from 0 to 65535", addr)
 	}
-	if port == 0 {
-		port = server.RANDOM_PORT
+	if n == 0 {
+		return host, server.RANDOM_PORT, nil
 	}
-	return addr[:i], port, nil
+	return host, int(n), nil
 }
 
 // Conn is a connection inside the process, for jetstream.Config.Conn. Close ends it.
@@ -163,6 +247,7 @@ func (s *Server) Close() {
 	s.conn.Close()
 	s.s.Shutdown()
 	s.s.WaitForShutdown()
+	_ = s.lock.Close()
 	if s.temporary != "" {
 		_ = os.RemoveAll(s.temporary)
 	}

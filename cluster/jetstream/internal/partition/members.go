@@ -12,7 +12,8 @@ import (
 // partitions, and the log decides. Not safe for simultaneous use.
 type Members struct {
 	me      Origin
-	lease   time.Duration
+	own     time.Duration
+	lease   time.Duration // the longest of all nodes'
 	started time.Time
 	peers   map[string]*peer
 	// reached is when the log has answered last, since is from when on it did without a long gap.
@@ -27,6 +28,7 @@ type peer struct {
 	gone        bool
 	version     int
 	writes      int
+	lease       time.Duration
 	// back: it was not heard of for a lease, and then was, in the same life.
 	back bool
 }
@@ -34,6 +36,9 @@ type peer struct {
 // Beat is what a node says of itself, several times in each lease.
 type Beat struct {
 	Origin
+	// Lease is its own, zero of an earlier program. Settings is a hash of what has to be the same on every node, zero likewise.
+	Lease    time.Duration
+	Settings uint64
 	// Version is the latest that it reads, Writes what it writes.
 	Version, Writes int
 	// Leaving: it takes nothing any more, and hands over what it owns. Gone: it has done so.
@@ -53,7 +58,19 @@ type Seen struct {
 
 // NewMembers returns the Members of a node that starts at now. A node that was not heard of for a lease is dead.
 func NewMembers(me Origin, lease time.Duration, now time.Time) *Members {
-	return &Members{me: me, lease: lease, started: now, peers: make(map[string]*peer)}
+	return &Members{me: me, own: lease, lease: lease, started: now, peers: make(map[string]*peer)}
+}
+
+// Lease is the longest of this node and of those that it has heard of lately: who has a short one would take the others for dead, and not wait for them.
+func (m *Members) Lease() time.Duration { return m.lease }
+
+func (m *Members) longest(now time.Time) {
+	m.lease = m.own
+	for _, p := range m.peers {
+		if !p.gone && now.Sub(p.at) < comeBack*max(m.own, p.lease) {
+			m.lease = max(m.lease, p.lease)
+		}
+	}
 }
 
 // Me is the node's present life.
@@ -73,7 +90,8 @@ func (m *Members) Heard(now time.Time, b *Beat) bool {
 		return false // from before
 	}
 	back := b.Incarnation == p.incarnation && (p.back || now.Sub(p.at) >= m.lease)
-	*p = peer{b.Incarnation, now, now, b.Leaving, b.Gone, b.Version, b.Writes, back}
+	*p = peer{b.Incarnation, now, now, b.Leaving, b.Gone, b.Version, b.Writes, b.Lease, back}
+	m.longest(now)
 	for _, s := range b.Seen {
 		m.seen(now, s)
 	}
@@ -93,7 +111,7 @@ func (m *Members) seen(now time.Time, s Seen) {
 	case s.Incarnation < p.incarnation || s.Incarnation == p.incarnation && (p.gone || !at.After(p.at)):
 		return
 	case s.Incarnation > p.incarnation: // what is known is of its life before
-		*p = peer{incarnation: s.Incarnation, at: at, version: p.version, writes: p.writes}
+		*p = peer{incarnation: s.Incarnation, at: at, version: p.version, writes: p.writes, lease: p.lease}
 	default:
 		p.back = p.back || now.Sub(p.at) >= m.lease
 		p.at = at
@@ -117,7 +135,8 @@ func NextLife(former uint64, now time.Time) uint64 {
 
 // Beat returns what to tell the others.
 func (m *Members) Beat(now time.Time, leaving bool) *Beat {
-	b := &Beat{Origin: m.me, Version: Version, Leaving: leaving}
+	m.longest(now)
+	b := &Beat{Origin: m.me, Version: Version, Leaving: leaving, Lease: m.own}
 	for name, p := range m.peers {
 		if gone := now.Sub(p.at); p.back || gone >= m.lease && gone < comeBack*m.lease {
 			b.Dead = append(b.Dead, Origin{name, p.incarnation})

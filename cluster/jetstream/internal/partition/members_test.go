@@ -1,0 +1,62 @@
+package partition
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func at(d time.Duration) time.Time {
+	return time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Add(d)
+}
+
+// A node that is heard by another is not dead for those that do not hear it, for as long as it would not be if they did.
+func TestSeenByAnother(t *testing.T) {
+	const lease = 4 * time.Second
+	a, b, c := Origin{"a", 1}, Origin{"b", 1}, Origin{"c", 1}
+	m := NewMembers(a, lease, at(0))
+	third := NewMembers(c, lease, at(0))
+	third.Heard(at(0), NewMembers(b, lease, at(0)).Beat(at(0), false))
+	for _, d := range []time.Duration{time.Second, 3 * time.Second, 3900 * time.Millisecond} {
+		m.Heard(at(d), third.Beat(at(d), false))
+		assert.Equal(t, []string{"a", "b", "c"}, m.Live(at(d)), "%v", d)
+		assert.Equal(t, d, m.Silent(at(d), "b"))
+		assert.True(t, m.Alive(at(d), b))
+	}
+	m.Heard(at(4500*time.Millisecond), third.Beat(at(4500*time.Millisecond), false))
+	assert.Equal(t, []string{"a", "c"}, m.Live(at(4500*time.Millisecond)), "nobody has heard it for a lease")
+	assert.Empty(t, m.Beat(at(time.Second), false).Seen[1:], "what is known by hearsay is not passed on: two could keep a third alive between them")
+	// A later life of b, and then a word of the former one that is late.
+	m.Heard(at(5*time.Second), &Beat{Origin: c, Version: 1, Seen: []Seen{{Origin{"b", 2}, time.Second}}})
+	m.Heard(at(5*time.Second), &Beat{Origin: c, Version: 1, Seen: []Seen{{b, 0}, {a, 0}}})
+	assert.False(t, m.Alive(at(5*time.Second), b))
+	assert.True(t, m.Alive(at(5*time.Second), Origin{"b", 2}))
+	// One that has left stays gone.
+	m.Heard(at(6*time.Second), &Beat{Origin: Origin{"b", 2}, Version: 1, Leaving: true, Gone: true})
+	m.Heard(at(6*time.Second), &Beat{Origin: c, Version: 1, Seen: []Seen{{Origin{"b", 2}, 0}}})
+	assert.False(t, m.Alive(at(6*time.Second), Origin{"b", 2}))
+}
+
+// Nodes with different leases: a node with a short one waits for the others as long as they say.
+func TestLeases(t *testing.T) {
+	short, long := NewMembers(Origin{"a", 1}, time.Second, at(0)), NewMembers(Origin{"b", 1}, 10*time.Second, at(0))
+	short.Heard(at(0), long.Beat(at(0), false))
+	long.Heard(at(0), short.Beat(at(0), false))
+	assert.Equal(t, 10*time.Second, short.Lease())
+	assert.Equal(t, []string{"a", "b"}, short.Live(at(9*time.Second)))
+	short.Heard(at(9*time.Second), &Beat{Origin: Origin{"b", 1}, Gone: true, Leaving: true, Lease: 10 * time.Second})
+	require.Equal(t, time.Second, short.Lease(), "it has left")
+}
+
+// Lives of one name have numbers that grow, whatever the clock says.
+func TestNextLife(t *testing.T) {
+	first := NextLife(0, at(0))
+	m := NewMembers(Origin{"a", first}, time.Second, at(0))
+	for range 1000 {
+		m.Begin()
+	}
+	assert.Greater(t, NextLife(first, at(-24*time.Hour)), m.Me().Incarnation)
+	assert.Equal(t, uint64(at(time.Hour).UnixNano()), NextLife(first, at(time.Hour)))
+}
