@@ -210,7 +210,7 @@ func (e *Engine) handle(ctx context.Context, ev Event, d *Decision) error {
 	hash := hashID(name)
 	s := &e.shards[hash%shardCount]
 	if !s.kept.has(hash) {
-		if !opens(ev) && !e.closing.Load() && e.keeps.ready.Load() {
+		if !opens(ev) && !e.closing.Load() {
 			if subject(ev).ID != "" { // what is not kept has no session
 				e.passing(s, name, ev, d)
 				return nil

@@ -259,6 +259,38 @@ func TestHangingForOneAccount(t *testing.T) {
 	})
 }
 
+// TestHangingForMany has a hook not return for as many accounts as it may hang for: it is asked for nobody any more until it returns.
+func TestHangingForMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var svc service
+		free := make(chan struct{})
+		e := newEngine(t, Config{Publisher: &svc, Unread: unread(func(account string) (int, error) {
+			if account < "user256" {
+				<-free
+			}
+			return 7, nil
+		})})
+		send := func(i int) int {
+			account := fmt.Sprintf("user%03d@example.com", i)
+			handle(t, e, PushEnable{Session: SessionID{Account: account}, Key: phone}, Offline{account, message("m1")})
+			pass(6 * time.Second)
+			got := svc.published()
+			return got[len(got)-1].Unread
+		}
+		for i := range 255 {
+			send(i)
+		}
+		assert.Equal(t, 7, send(256))
+		assert.Equal(t, 1, send(255))
+		assert.Equal(t, 1, send(257))
+		assert.Equal(t, []HookStatus{{Hook: "UnreadCounter.Unread", Overruns: 256, Skipped: 1, Hanging: 256}}, e.Hooks())
+		close(free)
+		synctest.Wait()
+		assert.Equal(t, 7, send(258))
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
 type subscriptions func(account string) (int, error)
 
 func (s subscriptions) PendingSubscriptions(_ context.Context, account string) (int, error) {

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -335,19 +336,19 @@ func TestObserverLooksLate(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				stanzas[0], stanzas[1], keys[0], options[0] = message("m1"), message("m2"), phone, Field{Var: "secret"}
 				var look reading
-				on := false
+				var on atomic.Bool
 				e := newEngine(t, Config{Publisher: &service{}, Observer: &Observer{Decided: func(n uint64, at time.Time, ev Event, d *Decision, took time.Duration) {
-					if on {
+					if on.Load() {
 						look.decided(n, at, ev, d, took)
 					}
 				}}})
 				other := SessionID{"nurse@example.com", "s"}
 				handle(t, e, SessionOpen{Session: phoneSession}, PushEnable{Session: phoneSession, Key: phone}, SessionOpen{Session: other}, PushEnable{Session: other, Key: node("hers")})
 				handle(t, e, c.before...)
-				on = true
+				on.Store(true)
 				var d Decision
 				require.NoError(t, e.HandleTo(t.Context(), c.ev, &d))
-				on = false
+				on.Store(false)
 				stanzas[0], stanzas[1], keys[0], options[0] = message("x1"), message("x2"), node("x"), Field{Var: "x"}
 				for i := range d.Verdicts {
 					for j := range d.Verdicts[i].Stanzas {

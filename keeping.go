@@ -108,7 +108,7 @@ func (e *Engine) keepNow(s *shard, en *entry) {
 		if !en.busy && en.waits() {
 			state, sum = en.toKeep()
 		}
-		if en.busy || k.kept && state != nil && sum == k.sum || !k.kept && state == nil {
+		if en.busy || state != nil && sum == k.sum || state == nil && !k.kept {
 			k.telling, k.whole = false, state != nil
 			sl.free()
 			s.settle(e, en, e.now())

@@ -36,6 +36,35 @@ func TestMemoryStoreListAllocations(t *testing.T) {
 	}
 }
 
+// A MemoryStore whose accounts have gone gives their room back.
+func TestMemoryStoreGivesRoomBack(t *testing.T) {
+	s := push.NewMemoryStore()
+	ctx := context.Background()
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	const n = 50_000
+	for i := range n {
+		if _, err := s.Enable(ctx, usualRegistration(i, "n"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	full := heap()
+	for i := range n {
+		if _, err := s.Remove(ctx, usualRegistration(i, "").Account, push.Key{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := heap(); full-before < 8<<20 || after-before > 1<<20 {
+		t.Errorf("%d KB before, %d KB with %d registrations, %d KB after", before>>10, full>>10, n, after>>10)
+	}
+	runtime.KeepAlive(s)
+}
+
 func usualRegistration(account int, node string) push.Registration {
 	return push.Registration{
 		Account: fmt.Sprintf("user%07d@example.com", account),

@@ -70,15 +70,17 @@ func TestObserversPanic(t *testing.T) {
 // TestObserversApart joins Observers that have nothing in common, and some that are nil: each is told what it has asked for.
 func TestObserversApart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		told := make(map[string]int)
+		note := func(what string) { mu.Lock(); defer mu.Unlock(); told[what]++ }
 		all := &Observer{
-			Started:  func(time.Time, string, Policy) { told["started"]++ },
-			Read:     func(string, time.Time, []Registration) { told["read"]++ },
-			Decided:  func(uint64, time.Time, Event, *Decision, time.Duration) { told["decided"]++ },
-			Affected: func(string, time.Time, *Effects) { told["affected"]++ },
-			Sent:     func(time.Time, *Notification) { told["sent"]++ },
-			Stored:   func(string, time.Time, string, time.Duration, error) { told["stored"]++ },
-			Replied:  func(time.Time, *Notification, Reply, Result, time.Duration) { told["replied"]++ },
+			Started:  func(time.Time, string, Policy) { note("started") },
+			Read:     func(string, time.Time, []Registration) { note("read") },
+			Decided:  func(uint64, time.Time, Event, *Decision, time.Duration) { note("decided") },
+			Affected: func(string, time.Time, *Effects) { note("affected") },
+			Sent:     func(time.Time, *Notification) { note("sent") },
+			Stored:   func(string, time.Time, string, time.Duration, error) { note("stored") },
+			Replied:  func(time.Time, *Notification, Reply, Result, time.Duration) { note("replied") },
 		}
 		parts := []*Observer{nil, {Started: all.Started}, {Read: all.Read}, {Decided: all.Decided}, {Affected: all.Affected}, {}, {Sent: all.Sent}, {Stored: all.Stored}, {Replied: all.Replied}, nil}
 		quick := make([]*Observer, len(parts))
@@ -91,7 +93,9 @@ func TestObserversApart(t *testing.T) {
 		}
 		var want map[string]int
 		for i, o := range []*Observer{all, Observers(parts...), Observers(quick...), Observers(Observers(parts[:5]...), nil, Observers(parts[5:]...)), Observers(append(parts[:4:4], quick[4:]...)...)} {
+			mu.Lock()
 			told = make(map[string]int)
+			mu.Unlock()
 			e := newEngine(t, Config{Publisher: PublisherFunc(func(context.Context, *Notification) error { return &ReplyError{"cancel", "item-not-found"} }), Store: struct{ Store }{NewMemoryStore()}, Observer: o})
 			handle(t, e, SessionOpen{Session: phoneSession}, PushEnable{Session: phoneSession, Key: phone}, HibernationStart{phoneSession, []Stanza{message("m1")}}, Offline{"nobody@example.com", message("m1")})
 			require.NoError(t, e.Close(t.Context()))

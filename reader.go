@@ -167,7 +167,6 @@ func (e *Engine) catchUp(s *shard, en *entry) (keys []Key) {
 			_ = s.acquire(context.Background(), en)
 		}
 		var d Decision
-		d.reset(en.name)
 		keys = e.decide(s, en, p.ev, f, &d, false, keys)
 		l.deferred = slices.Delete(l.deferred, 0, 1)
 		e.defers.Add(-1)

@@ -117,7 +117,7 @@ func (s *strict) judge(ev Event, d *Decision) map[string]string {
 		s.accounts[of.Account] = a
 	}
 	var stanzas []Stanza
-	x, owed := a.sessions[of.ID], false
+	x := a.sessions[of.ID]
 	switch ev := ev.(type) {
 	case SessionOpen:
 		full := ev.JID
@@ -132,19 +132,19 @@ func (s *strict) judge(ev Event, d *Decision) map[string]string {
 		jid("its JID", ev.JID)
 		a.sessions[of.ID] = &strictSession{hibernated: ev.Hibernated}
 	case SessionClose:
-		if x != nil && x.owed && x.resumed {
+		if x != nil && x.resumed {
 			say("acknowledged", "session %q had stanzas that its client had not acknowledged, went on, and Acknowledged was never raised for it; raise it when the client acknowledges them (XEP-0198 <a/>), or what waits for them is sent all the same", cut(of.ID, 64))
 		}
 		delete(a.sessions, of.ID)
 	case AckDelayed:
-		stanzas, owed = ev.Stanzas, true
+		stanzas = ev.Stanzas
 	case HibernationStart:
-		stanzas, owed = ev.Stanzas, true
+		stanzas = ev.Stanzas
 		if x != nil && x.hibernated {
 			say("hibernation", "session %q hibernates already; raise HibernationStart once for each lost connection, and StanzaQueued for what comes later", cut(of.ID, 64))
 		}
 	case StanzaQueued:
-		stanzas, owed = []Stanza{ev.Stanza}, true
+		stanzas = []Stanza{ev.Stanza}
 		if x != nil && !x.hibernated {
 			say("hibernation", "session %q does not hibernate; raise HibernationStart when the connection is lost, and StanzaQueued after that", cut(of.ID, 64))
 		}
@@ -175,7 +175,7 @@ func (s *strict) judge(ev Event, d *Decision) map[string]string {
 			x.owed, x.resumed = false, false
 		default:
 		}
-		x.owed = x.owed || owed && len(stanzas) > 0
+		x.owed = x.owed || len(stanzas) > 0 // the archive's and the like are of no session
 	}
 	for i := range stanzas {
 		st := &stanzas[i]

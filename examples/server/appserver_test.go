@@ -33,12 +33,11 @@ func TestAppServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := peer.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	l.Close()
+	_, port, _ := net.SplitHostPort(addr)
 	p, err := peer.StartProsody("server.localhost", "secret", "pw", fmt.Sprintf(`
 plugin_paths = { "/usr/lib/prosody/modules", %q, %q }
 http_ports = { %s }

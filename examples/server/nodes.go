@@ -77,10 +77,9 @@ func (f *nodes) say(who, what string) { f.t.say(who, what) }
 func (f *nodes) start(n int) {
 	addrs := make([]string, n)
 	for i := range addrs {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		var err error
+		addrs[i], err = peer.FreePort()
 		f.must(err)
-		addrs[i] = l.Addr().String()
-		f.must(l.Close())
 	}
 	f.t.print(fmt.Sprintf("%d servers are started, each a process with a NATS inside. Nothing else is needed.", n))
 	ready := make(chan error, n)

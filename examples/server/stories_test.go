@@ -290,20 +290,20 @@ func newBoard(svc *peer.PushService) *board {
 	return b
 }
 
-// play plays one story and returns what was published.
-func (b *board) play(t testing.TB, st wireStory, dial func() net.Conn) []string {
+// play plays one story, under a name that no other has, and returns what was published.
+func (b *board) play(t testing.TB, st wireStory, name string, dial func() net.Conn) []string {
 	s := &stage{
-		t: t, ctx: t.Context(), name: st.name, dial: dial, service: pushDomain,
-		account: "bob-" + st.name + "@localhost", sender: "alice-" + st.name + "@localhost",
+		t: t, ctx: t.Context(), name: name, dial: dial, service: pushDomain,
+		account: "bob-" + name + "@localhost", sender: "alice-" + name + "@localhost",
 		reply: func(errorType, condition string) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
-			b.answers[st.name] = [2]string{errorType, condition}
+			b.answers[name] = [2]string{errorType, condition}
 		},
 		forget: func() {
 			b.mu.Lock()
 			defer b.mu.Unlock()
-			b.seen[st.name] = nil
+			b.seen[name] = nil
 		},
 	}
 	s.alice = s.login(s.sender, "a")
@@ -311,7 +311,7 @@ func (b *board) play(t testing.TB, st wireStory, dial func() net.Conn) []string 
 	s.wait(2000)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	seen := slices.Clone(b.seen[st.name])
+	seen := slices.Clone(b.seen[name])
 	slices.Sort(seen)
 	return seen
 }
@@ -338,7 +338,7 @@ func TestStories(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				seen := newBoard(svc).play(t, st, func() net.Conn { return pipe(s.ServeClient) })
+				seen := newBoard(svc).play(t, st, st.name, func() net.Conn { return pipe(s.ServeClient) })
 				if !slices.Equal(seen, st.want) {
 					t.Errorf("published %q, want %q", seen, st.want)
 				}
@@ -347,15 +347,22 @@ func TestStories(t *testing.T) {
 	}
 }
 
-// TestStoriesOnProsody plays them on a real Prosody, which makes sure that the table tells the truth about it.
+// playedOnProsody is how often a story is played at most.
+const playedOnProsody = 3
+
+// TestStoriesOnProsody plays them on a real Prosody, which makes sure that the table tells the truth about it. Its time is real, so on a machine that stalls
+// for a second what should be two publishes can be one: a story that goes otherwise is played again.
 func TestStoriesOnProsody(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute")
 	}
 	t.Parallel()
 	var users []string
+	name := func(st wireStory, try int) string { return fmt.Sprint(st.name, "-", try) }
 	for _, st := range wireStories {
-		users = append(users, "alice-"+st.name, "bob-"+st.name)
+		for try := range playedOnProsody {
+			users = append(users, "alice-"+name(st, try), "bob-"+name(st, try))
+		}
 	}
 	p, err := peer.StartProsody(pushDomain, "secret", "pw",
 		"smacks_max_ack_delay = 3\nsmacks_hibernation_time = 8\npush_max_hibernation_timeout = 20\npush_max_errors = 3", users...)
@@ -383,14 +390,18 @@ func TestStoriesOnProsody(t *testing.T) {
 		// All at once, whatever the number of processors: they mostly wait.
 		stories.Go(func() {
 			t.Run(st.name, func(t *testing.T) {
-				seen := b.play(t, st, func() net.Conn { return dial(p.Clients) })
 				want := st.want
 				if st.why != "" {
 					want = st.prosody
 				}
-				if !slices.Equal(seen, want) {
-					t.Errorf("published %q, want %q", seen, want)
+				for try := range playedOnProsody {
+					seen := b.play(t, st, name(st, try), func() net.Conn { return dial(p.Clients) })
+					if slices.Equal(seen, want) {
+						return
+					}
+					t.Logf("try %d: published %q, want %q", try+1, seen, want)
 				}
+				t.Error("never as the table says")
 			})
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -50,10 +51,10 @@ func StartProsody(component, secret, password, settings string, users ...string)
 			return nil, err
 		}
 	}
-	if p.Clients, err = freePort(); err != nil {
+	if p.Clients, err = FreePort(); err != nil {
 		return nil, err
 	}
-	if p.Components, err = freePort(); err != nil {
+	if p.Components, err = FreePort(); err != nil {
 		return nil, err
 	}
 	config := fmt.Sprintf(`
@@ -106,13 +107,17 @@ func port(addr string) string {
 	return port
 }
 
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+// FreePort returns an address at which another program may listen. It is none of those that operating systems give to connections, which may take such a port
+// before that program does.
+func FreePort() (addr string, err error) {
+	for range 100 {
+		var l net.Listener
+		if l, err = net.Listen("tcp", fmt.Sprint("127.0.0.1:", 10000+rand.IntN(20000))); err == nil {
+			l.Close()
+			return l.Addr().String(), nil
+		}
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	return "", err
 }
 
 // Log returns what Prosody complained about.

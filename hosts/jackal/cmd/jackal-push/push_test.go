@@ -172,7 +172,8 @@ func TestHibernationRunsOut(t *testing.T) {
 	r.message(juliet, "wake up")
 	require.True(t, ts.decided("stanza-queued", juliet).notify)
 	service.next()
-	require.Equal(t, push.ReasonHibernated.String(), ts.decided("archive-added", juliet).reason)
+	// The archive may be later than the end of the session, which comes 50 ms after the push.
+	require.Contains(t, []string{push.ReasonHibernated.String(), push.ReasonSeen.String()}, ts.decided("archive-added", juliet).reason)
 	ts.decided("session-close", juliet)
 
 	r.message(juliet, "too late")

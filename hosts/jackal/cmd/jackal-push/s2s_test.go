@@ -82,10 +82,7 @@ func TestOtherServer(t *testing.T) {
 	dns := &srv{ports: make(map[string]int)}
 	dns.resolve(t)
 	listen := func(domain string) func(*jackalserver.Config) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		defer l.Close()
-		port := l.Addr().(*net.TCPAddr).Port
+		port := freePort(t)
 		dns.ports["_xmpp-server._tcp."+domain+"."] = port
 		return func(c *jackalserver.Config) {
 			c.S2S.Listeners = s2s.ListenersConfig{{

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -123,10 +124,8 @@ func startWith(t *testing.T, dir string, cfg pushjackal.Config, change func(*jac
 	jc.Modules.Offline.QueueSize, jc.Modules.Mam.QueueSize = 100, 100
 	jc.Modules.Stream.RequestAckInterval, jc.Modules.Stream.WaitForAckTimeout, jc.Modules.Stream.MaxQueueSize = time.Hour, time.Hour, 250
 	port := func() (int, string) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		defer l.Close()
-		return l.Addr().(*net.TCPAddr).Port, l.Addr().String()
+		p := freePort(t)
+		return p, fmt.Sprint("127.0.0.1:", p)
 	}
 	client := c2s.ListenerConfig{
 		BindAddr: "127.0.0.1", Transport: "socket", CompressionLevel: "no_compression", ResourceConflict: "terminate_old", MaxStanzaSize: 1 << 19,
@@ -169,6 +168,19 @@ func startWith(t *testing.T, dir string, cfg pushjackal.Config, change func(*jac
 		ts.seen.compare(t, &tape)
 	})
 	return ts
+}
+
+// freePort returns a port at which a server may listen in a moment. It is none of those that operating systems give to connections, which may take such a port
+// before the server does.
+func freePort(t *testing.T) int {
+	t.Helper()
+	for {
+		port := 10000 + mathrand.IntN(20000)
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port)); err == nil {
+			require.NoError(t, l.Close())
+			return port
+		}
+	}
 }
 
 // stop stops the server, once.
