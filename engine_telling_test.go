@@ -226,33 +226,47 @@ func TestToldOfAndForgotten(t *testing.T) {
 
 // TestObserverHangsElsewhere has a quick Observer hang for one account, while events come of others that nothing is kept of: it is told of these.
 func TestObserverHangsElsewhere(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var mu sync.Mutex
-		var told []string
-		free := make(chan struct{})
-		watch := func(name string) func(uint64, time.Time, Event, *Decision, time.Duration) {
-			return func(_ uint64, _ time.Time, _ Event, d *Decision, _ time.Duration) {
-				if d.Account == juliet {
-					<-free
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				told = append(told, name+" "+strings.TrimSuffix(d.Account, "@example.com"))
+	for _, names := range [][]string{{"quick"}, {"quick", "slow"}} {
+		synctest.Test(t, func(t *testing.T) {
+			var mu sync.Mutex
+			var told []string
+			free := make(chan struct{})
+			var observers []*Observer
+			for _, name := range names {
+				observers = append(observers, &Observer{Quick: name == "quick", Decided: func(_ uint64, _ time.Time, _ Event, d *Decision, _ time.Duration) {
+					if d.Account == juliet {
+						<-free
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					told = append(told, name+" "+strings.TrimSuffix(d.Account, "@example.com"))
+				}})
 			}
-		}
-		e := newEngine(t, Config{Publisher: &service{}, Observer: Observers(&Observer{Quick: true, Decided: watch("quick")}, &Observer{Decided: watch("slow")})})
-		var wg sync.WaitGroup
-		wg.Go(func() { handle(t, e, SessionOpen{Session: phoneSession}) })
-		pass(6 * time.Second)
-		handle(t, e, Offline{"nobody@example.com", message("m1")})
-		handle(t, e, SessionOpen{Session: SessionID{"nurse@example.com", "s"}})
-		assert.Equal(t, []string{"quick nobody", "slow nobody", "quick nurse", "slow nurse"}, told)
-		close(free)
-		wg.Wait()
-		synctest.Wait()
-		assert.ElementsMatch(t, []string{"quick juliet", "slow juliet"}, told[4:])
-		require.NoError(t, e.Close(t.Context()))
-	})
+			e := newEngine(t, Config{Publisher: &service{}, Observer: Observers(observers...)})
+			var wg sync.WaitGroup
+			wg.Go(func() { handle(t, e, SessionOpen{Session: phoneSession}) })
+			pass(6 * time.Second)
+			handle(t, e, Offline{"nobody@example.com", message("m1")})
+			handle(t, e, SessionOpen{Session: SessionID{"nurse@example.com", "s"}})
+			var want, last []string
+			for _, account := range []string{"nobody", "nurse"} {
+				for _, name := range names {
+					want = append(want, name+" "+account)
+				}
+			}
+			for _, name := range names {
+				last = append(last, name+" juliet")
+			}
+			mu.Lock()
+			assert.Equal(t, want, told)
+			mu.Unlock()
+			close(free)
+			wg.Wait()
+			synctest.Wait()
+			assert.ElementsMatch(t, last, told[len(want):])
+			require.NoError(t, e.Close(t.Context()))
+		})
+	}
 }
 
 // TestOverrunIsSeenInTime has a call of the Store under way, which has half a minute, when one of an Observer begins to hang, which has five seconds.
