@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -266,9 +267,11 @@ func TestNeverClosed(t *testing.T) {
 	if raceEnabled {
 		t.Skip("it is about memory")
 	}
+	var all []*Engine
 	make1 := func() {
 		e, err := New(Config{Host: "example.com", Publisher: PublisherFunc(accept), Observer: &Observer{Quick: true, Decided: func(uint64, time.Time, Event, *Decision, time.Duration) {}}})
 		require.NoError(t, err)
+		all = append(all, e)
 		handle(t, e, SessionOpen{Session: phoneSession}, PushEnable{Session: phoneSession, Key: phone}, HibernationStart{phoneSession, []Stanza{message("m1")}})
 		for e.Parts()["work"] > 0 {
 			runtime.Gosched()
@@ -280,6 +283,11 @@ func TestNeverClosed(t *testing.T) {
 		make1()
 	}
 	assert.LessOrEqual(t, runtime.NumGoroutine(), goroutines+2, "an Engine without anything to do has no goroutine")
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, e := range all { // their timers would keep the stopped ones of other tests' Engines from being swept out of the runtime's heap
+		_ = e.Close(ended)
+	}
 }
 
 // incomparable is a Keeper of which nobody can tell whether it is another's.
@@ -345,5 +353,91 @@ func TestOneKeeperTwoEngines(t *testing.T) {
 			}
 			return e.Close(t.Context()) == nil
 		}, 20*time.Second, 10*time.Millisecond)
+	})
+}
+
+// TestReusedSlices has a host use the slices of its events again as soon as Handle has returned, while the Store has not said what it has of the account: what
+// was raised counts.
+func TestReusedSlices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory, svc, away := NewMemoryStore(), &service{}, make(chan struct{})
+		keep(t, memory, juliet, phone, node("other"))
+		store := &hookedStore{Store: memory, before: func(_ context.Context, method, _ string) error {
+			if method == "List" {
+				<-away
+			}
+			return nil
+		}}
+		e := newEngine(t, Config{Publisher: svc, Store: store})
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // nobody waits
+		raise := func(ev Event) {
+			d, err := e.Handle(ctx, ev)
+			require.NoError(t, err, ev.Name())
+			require.Equal(t, ReasonDeferred, d.Reason, ev.Name())
+		}
+		handle(t, e, SessionRestored{Session: phoneSession, Bound: phone, IsBound: true})
+		stanzas, ids, keys := []Stanza{message("m1"), message("m2")}, []string{"m1", "m2"}, []Key{node("other")}
+		raise(AckDelayed{phoneSession, stanzas})
+		clear(stanzas)
+		raise(Acknowledged{phoneSession, ids})
+		clear(ids)
+		raise(Ping{Account: juliet, Registrations: keys})
+		keys[0] = phone
+		close(away)
+		require.NoError(t, e.Close(t.Context()))
+		for _, n := range svc.published() {
+			assert.NotEqual(t, phone, n.Key, "its stanzas were acknowledged")
+		}
+		assert.Len(t, svc.published(), 1)
+	})
+}
+
+// TestStoreGivesItsOwn has a Store return the very slices that it keeps: the Engine changes nothing in them.
+func TestStoreGivesItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rs := []Registration{{Account: "romeo@example.com", Key: phone}, {Account: juliet, Key: node("z")}, {Account: juliet}, {Account: juliet, Key: phone, Enabled: newYear}}
+		for i := range 300 {
+			rs = append(rs, Registration{Account: juliet, Key: node(fmt.Sprint(i))})
+		}
+		before := slices.Clone(rs)
+		store := &hookedStore{Store: NewMemoryStore(), lists: func(string, []Registration) []Registration { return rs }, before: func(_ context.Context, method, _ string) error {
+			if method == "Update" {
+				return errFault
+			}
+			return nil
+		}}
+		e := newEngine(t, Config{Store: store, Publisher: PublisherFunc(func(context.Context, *Notification) error { return &ReplyError{Type: "cancel", Condition: "gone"} })})
+		handle(t, e, Offline{juliet, message("m1")})
+		pass(time.Second)
+		require.NoError(t, e.Refresh(t.Context(), juliet))
+		st, err := e.Inspect(t.Context(), juliet)
+		require.NoError(t, err)
+		assert.NotZero(t, st.Registrations[0].Health.Disabled, "what the Store was not told counts")
+		assert.Equal(t, before, rs)
+		ended, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_ = e.Close(ended)
+		_, err = e.Inspect(t.Context(), juliet)
+		require.NoError(t, err)
+		assert.Equal(t, before, rs)
+	})
+}
+
+// TestEnableBeforeOpen raises an enable before its session is opened, which a host should not: the answer says so, nothing is guessed, and the host can say what was meant.
+func TestEnableBeforeOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, Config{Publisher: &service{}})
+		d := handle(t, e, PushEnable{Session: phoneSession, Key: phone})
+		require.Len(t, d.Changes, 2)
+		assert.Equal(t, Change{Key: phone, Kind: ChangeUnbound, Session: phoneSession.ID, Rule: RuleBind, Reason: ReasonUnknownSession}, d.Changes[1])
+		handle(t, e, SessionOpen{Session: phoneSession, JID: juliet + "/phone"})
+		d = handle(t, e, ArchiveAdded{juliet, message("m1")})
+		assert.Equal(t, ReasonNoSession, d.Verdicts[0].Reason)
+		d = handle(t, e, SessionRestored{Session: phoneSession, JID: juliet + "/phone", Bound: phone, IsBound: true})
+		assert.Equal(t, ChangeBound, d.Changes[0].Kind)
+		d = handle(t, e, ArchiveAdded{juliet, message("m2")})
+		assert.Equal(t, ReasonLive, d.Verdicts[0].Reason)
+		require.NoError(t, e.Close(t.Context()))
 	})
 }

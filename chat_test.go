@@ -25,6 +25,7 @@ func TestChatSettingOfIdentity(t *testing.T) {
 		{"client/phone", []wishes.ChatSetting{phone, client, all}, wishes.NotifyAlways, true},
 		{"client/pc", []wishes.ChatSetting{phone, client, all}, wishes.NotifyOnMention, true},
 		{"client", []wishes.ChatSetting{phone, client, all}, wishes.NotifyOnMention, true},
+		{"client/pc", []wishes.ChatSetting{phone, all}, wishes.NotifyNever, true},
 		{"gateway/phone", []wishes.ChatSetting{phone, client, all}, wishes.NotifyNever, true},
 		{"", []wishes.ChatSetting{phone, client, all}, wishes.NotifyNever, true},
 		{"", []wishes.ChatSetting{phone, client}, wishes.NotifyAlways, false},

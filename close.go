@@ -110,7 +110,7 @@ func (e *Engine) Close(ctx context.Context) error {
 // finish waits until nothing is left to do, or ctx ends. If sending, it lets all that waits go out, again and again.
 func (e *Engine) finish(ctx context.Context, sending bool) {
 	for wait := 250 * time.Millisecond; ctx.Err() == nil; wait = min(2*wait, 5*time.Second) {
-		if busy := sending && e.flushAll(); !busy && e.work.n.Load() == 0 {
+		if busy := sending && e.flushAll(ctx); !busy && e.work.n.Load() == 0 {
 			return
 		}
 		again := time.After(wait)
@@ -129,8 +129,8 @@ func (e *Engine) finish(ctx context.Context, sending bool) {
 	}
 }
 
-// flushAll makes all that waits due at once, and what waits for the Store too. It returns whether there was something.
-func (e *Engine) flushAll() bool {
+// flushAll makes all that waits due at once, and what waits for the Store too, as far as it comes before ctx ends. It returns whether there was something.
+func (e *Engine) flushAll(ctx context.Context) bool {
 	var all []*entry
 	for i := range e.shards {
 		s := &e.shards[i]
@@ -143,6 +143,9 @@ func (e *Engine) flushAll() bool {
 		s.mu.Unlock()
 	}
 	for _, en := range all {
+		if ctx.Err() != nil {
+			break
+		}
 		s := e.shard(en.name)
 		s.mu.Lock()
 		now := e.now()
@@ -165,6 +168,9 @@ func (e *Engine) flushAll() bool {
 	}
 	e.gates.mu.RUnlock()
 	for _, g := range gs {
+		if ctx.Err() != nil {
+			break
+		}
 		e.hurry(g)
 	}
 	return len(all) > 0

@@ -120,6 +120,9 @@ var meanings = []struct {
 		ContentCall, ClassUrgent, &Details{Call: &Call{ID: "c1"}}},
 	{"mention, of those that are active and of nobody", "groupchat", `<body>hi</body><mention xmlns="urn:xmpp:mentions:0" occupantid="o1"><active/><noping/><x/></mention>`, ContentText, ClassImportant, &Details{Mentions: []Mention{{OccupantID: "o1", Active: true, NoPing: true}}}},
 	{"mention with what is not known", "groupchat", `<body>hi</body><mention xmlns="urn:xmpp:mentions:0" occupantid="o1"><active xmlns="some:thing"/><noping xmlns="some:thing"/></mention>`, ContentText, ClassImportant, &Details{Mentions: []Mention{{OccupantID: "o1"}}}},
+	{"key transport beside what is encrypted in a way that is not known", "chat", `<encrypted xmlns="urn:xmpp:omemo:2"><header/></encrypted><body>This is encrypted</body><encryption xmlns="urn:xmpp:eme:0" namespace="urn:xmpp:otr:0"/>`, ContentKeyTransport, ClassPlain, nil},
+	{"call of an occupant", "chat", `<propose xmlns="urn:xmpp:jingle-message:0" id="c1"/><x xmlns="http://jabber.org/protocol/muc#user"/>`, ContentCall, ClassUrgent, &Details{Call: &Call{ID: "c1"}}},
+	{"invitation by an occupant", "chat", `<x xmlns="jabber:x:conference" jid="padua@rooms.example.net"/><x xmlns="http://jabber.org/protocol/muc#user"/>`, ContentInvitation, ClassImportant, &Details{Room: "padua@rooms.example.net"}},
 	{"id in a chat", "chat", `<body>hi</body><stanza-id xmlns="urn:xmpp:sid:0" by="verona@rooms.example.net" id="r1"/>`, ContentText, ClassImportant, nil},
 }
 

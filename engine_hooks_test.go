@@ -531,3 +531,21 @@ func TestNilContextInTurn(t *testing.T) {
 		require.NoError(t, e.Close(t.Context()))
 	})
 }
+
+// TestServicesWhileAsking has the host take long over what it is asked before a publish: the registration is seen to wait, and its service is not forgotten.
+func TestServicesWhileAsking(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc := &service{}
+		e := newEngine(t, Config{Publisher: svc, Unread: unread(func(string) (int, error) { time.Sleep(time.Hour); return 1, nil }), HookTimeout: 30 * time.Minute})
+		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone}, Offline{juliet, message("m1")})
+		for _, after := range []time.Duration{time.Millisecond, time.Second, 25 * time.Minute} {
+			pass(after)
+			assert.Equal(t, []ServiceStatus{{Service: phone.Service, Waiting: 1}}, e.Services(), after)
+		}
+		pass(5 * time.Minute)
+		assert.Len(t, svc.published(), 1)
+		assert.Equal(t, []ServiceStatus{{Service: phone.Service}}, e.Services())
+		require.NoError(t, e.Close(t.Context()))
+		pass(time.Hour)
+	})
+}

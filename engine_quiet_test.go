@@ -170,6 +170,8 @@ func (c *chaos) observer(quick bool) *Observer {
 // TestQuietAfterAnHour has an hour of everything: clients that come and go, services that are well, broken and dead, host functions that panic, hang, fail and end their goroutines, a
 // Store that is away. When all of it is over and time has passed, an Engine holds what it held before.
 func TestQuietAfterAnHour(t *testing.T) {
+	// TestFaults, with far fewer timers, met that crash once in a dozen runs under load: a check of the detector's own bookkeeping fails, which code without
+	// cgo and unsafe cannot break. The issue is open, with a small program of Go 1.26.
 	if raceEnabled {
 		t.Skip("the race detector crashes in Go 1.26 with many timers in a bubble (golang/go#78156)")
 	}

@@ -65,7 +65,8 @@ type SessionClose struct {
 // PushEnable is raised when a client enables push (XEP-0357 §5). [ParseRequest] builds it.
 type PushEnable struct {
 	// Session is the session that asked and is bound to the registration (rule R1). An empty ID binds nothing, for an
-	// operator who registers by hand.
+	// operator who registers by hand. Nor does one that was not opened, which the Decision says (ChangeUnbound, ReasonUnknownSession), and its opening
+	// later does not either: whether it is still to come, or is over, nobody could tell. Then SessionRestored with Bound binds it.
 	Session SessionID
 	// Key names the registration. If Node is Push2Node alone, it is the Push 2.0 registration of Session's device.
 	Key

@@ -2,7 +2,6 @@ package push
 
 import (
 	"context"
-	"sync"
 	"time"
 )
 
@@ -240,34 +239,34 @@ func (e *Engine) prepare(g *gate, f *flight) {
 	g.asking++
 	e.pump(g)
 	g.mu.Unlock()
-	var once sync.Once
-	quick := func() {
-		once.Do(func() {
-			g.mu.Lock()
-			g.asking--
-			e.pump(g)
-			g.mu.Unlock()
-		})
-	}
+	asking := &g.asking // nil: no more
 	slow := time.AfterFunc(askSlow, func() {
 		e.work.add()
-		quick()
+		g.mu.Lock()
+		if asking != nil {
+			*asking--
+			asking = &g.askingLong
+			*asking++
+			e.pump(g)
+		}
+		g.mu.Unlock()
 		e.work.done()
 	})
 	e.hear(f.told)
 	f.told = hearing{}
 	why := e.consult(f)
 	slow.Stop()
-	if why != "" {
-		quick()
-		e.end(f, Reply{Vetoed: why})
-		return
-	}
 	g.mu.Lock()
-	g.prepared = append(g.prepared, f)
+	*asking--
+	asking = nil
+	if why == "" {
+		g.prepared = append(g.prepared, f)
+	}
+	e.pump(g)
 	g.mu.Unlock()
-	quick()
-	e.pumpNow(g)
+	if why != "" {
+		e.end(f, Reply{Vetoed: why})
+	}
 }
 
 // consult asks the host about a publish, and returns its veto.

@@ -24,9 +24,9 @@ type gate struct {
 	ready     []ref
 	head      int
 	compactAt int
-	// prepared are those that the host was asked about; asking is the number that it is being asked about, those it takes long over left out.
-	prepared []*flight
-	asking   int
+	// prepared are those that the host was asked about; asking is the number that it is being asked about, but for those that it takes long over, which are askingLong.
+	prepared           []*flight
+	asking, askingLong int
 	// flights are the publishes that wait for their reply, in the order of their deadlines.
 	flights flight
 	hung    map[ref]*flight
@@ -109,7 +109,7 @@ func (e *Engine) sweep() {
 
 // idle tells whether nothing is at the gate. It is locked.
 func (g *gate) idle() bool {
-	return g.service.inFlight == 0 && g.head == len(g.ready) && len(g.prepared) == 0 && g.asking == 0 && len(g.hung) == 0
+	return g.service.inFlight == 0 && g.head == len(g.ready) && len(g.prepared) == 0 && g.asking+g.askingLong == 0 && len(g.hung) == 0
 }
 
 func (g *gate) stop() {

@@ -57,7 +57,7 @@ func (e *Engine) Services() []ServiceStatus {
 	for _, g := range e.gates.services {
 		g.mu.Lock()
 		list = append(list, ServiceStatus{
-			Service: g.name, InFlight: g.service.inFlight, Waiting: len(g.ready) - g.head + len(g.prepared) + g.asking, Broken: g.service.Broken(), Hanging: len(g.hung),
+			Service: g.name, InFlight: g.service.inFlight, Waiting: len(g.ready) - g.head + len(g.prepared) + g.asking + g.askingLong, Broken: g.service.Broken(), Hanging: len(g.hung),
 		})
 		g.mu.Unlock()
 	}

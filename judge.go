@@ -152,7 +152,7 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 			if rule == RuleFilter || rule == RuleSettings || rule == RuleVeto || reason == ReasonPlain || reason == ReasonReflection {
 				a.overhear(st)
 			}
-			if reason == ReasonSeen && q.class >= ClassImportant && from != nil { // its own session's, or another reason had come first
+			if reason == ReasonSeen && q.class >= ClassImportant {
 				d.alerted = true
 			}
 			if !v.Notify {

@@ -104,8 +104,10 @@ func (m *judged) settle() {
 		return
 	}
 	// It is a room that is invited. Who may take that back is who sent it; what the others do with it changes nothing.
-	m.Invitation = m.Invitation || m.Propose
-	if m.CallEnd && m.call.Action == CallRetract {
+	if m.Propose {
+		m.Invitation = true
+	}
+	if m.call.Action == CallRetract {
 		m.Retraction, m.details.Target, m.some = true, m.call.ID, true
 	}
 	m.Propose, m.CallEnd = false, false

@@ -79,10 +79,19 @@ func (a *Account) pruneChats(now time.Time) {
 		return
 	}
 	kept := a.chats.heard[:0]
+	var known map[uint32]bool // chats of which something is kept, if that matters
 	for _, n := range a.chats.heard {
-		keep := slices.ContainsFunc(a.regs, func(r *registration) bool { return r.mem.has(n.hash) })
+		keep := false
 		if n.sender == overheard { // as long as one before it in its chat is known
-			keep = slices.ContainsFunc(kept, func(o heard) bool { return o.chat == n.chat })
+			if known == nil {
+				known = make(map[uint32]bool)
+				for _, o := range kept {
+					known[o.chat] = true
+				}
+			}
+			keep = known[n.chat]
+		} else if keep = slices.ContainsFunc(a.regs, func(r *registration) bool { return r.mem.has(n.hash) }); keep && known != nil {
+			known[n.chat] = true
 		}
 		if keep {
 			kept = append(kept, n)

@@ -156,6 +156,7 @@ func TestMentionsByMark(t *testing.T) {
 		c.user.Account = juliet
 		assert.Equal(t, c.mention, st.Mentions(&c.user), c.name)
 		assert.Equal(t, c.reply, st.RepliesTo(&c.user), c.name)
+		assert.False(t, st.Mentions(nil) || st.RepliesTo(nil), c.name)
 	}
 }
 

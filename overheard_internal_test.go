@@ -69,3 +69,24 @@ func TestOverheard(t *testing.T) {
 	a.Prune(now.Add(time.Hour))
 	known(0)
 }
+
+// BenchmarkPruneOverheard prunes the most that is known of chats, half of it overheard, each in a chat of its own.
+func BenchmarkPruneOverheard(b *testing.B) {
+	a := NewAccount("juliet@example.com", nil, []Registration{{Account: "juliet@example.com", Key: Key{Service: "push.example.net"}}})
+	now := time.Unix(1_700_000_000, 0)
+	a.chats = new(chats)
+	for i := range 1024 {
+		h := a.hash(fmt.Sprint("m", i))
+		a.regs[0].remember(h, now, a.policy)
+		a.chats.heard = append(a.chats.heard, heard{hash: h, chat: uint32(i)})
+	}
+	for i := range 1024 {
+		a.chats.heard = append(a.chats.heard, heard{hash: uint64(i) << 8, chat: uint32(1023 - i), sender: overheard})
+	}
+	for b.Loop() {
+		a.pruneChats(now)
+	}
+	if len(a.chats.heard) != 2048 {
+		b.Fatal(len(a.chats.heard))
+	}
+}

@@ -54,7 +54,7 @@ func (a *Account) pair(x uint64, id string) uint32 {
 // from is who sent a stanza: an occupant, or somebody with all devices.
 func (a *Account) from(st *Stanza) uint64 {
 	switch {
-	case st.Type != MessageGroupchat && st.Details != nil && st.Details.Private:
+	case st.Details != nil && st.Details.Private:
 		return a.hash(st.From)
 	case st.Type != MessageGroupchat:
 		return a.hash(bare(st.From))
@@ -184,7 +184,7 @@ func (a *Account) since(st *Stanza, now time.Time, e *Effects) {
 			return // a chat state, a receipt
 		}
 		thread := st.thread(a.name)
-		if b := bare(st.To); len(b) < len(st.To) && thread == b { // a private message in a room may not say that it is one
+		if b := bare(st.To); thread == b { // a private message in a room may not say that it is one
 			if a.hasHeard(st.To) {
 				thread = st.To
 			} else if a.isRoom(b) {
@@ -233,7 +233,7 @@ func (a *Account) isRoom(chat string) bool {
 
 // displayed is read for a chat as a client names it: of a private message in a room by the occupant's full JID (XEP-0490 §3.1).
 func (a *Account) displayed(chat, upTo string, by *session, now time.Time, e *Effects) Reason {
-	if b := bare(chat); len(b) < len(chat) && !a.hasHeard(chat) && !a.isRoom(b) {
+	if b := bare(chat); !a.hasHeard(chat) && !a.isRoom(b) {
 		chat = b
 	}
 	return a.read(chat, upTo, by, now, e)

@@ -124,6 +124,9 @@ func (e *Engine) load(en *entry, rs []Registration, eff *Effects) {
 	rs = sane(en.name, rs, e.policy)
 	if l := en.lane; l != nil {
 		l.fails, l.readAt = 0, time.Time{}
+		if len(l.writing)+len(l.learned) > 0 {
+			rs = slices.Clone(rs) // it may be the Store's own
+		}
 		for i := range rs { // what it has not been told yet
 			for _, ls := range slices.Concat(l.writing, l.learned) {
 				if ls.key == rs[i].Key {
@@ -143,10 +146,13 @@ func (e *Engine) load(en *entry, rs []Registration, eff *Effects) {
 // maxStored is how many registrations of one account are looked at: a Store that has more has lost count.
 const maxStored = 256
 
-// sane leaves out what a Store should not have returned. Of far too many the newest are kept.
+// sane leaves out what a Store should not have returned. Of far too many the newest are kept. It does not change rs, which may be the Store's own.
 func sane(account string, rs []Registration, p *Policy) []Registration {
-	rs = slices.DeleteFunc(rs, func(r Registration) bool { return r.Account != account || r.Service == "" })
+	if strange := func(r Registration) bool { return r.Account != account || r.Service == "" }; slices.ContainsFunc(rs, strange) {
+		rs = slices.DeleteFunc(slices.Clone(rs), strange)
+	}
 	if most := max(maxStored, p.MaxRegistrations); len(rs) > most {
+		rs = slices.Clone(rs)
 		slices.SortStableFunc(rs, func(a, b Registration) int { return b.Enabled.Compare(a.Enabled) })
 		rs = rs[:most]
 	}

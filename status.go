@@ -41,8 +41,8 @@ type SessionStatus struct {
 // ServiceStatus is the state of one push service.
 type ServiceStatus struct {
 	Service string
-	// InFlight is how many publishes wait for a reply, Waiting how many registrations are due and wait for their turn. Those that wait for a delay to pass, or
-	// for their next try, are not among them.
+	// InFlight is how many publishes wait for a reply, Waiting how many registrations are due and wait for their turn, those that the host is being asked
+	// about included. Those that wait for a delay to pass, or for their next try, are not among them.
 	InFlight, Waiting int
 	// Broken: it does not answer, and is probed with one publish at a time.
 	Broken bool

@@ -190,6 +190,9 @@ func keepEvent(ev Event) Event {
 	case HibernationStart:
 		e.Stanzas = slices.Clone(e.Stanzas)
 		return e
+	case Acknowledged:
+		e.IDs = slices.Clone(e.IDs)
+		return e
 	case Ping:
 		e.Registrations = slices.Clone(e.Registrations)
 		return e

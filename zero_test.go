@@ -331,6 +331,17 @@ func TestZeroCore(t *testing.T) {
 		assert.Equal(t, OutcomeAccepted, a.End(phone, Reply{}, now, nil).Outcome)
 	}
 	assert.Equal(t, opened.Status(now), zero.Status(now))
+	// Nobody looks at what becomes of what is too old, of a registration that is gone, and of what is given up.
+	for _, a := range []*Account{new(Account), OpenAccount("", nil)} {
+		a.Load([]Registration{{Key: phone}}, now, nil)
+		a.Handle(Offline{Stanza: message("m1")}, Facts{Now: now}, nil)
+		assert.Empty(t, a.Due(now.Add(13*time.Hour), nil, nil))
+		a.Handle(Offline{Stanza: message("m2")}, Facts{Now: now}, nil)
+		a.Abandon(ReasonClosed, nil)
+		assert.Empty(t, a.Due(now, nil, nil))
+		a.Load(nil, now, nil)
+		assert.Empty(t, a.Registrations())
+	}
 	var s Service
 	for range 64 {
 		ok, _ := s.Admit(now)
