@@ -71,9 +71,10 @@ func TestTombstoneNotTold(t *testing.T) {
 		for _, condition := range []string{"forbidden", "unexpected-request"} {
 			t.Run(fmt.Sprint(condition, " proven=", proven), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					memory, faulty, answer := NewMemoryStore(), false, error(nil)
+					memory, answer := NewMemoryStore(), error(nil)
+					var faulty atomic.Bool
 					store := &hookedStore{Store: memory, before: func(_ context.Context, method, _ string) error {
-						if method == "Update" && faulty {
+						if method == "Update" && faulty.Load() {
 							return errFault
 						}
 						return nil
@@ -95,11 +96,11 @@ func TestTombstoneNotTold(t *testing.T) {
 					publish(2)
 					h := stored(t, memory, juliet)[0].Health
 					require.Equal(t, 2, h.Errors+h.Refusals)
-					faulty = true
+					faulty.Store(true)
 					publish(1)
 					d := handle(t, e, enable)
 					require.Equal(t, ChangeEnabled, d.Changes[0].Kind, "it was disabled")
-					faulty = false
+					faulty.Store(false)
 					pass(time.Minute)
 					h = stored(t, memory, juliet)[0].Health
 					assert.Zero(t, h.Errors)
