@@ -7,6 +7,7 @@ import (
 	"iter"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -161,12 +162,12 @@ func TestCloseFindsThemBack(t *testing.T) {
 					accounts = append(accounts, fmt.Sprintf("user%d@example.com", i))
 					keep(t, memory, accounts[i], phone)
 				}
-				accepted := 0
+				var accepted atomic.Int32
 				svc := service{answer: func(*Notification) error {
 					if away == "Keep" || away == "push service" && down.Load() {
 						return errors.New("no route")
 					}
-					accepted++
+					accepted.Add(1)
 					return nil
 				}}
 				store := &hookedKeeper{hookedStore{Store: memory, before: failing(away, down)}, memory}
@@ -185,7 +186,7 @@ func TestCloseFindsThemBack(t *testing.T) {
 					took, sent, left = 36*time.Second, 0, 10
 				}
 				assert.LessOrEqual(t, time.Since(began), took)
-				assert.Equal(t, sent, accepted)
+				assert.EqualValues(t, sent, accepted.Load())
 				for _, err := range memory.Kept(t.Context()) {
 					require.NoError(t, err)
 					left--

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -191,13 +190,7 @@ func TestStrangeStreams(t *testing.T) {
 // The first node of a cluster of three servers does not settle for one copy because the third server is not there yet: it waits, and says for what.
 func TestTwoOfThreeServers(t *testing.T) {
 	t.Parallel()
-	addrs := make([]string, 3)
-	for i := range addrs {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		addrs[i] = l.Addr().String()
-		require.NoError(t, l.Close())
-	}
+	addrs := freeAddrs(t, 3)
 	run := func(i int) *embedded.Server {
 		return start(t, embedded.Config{Node: fmt.Sprint("s", i), Cluster: addrs[i], Routes: slices.Delete(slices.Clone(addrs), i, i+1), Secret: "s3cret"})
 	}

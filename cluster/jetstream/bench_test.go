@@ -3,7 +3,6 @@ package jetstream_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -28,15 +27,7 @@ func (quiet) Publish(context.Context, *push.Notification) error { return nil }
 // benchCluster is some servers and nodes in this process.
 func benchCluster(b *testing.B, servers int, wait bool) []*jetstream.Node {
 	b.Helper()
-	addrs := make([]string, servers)
-	for i := range addrs {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			b.Fatal(err)
-		}
-		addrs[i] = l.Addr().String()
-		_ = l.Close()
-	}
+	addrs := freeAddrs(b, servers)
 	nodes := make([]*jetstream.Node, servers)
 	running := make([]*embedded.Server, servers)
 	b.Cleanup(func() { // all nodes leave before the first server does: without most of the servers nobody hands over anything

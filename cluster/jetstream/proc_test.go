@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -174,6 +175,28 @@ type proc struct {
 	addr string
 }
 
+var nextPort atomic.Int64
+
+// freeAddrs returns addresses for servers that listen later. No connection takes their ports meanwhile, for they are below those that systems give to
+// connections, and no other test, whose servers would become part of the cluster.
+func freeAddrs(t testing.TB, n int) (addrs []string) {
+	t.Helper()
+	nextPort.CompareAndSwap(0, int64(10000+rand.IntN(20000)))
+	for range 1000 {
+		if len(addrs) == n {
+			return addrs
+		}
+		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 10000+(nextPort.Add(1)-10000)%20000))
+		if err != nil {
+			continue
+		}
+		addrs = append(addrs, l.Addr().String())
+		require.NoError(t, l.Close())
+	}
+	t.Fatal("no port is free between 10000 and 30000")
+	return nil
+}
+
 // newFleet prepares n processes; links, if not nil, gives the address by which one reaches the cluster port of another.
 func newFleet(t *testing.T, n int, change func(*childConfig), link func(from, to int, addr string) string) *fleet {
 	t.Helper()
@@ -184,13 +207,7 @@ func newFleet(t *testing.T, n int, change func(*childConfig), link func(from, to
 	srv := &http.Server{Handler: http.HandlerFunc(f.publish)}
 	go func() { _ = srv.Serve(l) }()
 	t.Cleanup(func() { _ = srv.Close() })
-	addrs := make([]string, n)
-	for i := range addrs {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		addrs[i] = l.Addr().String()
-		require.NoError(t, l.Close())
-	}
+	addrs := freeAddrs(t, n)
 	for i := range n {
 		cfg := childConfig{Name: fmt.Sprint("n", i), Dir: t.TempDir(), Parent: f.url, Partitions: 16}
 		if n > 1 {

@@ -69,14 +69,14 @@ func TestErrorsNameTheCall(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if name != "All" && name != "Kept" && name != "Purge" && name != "Reseal" && !strings.Contains(err.Error(), account(0)) {
+		if name != "All" && name != "Kept" && name != "Count" && name != "Purge" && name != "Reseal" && !strings.Contains(err.Error(), account(0)) {
 			t.Errorf("%s: the account is not named: %v", name, err)
 		}
 		if errors.Is(err, push.ErrNotRegistered) || errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	for k, v := range map[string]string{"List": "list", "Enable another": "enable", "Update errors": "update", "Remove one": "remove", "Keep": "keep", "Purge": "purge", "Reseal": "reseal"} {
+	for k, v := range map[string]string{"List": "list", "Enable another": "enable", "Update errors": "update", "Remove one": "remove", "Keep": "keep", "Count": "count", "Purge": "purge", "Reseal": "reseal"} {
 		if _, err := storeCalls[k](s); err == nil || !strings.Contains(err.Error(), fmt.Sprint("sqlstore: ", v)) {
 			t.Errorf("%s: %v", k, err)
 		}
