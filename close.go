@@ -40,8 +40,8 @@ func (w *work) done() {
 // then it hands to a Store that is a [Keeper]. What no Keeper took is in the error, an *UnsentError.
 //
 // The last part of the time is for the Store, which is told what is left and what replies taught: a tenth of it, a second at most; with a Keeper a
-// quarter, 5 s at most. Close returns as soon as nothing is left to do, and never later than ctx ends, whatever of the host's hangs; what hangs
-// changes nothing any more.
+// quarter, 5 s at most. Close returns as soon as nothing is left to do, and when ctx ends, whatever of the host's hangs, but for the moment that the
+// report takes (a fifth of a second if 100,000 accounts have something left); what hangs changes nothing any more.
 //
 // Replies of push services have to reach the Publisher until then: close the Engine before the streams that they come by. Others that call Close
 // meanwhile wait for the first, which has the report, and return nil, or ctx's error.
