@@ -5,6 +5,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -85,4 +86,42 @@ func TestPresenceWhileItChanges(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
+}
+
+// TestFingerprintsHaveRoom adds and removes: there is always a free slot to end a search, little is counted wrong, and room that nobody needs is given back.
+func TestFingerprintsHaveRoom(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	var p fingerprints
+	var in []uint64
+	most, grown, last := 0, 0, p.slots.Load()
+	for i := range 20_000 {
+		if len(in) == 0 || r.IntN(1000) < 900-400*(i/10_000) && i < 19_000 { // more and more, then as many, then fewer
+			in = append(in, r.Uint64())
+			p.add(in[len(in)-1])
+		} else {
+			j := r.IntN(len(in))
+			p.remove(in[j])
+			in[j] = in[len(in)-1]
+			in = in[:len(in)-1]
+		}
+		most = max(most, len(in))
+		if slots := p.slots.Load(); slots != last {
+			last = slots
+			grown++
+		}
+	}
+	for _, h := range in {
+		p.remove(h)
+	}
+	slots := *p.slots.Load()
+	full := 0
+	for i := range slots {
+		if slots[i].Load() != free {
+			full++
+		}
+	}
+	assert.Equal(t, full, p.full)
+	assert.Zero(t, p.live)
+	assert.Less(t, len(slots), fewest, "room for the %d that there were", most)
+	assert.Less(t, grown, 40, "it is made anew when it has to")
 }

@@ -62,7 +62,7 @@ func TestReachedBefore(t *testing.T) {
 // What a Store counts for operators.
 func TestRegistrationCounts(t *testing.T) {
 	s := NewMemoryStore()
-	for i, h := range []Health{{}, {Succeeded: newYear}, {Succeeded: newYear, Errors: 1}, {Refusals: 2}, {Errors: 1, Disabled: newYear}, {Succeeded: newYear, Disabled: newYear}} {
+	for i, h := range []Health{{}, {Succeeded: newYear}, {Succeeded: newYear}, {Succeeded: newYear, Errors: 1}, {Refusals: 2}, {Refusals: 1}, {Errors: 3}, {Errors: 1, Disabled: newYear}, {Succeeded: newYear, Disabled: newYear}} {
 		r := registered(fmt.Sprint("n", i))[0]
 		r.Account = fmt.Sprintf("u%d@example.com", i%3)
 		r.Health = h
@@ -71,7 +71,7 @@ func TestRegistrationCounts(t *testing.T) {
 	}
 	c, err := s.Count(t.Context())
 	require.NoError(t, err)
-	assert.Equal(t, RegistrationCounts{Enabled: 1, Untried: 1, Failing: 2, Disabled: 2}, c)
+	assert.Equal(t, RegistrationCounts{Enabled: 2, Untried: 1, Failing: 4, Disabled: 2}, c)
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	c, err = s.Count(ended)
@@ -79,6 +79,33 @@ func TestRegistrationCounts(t *testing.T) {
 	assert.Zero(t, c)
 	_, err = s.Enable(t.Context(), registered("one more")[0], 0)
 	require.NoError(t, err, "counting left the store as it was")
+}
+
+// What the inspector shows of an account.
+func TestStatus(t *testing.T) {
+	r := registered("n1")
+	r[0].Options = []Field{{Var: "secret", Values: []string{"s"}}}
+	a := NewAccount(juliet, nil, r)
+	var d Decision
+	for _, s := range []SessionOpen{
+		{Session: SessionID{Account: juliet, ID: "s1"}, JID: juliet + "/phone"},
+		{Session: SessionID{Account: juliet, ID: "s2"}, JID: juliet + "/laptop", Client: "id2"},
+	} {
+		a.Handle(s, Facts{Now: newYear}, &d)
+	}
+	st := a.Status(newYear)
+	assert.Equal(t, []SessionStatus{{ID: "s1", Resource: "phone"}, {ID: "s2", Client: "id2"}}, st.Sessions, "of a session with a client ID that names the device")
+	assert.Zero(t, st.Registrations[0].Waiting)
+	assert.Zero(t, st.Registrations[0].NextTry)
+	st.Registrations[0].Options[0].Values[0] = "mine"
+	for _, id := range []string{"m1", "m2"} {
+		a.Handle(Offline{juliet, message(id)}, Facts{Now: newYear, Number: 1}, &d)
+	}
+	st = a.Status(newYear)
+	assert.Equal(t, 2, st.Registrations[0].Waiting)
+	assert.Equal(t, 2, st.Registrations[0].Unread)
+	assert.WithinDuration(t, newYear, st.Registrations[0].NextTry, time.Second)
+	assert.Equal(t, "s", st.Registrations[0].Options[0].Values[0], "it is a copy")
 }
 
 // sparse gives nothing n times before what r gives.
