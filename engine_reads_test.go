@@ -337,25 +337,28 @@ func TestCachedIsOvertaken(t *testing.T) {
 	}
 }
 
-// TestOpenedWhileTheStoreWasAsked has a session open between the Store's saying that it has nothing cached of its account and the Engine's going on with another event: both are of one account.
+// TestOpenedWhileTheStoreWasAsked has a session open between the Store's saying that it has nothing cached of its account and the Engine's going on with another event: both
+// are of one account. The Store is asked twice: before anything is locked, and in the account's turn.
 func TestOpenedWhileTheStoreWasAsked(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		memory := NewMemoryStore()
-		_, err := memory.Enable(t.Context(), Registration{Account: juliet, Key: phone, Client: "c1"}, 0)
-		require.NoError(t, err)
-		e := newEngine(t, Config{Publisher: &service{}, Store: &caching{hookedStore{Store: memory}, func(string) ([]Registration, bool) { time.Sleep(time.Second); return nil, false }}})
-		var wg sync.WaitGroup
-		wg.Go(func() { handle(t, e, Ping{Account: juliet}) })
-		synctest.Wait()
-		handle(t, e, SessionOpen{Session: phoneSession, Client: "c1"})
-		wg.Wait()
-		is, err := e.Inspect(t.Context(), juliet)
-		require.NoError(t, err)
-		require.Len(t, is.Sessions, 1)
-		assert.True(t, is.Sessions[0].IsBound)
-		assert.Equal(t, 1, e.Parts()["fingerprints"])
-		require.NoError(t, e.Close(t.Context()))
-	})
+	for _, opens := range []time.Duration{500 * time.Millisecond, 1500 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			memory := NewMemoryStore()
+			_, err := memory.Enable(t.Context(), Registration{Account: juliet, Key: phone, Client: "c1"}, 0)
+			require.NoError(t, err)
+			e := newEngine(t, Config{Publisher: &service{}, Store: &caching{hookedStore{Store: memory}, func(string) ([]Registration, bool) { time.Sleep(time.Second); return nil, false }}})
+			var wg sync.WaitGroup
+			wg.Go(func() { handle(t, e, Ping{Account: juliet}) })
+			pass(opens)
+			handle(t, e, SessionOpen{Session: phoneSession, Client: "c1"})
+			wg.Wait()
+			is, err := e.Inspect(t.Context(), juliet)
+			require.NoError(t, err)
+			require.Len(t, is.Sessions, 1)
+			assert.True(t, is.Sessions[0].IsBound)
+			assert.Equal(t, 1, e.Parts()["fingerprints"])
+			require.NoError(t, e.Close(t.Context()))
+		})
+	}
 }
 
 // slowKeeper takes its time to say what is kept.
