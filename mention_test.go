@@ -1,6 +1,7 @@
 package push_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	. "github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/wishes"
 )
 
 func TestMentionsByText(t *testing.T) {
@@ -195,5 +197,34 @@ func BenchmarkMentions(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestTextNotGiven has a host that keeps texts to itself: whether one mentions the user is not known then, which filters nothing, unless texts do not matter.
+func TestTextNotGiven(t *testing.T) {
+	var w wishes.Wishes
+	require.NoError(t, json.Unmarshal([]byte(`{"groupchat":true,"rooms":[{"room":"verona@rooms.example.net","allow":"mentioned","nick":"juliet"}]}`), &w))
+	for _, c := range []struct {
+		noText bool
+		body   string
+		is     Content
+		notify bool
+		detail string
+	}{
+		{is: ContentText, notify: true, detail: "text not known"},
+		{is: ContentCorrection, notify: true, detail: "text not known"},
+		{is: ContentFile},
+		{is: ContentText, body: "hi"},
+		{is: ContentText, noText: true},
+	} {
+		rs := registered("n1")
+		rs[0].Wishes = &w
+		a := NewAccount(juliet, &Policy{NoTextMentions: c.noText}, rs)
+		var d Decision
+		a.Handle(Groupchat{juliet, Stanza{
+			ID: "m1", From: "verona@rooms.example.net/romeo", To: juliet, Kind: KindMessage, Type: MessageGroupchat, Class: ClassImportant, Content: c.is, Body: c.body,
+		}}, Facts{Now: newYear}, &d)
+		assert.Equal(t, c.notify, d.Verdicts[0].Notify, "%+v: %v", c, d.Verdicts[0].Reason)
+		assert.Equal(t, c.detail, d.Verdicts[0].Detail, "%+v", c)
 	}
 }
