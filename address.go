@@ -20,7 +20,11 @@ func prepared(s string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%q is not a JID: %w", cut(s, 100), err)
 	}
-	return j.String(), nil
+	p := j.String()
+	if again, err := jid.Parse(p); err != nil || again.String() != p { // of "a.." the parser makes "a.", of that "a"
+		return "", fmt.Errorf("%q is not a JID: its prepared form is not that of itself", cut(s, 100))
+	}
+	return p, nil
 }
 
 // isPrepared reports whether s is surely a JID that preparation leaves alone.

@@ -40,6 +40,11 @@ func TestPreparedWithoutAParser(t *testing.T) {
 			}
 		}
 	}
+	for _, s := range []string{"a..", "u@a...", "u@A../r"} { // there would be several addresses that are the same when they are stored
+		p, err := prepared(s)
+		require.ErrorContains(t, err, "is not a JID", "%q", s)
+		require.Empty(t, p)
+	}
 	for _, s := range []string{"a@x/\x01", "a@x/\xff", "a@x/\ufffe", "a\ufffe@x", "a@x/\x7f"} { // what is no text of XML is no address
 		p, err := prepared(s)
 		assert.Error(t, err, "%q", s)
