@@ -142,6 +142,37 @@ func TestPrivateMessages(t *testing.T) {
 	})
 }
 
+// TestInvitedThroughARoom invites somebody who is at two clients, one by its full address: the other gets a copy, and the phone without a session, for which the
+// invitation is archived, is woken, as it wants of its contacts.
+func TestInvitedThroughARoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3)
+		room, err := peer.ConnectRoom(pipe(w.srv.ServeComponent), "verona", "rooms.localhost", "secret")
+		w.ok(err)
+		defer room.Close()
+		romeo, desk, laptop, phone := w.connect("romeo", "balcony"), w.connect("juliet", "desk"), w.connect("juliet", "laptop"), w.connect("juliet", "phone")
+		befriend(w, romeo, "romeo", laptop, "juliet")
+		w.ok(laptop.EnableCarbons(w.ctx()))
+		_, err = phone.Request(w.ctx(), "set", "", element.New("urn:xmpp:push:0", "enable", "jid", pushDomain, "node", "phone").Add(
+			element.New("tigase:push:filter:ignore-unknown:0", "ignore-unknown")))
+		w.ok(err)
+		phone.Close()
+		w.ok(room.Invite("romeo@localhost/balcony", "juliet@localhost/desk"))
+		w.published(time.Minute, "phone alert")
+		for _, c := range []*peer.Client{desk, laptop} {
+			_, err := c.Receive(w.ctx(), func(e *element.Element) bool {
+				if received := e.Child(nsCarbons, "received"); received != nil {
+					e = received.Child("urn:xmpp:forward:0", "forwarded").First()
+				}
+				return invitation(e)
+			})
+			w.ok(err)
+		}
+		w.ok(room.Invite("stranger@localhost/x", "juliet@localhost/desk"))
+		w.published(time.Minute)
+	})
+}
+
 // TestCallOutsideArchive calls an account that archives nothing: the phone without a session rings all the same, and stops.
 func TestCallOutsideArchive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

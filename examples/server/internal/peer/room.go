@@ -58,5 +58,12 @@ func (r *Room) Whisper(nick, body, member string) error {
 	return err
 }
 
+// Invite passes an invitation on to one address (XEP-0045 §7.8.2). It has no text.
+func (r *Room) Invite(from, to string) error {
+	const ns = "http://jabber.org/protocol/muc#user"
+	_, err := r.conn.Write(element.New("", "message", "from", r.JID, "to", to).Add(element.New(ns, "x").Add(element.New(ns, "invite", "from", from))).Append(nil))
+	return err
+}
+
 // Close takes the room away.
 func (r *Room) Close() { r.conn.Close() }
