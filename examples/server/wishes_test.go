@@ -16,9 +16,7 @@ import (
 func TestWishes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorldWith(t, 3, push.Policy{TellRead: true})
-		room, err := peer.ConnectRoom(pipe(w.srv.ServeComponent), "verona", "rooms.localhost", "secret")
-		w.ok(err)
-		defer room.Close()
+		room := w.room()
 		romeo, nurse := w.connect("romeo", "balcony"), w.connect("nurse", "kitchen")
 		phone, laptop := w.connect("juliet", "phone"), w.connect("juliet", "laptop")
 		befriend(w, phone, "juliet", romeo, "romeo")
@@ -30,7 +28,7 @@ func TestWishes(t *testing.T) {
 			element.New("tigase:push:filter:groupchat:0", "groupchat").Add(
 				element.New("tigase:push:filter:groupchat:0", "room", "jid", room.JID, "allow", "mentioned", "nick", "Juliet")),
 			element.New("tigase:push:priority:0", "priority"))
-		_, err = phone.Request(w.ctx(), "set", "", enable)
+		_, err := phone.Request(w.ctx(), "set", "", enable)
 		w.ok(err)
 
 		// Connected and not away: nothing. Away everywhere: the phone asked for it.
@@ -111,9 +109,7 @@ func TestWishes(t *testing.T) {
 func TestPrivateMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorldWith(t, 3, push.Policy{TellRead: true})
-		room, err := peer.ConnectRoom(pipe(w.srv.ServeComponent), "verona", "rooms.localhost", "secret")
-		w.ok(err)
-		defer room.Close()
+		room := w.room()
 		laptop, phone := w.connect("juliet", "laptop"), w.connect("juliet", "phone")
 		w.ok(phone.EnablePush(w.ctx(), pushDomain, "phone", ""))
 		phone.Close()
@@ -123,7 +119,7 @@ func TestPrivateMessages(t *testing.T) {
 				t.Errorf("message-count %q, want %q", seen[len(seen)-1].Count, want)
 			}
 		}
-		_, err = room.Say("romeo", "aloud", "juliet@localhost")
+		_, err := room.Say("romeo", "aloud", "juliet@localhost")
 		w.ok(err)
 		w.published(time.Minute, "phone alert")
 		w.ok(room.Whisper("nurse", "psst", "juliet@localhost"))
@@ -147,13 +143,11 @@ func TestPrivateMessages(t *testing.T) {
 func TestInvitedThroughARoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3)
-		room, err := peer.ConnectRoom(pipe(w.srv.ServeComponent), "verona", "rooms.localhost", "secret")
-		w.ok(err)
-		defer room.Close()
+		room := w.room()
 		romeo, desk, laptop, phone := w.connect("romeo", "balcony"), w.connect("juliet", "desk"), w.connect("juliet", "laptop"), w.connect("juliet", "phone")
 		befriend(w, romeo, "romeo", laptop, "juliet")
 		w.ok(laptop.EnableCarbons(w.ctx()))
-		_, err = phone.Request(w.ctx(), "set", "", element.New("urn:xmpp:push:0", "enable", "jid", pushDomain, "node", "phone").Add(
+		_, err := phone.Request(w.ctx(), "set", "", element.New("urn:xmpp:push:0", "enable", "jid", pushDomain, "node", "phone").Add(
 			element.New("tigase:push:filter:ignore-unknown:0", "ignore-unknown")))
 		w.ok(err)
 		phone.Close()
@@ -194,6 +188,15 @@ func TestCallOutsideArchive(t *testing.T) {
 		call("retract")
 		w.published(time.Minute, "phone plain")
 	})
+}
+
+// room is a room at a component, which closes with the world.
+func (w *world) room() *peer.Room {
+	w.t.Helper()
+	r, err := peer.ConnectRoom(pipe(w.srv.ServeComponent), "verona", "rooms.localhost", "secret")
+	w.ok(err)
+	w.t.Cleanup(r.Close)
+	return r
 }
 
 // befriend makes two users contacts of each other.
