@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,9 @@ func nodesDemo(ctx context.Context, w io.Writer, n int) (err error) {
 			}
 			err = fail.error
 			f.t.print(f.t.paint(red, "\nThis should not have happened: ") + err.Error())
+			for _, p := range f.list {
+				f.t.print(fmt.Sprintf("%s logged:\n%s", p.name, &p.log))
+			}
 		}
 	}()
 	f.start(n)
@@ -55,6 +59,8 @@ type nodeProcess struct {
 	name                string
 	cmd                 *exec.Cmd
 	clients, components string
+	// log is what it logged. Of a server that is killed the others have errors to tell, which are no part of the story unless that goes wrong.
+	log bytes.Buffer
 }
 
 func (p *nodeProcess) kill() {
@@ -93,7 +99,7 @@ func (f *nodes) start(n int) {
 		}
 		p.cmd = exec.CommandContext(f.ctx, f.self, "-node", p.name, "-cluster", addrs[i], "-routes", strings.Join(routes, ","), "-cluster-secret", "demo", "-cluster-lease", "1500ms",
 			"-c2s", "127.0.0.1:0", "-component", "127.0.0.1:0", "-component-secret", "demo", "-user", "juliet:demo", "-user", "romeo:demo", "-resume-timeout", "5s", "-quiet")
-		p.cmd.Stderr = os.Stderr
+		p.cmd.Stderr = &p.log
 		out, err := p.cmd.StdoutPipe()
 		f.must(err)
 		f.must(p.cmd.Start())

@@ -27,6 +27,7 @@ func TestNodesDemo(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	assert.Equal(t, 2, strings.Count(string(out), "the phone rings"), "%s", out)
+	assert.NotContains(t, string(out), "level=", "a story, not a log")
 	t.Logf("%v", time.Since(start))
 }
 
