@@ -179,7 +179,7 @@ type Store interface {
 
 // Update is a change of one stored registration's health.
 type Update struct {
-	// Errors and Refusals are added to the counters. They are negative if errors are not to count any more.
+	// Errors and Refusals are added to the counters, which do not go below 0. They are negative if errors are not to count any more.
 	Errors, Refusals int
 	// Failing sets Health.Failing if that is zero.
 	Failing time.Time
@@ -195,8 +195,8 @@ func (u Update) Apply(h Health) Health {
 	if !u.Succeeded.IsZero() {
 		return Health{Succeeded: u.Succeeded}
 	}
-	h.Errors += u.Errors
-	h.Refusals += u.Refusals
+	h.Errors = max(h.Errors+u.Errors, 0)
+	h.Refusals = max(h.Refusals+u.Refusals, 0)
 	if h.Failing.IsZero() {
 		h.Failing = u.Failing
 	}

@@ -138,3 +138,12 @@ func TestAccountEnrollsAsStoresDo(t *testing.T) {
 		}
 	}
 }
+
+// TestUpdateTakesBack: errors that are not to count any more go, as far as they were counted, whoever else took them back.
+func TestUpdateTakesBack(t *testing.T) {
+	h := Health{Errors: 3, Refusals: 1}
+	h = Update{Errors: -2, Refusals: -1}.Apply(h)
+	assert.Equal(t, Health{Errors: 1}, h)
+	h = Update{Errors: -2, Refusals: -1}.Apply(h)
+	assert.Equal(t, Health{}, h)
+}

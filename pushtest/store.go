@@ -499,7 +499,8 @@ func noLimit(t *storeTest) {
 func updateAdds(t *storeTest) {
 	r := t.registration("romeo", "push.example.net", "n1", 0)
 	t.enable(r, 5)
-	for _, u := range []push.Update{{Errors: 1}, {Refusals: 1}, {Errors: 2, Refusals: 3}, {Errors: 1, Failing: start.Add(time.Minute)}, {Errors: 1, Failing: start.Add(time.Hour)}} {
+	for _, u := range []push.Update{{Errors: 1}, {Refusals: 1}, {Errors: 2, Refusals: 3}, {Errors: 1, Failing: start.Add(time.Minute)}, {Errors: 1, Failing: start.Add(time.Hour)},
+		{Errors: -2, Refusals: -1}, {Errors: -5, Refusals: -1}, {Errors: 1}} { // what is not to count any more, as far as it was counted
 		t.update(r, u)
 		r.Health = u.Apply(r.Health)
 		t.want("romeo", r)

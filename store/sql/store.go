@@ -368,7 +368,7 @@ func (s *Store) Remove(ctx context.Context, account string, k push.Key) (removed
 
 // Update implements push.Store.
 func (s *Store) Update(ctx context.Context, account string, k push.Key, u push.Update) error {
-	const adds = "UPDATE {registrations} SET errors = errors + $1, refusals = refusals + $2, failing = CASE failing WHEN 0 THEN $3 ELSE failing END"
+	const adds = "UPDATE {registrations} SET errors = CASE WHEN errors + $1 > 0 THEN errors + $1 ELSE 0 END, refusals = CASE WHEN refusals + $2 > 0 THEN refusals + $2 ELSE 0 END, failing = CASE failing WHEN 0 THEN $3 ELSE failing END"
 	query, args := adds, []any{u.Errors, u.Refusals, nanos(u.Failing)}
 	switch {
 	case !u.Succeeded.IsZero():
