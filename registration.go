@@ -98,7 +98,8 @@ const RenewAfter = 24 * time.Hour
 //
 //   - stored takes the place of the registration with its key, or is added. If write is false, what is there says the same already, and need not be
 //     written.
-//   - evicted have to go: with Push 2.0 the other registrations of the same device, and those that are too many for limit ([Evict]).
+//   - evicted have to go: with Push 2.0 the other registrations of the same device, and those that are too many for limit ([Evict]). That is r itself if by
+//     its time it is the oldest: whatever the order in which processes enable, the same ones stay.
 func Enroll(before []Registration, r Registration, limit int) (stored Registration, write bool, evicted []Key) {
 	stored, write = r, true
 	for _, o := range before {
