@@ -100,6 +100,10 @@ func RestoreAccount(name string, p *Policy, data []byte) (*Account, error) {
 			}
 			continue
 		}
+		if len(content.b) == 0 {
+			d.fail("section %d is empty", tag) // none is written so
+			break
+		}
 		if sections[next].read(&content, a); len(content.b) > 0 {
 			content.fail("%d bytes too many in section %d", len(content.b), tag)
 		}
