@@ -278,8 +278,8 @@ func TestSnapshotIsRefusedWhole(t *testing.T) {
 	refused(append([]byte{2}, data[1:]...), juliet)
 	more := func(b ...byte) []byte { return summed(append(bytes.Clone(data[5:]), b...)) }
 	refused(more(0), juliet)
-	refused(more(12, 0), juliet)     // a section that was there
-	refused(more(200, 1, 0), juliet) // a section that has to be understood
+	refused(more(12, 0), juliet)          // a section that was there
+	refused(more(200, 1, 0), juliet)      // a section that has to be understood
 	for tag := byte(4); tag < 20; tag++ { // what is not known and need not be understood may be empty
 		_, err := RestoreAccount(juliet, p, summed(slices.Concat(data[5:5+2+int(data[6])], []byte{tag, 0})))
 		assert.Equal(t, tag%2 == 0 || tag >= 13, err != nil, "section %d: %v", tag, err)
