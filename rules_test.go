@@ -98,6 +98,8 @@ func compare(t *testing.T, want, got []string) {
 var notInStories = map[string]string{
 	ReasonNone.Sentence():     "the zero Reason is no answer",
 	ReasonDeferred.Sentence(): "an Account decides at once; see the Engine's tests",
+
+	ReasonTooManySessions.Sentence(): "a story of so many sessions is long; see TestSessionsThatNeverEnd",
 }
 
 // occurs checks that every reason and every rule is in some scenario's output.
