@@ -393,24 +393,51 @@ func (a *Account) ends(st *Stanza) bool {
 	return false
 }
 
-// rings tells whether a registration was notified of the call that a stanza ends, and not told since that it is over. What waits of it is dropped.
-func (a *Account) rings(st *Stanza, r *registration, e *Effects) bool {
-	rung, dropped := false, len(e.Drops)
+// rang tells whether a registration was notified of the call that a stanza announces, by this or another copy of it: its caller has named it (XEP-0353 §3.1).
+func (a *Account) rang(st *Stanza, r *registration) bool {
+	if st.Content != ContentCall || a.chats == nil || st.Details == nil || st.Details.Call == nil || st.Details.Call.ID == "" {
+		return false
+	}
+	chat, id := a.short(bare(st.From)), a.short(st.Details.Call.ID)
+	return slices.ContainsFunc(a.chats.heard, func(n heard) bool { return n.isCall() && n.message == id && n.chat == chat && r.mem.has(n.hash) })
+}
+
+// rings tells whether a registration was notified of the call that a stanza ends, and not told since that it is over; back, that its device came back
+// since and is connected, so that it gets the stanza itself. What waits of the call is dropped.
+func (a *Account) rings(q *question, st *Stanza, r *registration, now time.Time, e *Effects) (rung, back bool) {
+	dropped, own := len(e.Drops), bare(st.From) == a.name
+	back, _ = a.standing(r)
+	back = back && !q.mine
 	for n := range a.ended(st) {
-		if n.sender == callOver || !r.mem.has(n.hash) {
+		c := r.mem.entry(n.hash)
+		if c == nil || r.mem.has(n.end()) {
 			continue
 		}
-		rung = true
+		rung, back = true, back && c.hash&counts == 0
 		r.drop(r.pace.withdraw(func(*part) bool { return true }, func(o noted) bool { return o.hash&^hashFlags == n.hash }, ReasonCallEnded), ReasonCallEnded, "", e)
-		if bare(st.From) == a.name {
+		if own {
 			r.uncount(n.hash) // the user knows of it
 		}
 	}
-	if by := a.sessionOf(resource(st.From)); by != nil && by.bound == r && bare(st.From) == a.name {
-		return false // it is the device that answered
+	if !rung {
+		return false, false
 	}
-	return rung && len(e.Drops) == dropped
+	if by := a.sessionOf(resource(st.From)); len(e.Drops) > dropped || own && by != nil && by.bound == r { // it did not ring yet, or it is the device that answered
+		rung, back = false, false
+	}
+	if back { // should it lose its connection before it has the stanza, that is another event
+		return true, true
+	}
+	for n := range a.ended(st) {
+		if h := n.end(); r.mem.has(n.hash) && !r.mem.has(h) {
+			r.remember(h, now, a.policy)
+		}
+	}
+	return rung, false
 }
+
+// end is what is remembered of a call, whatever copy announced it, when a registration has been told that it is over.
+func (n *heard) end() uint64 { return (uint64(n.chat)<<32 | uint64(n.message)) &^ hashFlags }
 
 // grace returns until when notifications of a registration that are not urgent wait because the user is active in another session.
 func (a *Account) grace(r *registration, grace time.Duration) time.Time {

@@ -54,6 +54,7 @@ const (
 	since   = "content: taken back since (read, retracted, call over)"
 	callEnd = "content: the end of a call is for those that it was announced to, and a call that is over rings nowhere"
 	asked   = "content: a subscription request notifies once for each contact"
+	again   = "content: a call notifies once, whatever copy announces it"
 	// Prosody publishes once for each class of a batch.
 	oneOfBatch = "one publish a batch"
 
@@ -825,6 +826,8 @@ func (c *comparison) whyNotDecided(w *world, event int, k notice, earlier map[no
 		return callEnd
 	case rings(xml) && c.over(event, k.user, callID(xml)):
 		return callEnd
+	case rings(xml) && c.rangBefore(event, k):
+		return again
 	case isRequest(xml) && c.askedBefore(event, k):
 		return asked
 	case dropped[k] != "" && c.stillWaited(event, k):
@@ -961,6 +964,15 @@ func (c *comparison) announced(event int, k notice) bool {
 	xml := c.xml[k.of()]
 	return slices.ContainsFunc(c.calls[k.user], func(e callEvent) bool {
 		return !e.end && e.event <= event && e.call == callID(xml) && ends(k.user, xml, e.chat) &&
+			c.weDecided(e.event, notice{k.address, e.id}) && !c.removedBetween(k.address, e.event, event)
+	})
+}
+
+// rangBefore tells whether we notified the registration of the call by another stanza.
+func (c *comparison) rangBefore(event int, k notice) bool {
+	xml := c.xml[k.of()]
+	return slices.ContainsFunc(c.calls[k.user], func(e callEvent) bool {
+		return !e.end && e.event <= event && e.id != k.stanza && e.call == callID(xml) && e.chat == caller(k.user, xml) &&
 			c.weDecided(e.event, notice{k.address, e.id}) && !c.removedBetween(k.address, e.event, event)
 	})
 }
