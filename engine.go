@@ -198,7 +198,7 @@ func (e *Engine) handle(ctx context.Context, ev Event, d *Decision) error {
 	name := subject(ev).Account
 	d.reset(name)
 	if name == "" || !plain(ev) {
-		if err := unusable(ev); err != nil {
+		if err := CheckEvent(ev); err != nil {
 			return err
 		}
 	}

@@ -82,7 +82,8 @@ type Config struct {
 	Alone bool
 }
 
-// Node is one server of a cluster. It is used like a push.Engine. Safe for simultaneous use.
+// Node is one server of a cluster. It is used like a push.Engine. Join makes one; one that it did not make, nil included, is like one that was closed. A nil context
+// is one that never ends. Safe for simultaneous use.
 type Node struct {
 	cfg    Config
 	policy *push.Policy
@@ -217,7 +218,7 @@ func joinAt(ctx context.Context, cfg Config, clock func() time.Time) (*Node, err
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	cfg = cfg.withDefaults()
+	ctx, cfg = orEndless(ctx), cfg.withDefaults()
 	js, err := jetstream.New(cfg.Conn)
 	if err != nil {
 		return nil, fmt.Errorf("jetstream: %w", err)
@@ -464,13 +465,17 @@ type call struct {
 // Handle takes note of an event. When it returns nil, the event is in the log and cannot be lost. The Decision is the owner's if it waits for it
 // (Config.Wait; always for push-enable and push-disable), else empty.
 //
-// The error is push.ErrClosed, push.ErrEvent, ErrVersion, ErrName, or wraps ErrUnreachable and the context's error; with Config.Alone it is ErrAlone.
+// The error is push.ErrClosed, ErrVersion, ErrName, or wraps push.ErrEvent, or ErrUnreachable and the context's error; with Config.Alone it is ErrAlone.
 func (n *Node) Handle(ctx context.Context, ev push.Event) (push.Decision, error) {
+	if n.unmade() {
+		return push.Decision{}, errNotMade
+	}
+	if err := push.CheckEvent(ev); err != nil {
+		return push.Decision{}, err
+	}
+	ctx = orEndless(ctx)
 	account := ev.Subject().Account
 	d := push.Decision{Account: account}
-	if account == "" {
-		return d, fmt.Errorf("%w: it names no account", push.ErrEvent)
-	}
 	l := n.lanes[partition.Of(account, len(n.lanes))]
 	if l.foreign(ev, account) {
 		n.counts.kept.Add(1)
@@ -529,6 +534,19 @@ func (n *Node) Handle(ctx context.Context, ev push.Event) (push.Decision, error)
 	}
 }
 
+// errNotMade is for a Node that Join has not returned.
+var errNotMade = fmt.Errorf("%w: Join has not made it; use what Join returns, if its error is nil", push.ErrClosed)
+
+func (n *Node) unmade() bool { return n == nil || n.js == nil }
+
+// orEndless returns ctx, or, for a host that has none, one that never ends.
+func orEndless(ctx context.Context) context.Context {
+	if ctx == nil {
+		return context.Background()
+	}
+	return ctx
+}
+
 // HandleTo is Handle into a Decision of the caller's; d may be nil.
 func (n *Node) HandleTo(ctx context.Context, ev push.Event, d *push.Decision) error {
 	got, err := n.Handle(ctx, ev)
@@ -569,13 +587,25 @@ func (n *Node) unreachable(ctx context.Context, ev push.Event, d push.Decision) 
 	return d, fmt.Errorf("%w: %w", ErrUnreachable, cause)
 }
 
-// Inspect returns what the owner knows of an account. The error wraps ErrUnreachable.
+// inspectTime is how long an owner may take to answer before it is asked again, or another one is: the question is lost with an owner that dies.
+const inspectTime = 3 * time.Second
+
+// Inspect returns what the owner knows of an account. The error is push.ErrClosed, or wraps ErrUnreachable and the context's error.
 func (n *Node) Inspect(ctx context.Context, account string) (push.AccountStatus, error) {
+	if n.unmade() {
+		return push.AccountStatus{}, errNotMade
+	}
+	ctx = orEndless(ctx)
 	p := partition.Of(account, len(n.lanes))
 	st := push.AccountStatus{Account: account}
+	if account == "" {
+		return st, nil // nobody has anything
+	}
 	var last error
 	for {
-		msg, err := n.cfg.Conn.RequestWithContext(ctx, n.names.owner(p), []byte(account))
+		try, stop := context.WithTimeout(ctx, inspectTime)
+		msg, err := n.cfg.Conn.RequestWithContext(try, n.names.owner(p), []byte(account))
+		stop()
 		if err == nil {
 			if err = partition.Decode(msg.Data, &st); err == nil {
 				return st, nil
@@ -586,19 +616,34 @@ func (n *Node) Inspect(ctx context.Context, account string) (push.AccountStatus,
 			return st, push.ErrClosed
 		}
 		if !sleep(ctx, 100*time.Millisecond) {
-			return st, fmt.Errorf("%w: %w", ErrUnreachable, last)
+			return st, fmt.Errorf("%w: %w: %w", ErrUnreachable, context.Cause(ctx), last)
 		}
 	}
 }
 
 // Services returns the state of the push services that this node publishes to, in the order of their names.
-func (n *Node) Services() []push.ServiceStatus { return n.gates.status() }
+func (n *Node) Services() []push.ServiceStatus {
+	if n.unmade() {
+		return nil
+	}
+	return n.gates.status()
+}
 
 // Host is Config.Push.Host.
-func (n *Node) Host() string { return n.cfg.Push.Host }
+func (n *Node) Host() string {
+	if n.unmade() {
+		return ""
+	}
+	return n.cfg.Push.Host
+}
 
 // Policy is the policy of the cluster.
-func (n *Node) Policy() push.Policy { return n.cfg.Push.Policy }
+func (n *Node) Policy() push.Policy {
+	if n.unmade() {
+		return push.Policy{}
+	}
+	return n.cfg.Push.Policy
+}
 
 // alive tells whether a life of a node goes on.
 func (n *Node) alive(o partition.Origin) bool {
@@ -623,9 +668,10 @@ func (n *Node) silent(node string) time.Duration {
 // Close hands over what this node owns, and leaves the cluster. What waits is not sent now: the others do that, or the next start if there are none. Sessions
 // of this node count as closed from then on. It returns when that is done, or when ctx is: then the others find out by themselves. A second Close does nothing.
 func (n *Node) Close(ctx context.Context) error {
-	if n.closed.Swap(true) {
+	if n.unmade() || n.closed.Swap(true) {
 		return nil
 	}
+	ctx = orEndless(ctx)
 	n.mu.Lock()
 	n.leaving = true
 	n.mu.Unlock()
