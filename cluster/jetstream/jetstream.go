@@ -93,11 +93,13 @@ type Node struct {
 	stream jetstream.Stream
 	snaps  jetstream.KeyValue
 	regs   jetstream.KeyValue
-	names  names
-	lanes  []*lane
-	gates  gates
-	alone  *alone
-	hooks  hooks
+	// snapshots is the stream of snaps.
+	snapshots jetstream.Stream
+	names     names
+	lanes     []*lane
+	gates     gates
+	alone     *alone
+	hooks     hooks
 	// hookTimeout is Push.HookTimeout or its default.
 	hookTimeout time.Duration
 
@@ -148,6 +150,9 @@ func (n names) chunk(p int, id string, i int) string {
 	return fmt.Sprintf("p%d.%s.%d", p, id, i)
 }
 func (n names) manifest(p int) string { return fmt.Sprintf("p%d", p) }
+
+// parts are the subjects of all chunks of a partition.
+func (n names) parts(p int) string { return fmt.Sprintf("$KV.%s.p%d.>", n.snaps, p) }
 
 // Validate reports everything that is wrong with c at once, or nil. Join calls it.
 func (c *Config) Validate() error {
@@ -250,7 +255,7 @@ func joinAt(ctx context.Context, cfg Config, clock func() time.Time) (*Node, err
 		n.alone = newAlone(n)
 	}
 	common := &partition.Config{
-		Policy: n.policy, Writes: n.version, Alive: n.alive, Heard: n.silent, SnapshotEvery: cfg.SnapshotEvery, SnapshotAge: time.Minute, Patience: 2 * time.Minute,
+		Policy: n.policy, Writes: n.version, Alive: n.alive, Runs: n.runs, Heard: n.silent, SnapshotEvery: cfg.SnapshotEvery, SnapshotAge: time.Minute, Patience: 2 * time.Minute,
 	}
 	if v := cfg.Push.Veto; v != nil {
 		common.Veto = func(r *push.Registration, st push.Stanza) string {
@@ -322,10 +327,10 @@ func (n *Node) setUp(ctx context.Context) error {
 		return err
 	}
 	replicas = has.Replicas
-	if n.snaps, err = n.bucket(ctx, jetstream.KeyValueConfig{Bucket: n.names.snaps, Description: "states of partitions", Replicas: replicas, History: 1}); err != nil {
+	if n.snaps, n.snapshots, err = n.bucket(ctx, jetstream.KeyValueConfig{Bucket: n.names.snaps, Description: "states of partitions", Replicas: replicas, History: 1}); err != nil {
 		return err
 	}
-	if n.regs, err = n.bucket(ctx, jetstream.KeyValueConfig{Bucket: n.names.regs, Description: "accounts with registrations", Replicas: replicas, History: 1}); err != nil {
+	if n.regs, _, err = n.bucket(ctx, jetstream.KeyValueConfig{Bucket: n.names.regs, Description: "accounts with registrations", Replicas: replicas, History: 1}); err != nil {
 		return err
 	}
 	return n.readVersion(ctx)
@@ -393,7 +398,7 @@ func fit(c *jetstream.StreamConfig) error {
 	return fmt.Errorf("%w: the stream %s has settings that would lose events: %s; change them with `nats stream edit`", ErrConfig, c.Name, strings.Join(wrong, "; "))
 }
 
-func (n *Node) bucket(ctx context.Context, cfg jetstream.KeyValueConfig) (kv jetstream.KeyValue, err error) {
+func (n *Node) bucket(ctx context.Context, cfg jetstream.KeyValueConfig) (kv jetstream.KeyValue, s jetstream.Stream, err error) {
 	err = n.patient(ctx, "the bucket "+cfg.Bucket, func(ctx context.Context) (err error) {
 		kv, err = n.js.KeyValue(ctx, cfg.Bucket)
 		if errors.Is(err, jetstream.ErrBucketNotFound) {
@@ -403,13 +408,13 @@ func (n *Node) bucket(ctx context.Context, cfg jetstream.KeyValueConfig) (kv jet
 		if err != nil {
 			return err
 		}
-		s, err := n.js.Stream(ctx, "KV_"+cfg.Bucket)
+		s, err = n.js.Stream(ctx, "KV_"+cfg.Bucket)
 		if err != nil {
 			return err
 		}
 		return fit(&s.CachedInfo().Config)
 	})
-	return kv, err
+	return kv, s, err
 }
 
 // firstLife returns the number of this node's life that begins, and keeps it for the next start. It need not be the time: clocks are set back, and a machine is replaced
@@ -645,6 +650,13 @@ func (n *Node) alive(o partition.Origin) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.members.Alive(time.Now(), o)
+}
+
+// runs tells whether the process of a node goes on that had a life.
+func (n *Node) runs(o partition.Origin) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.members.Runs(time.Now(), o)
 }
 
 func (n *Node) silent(node string) time.Duration {
