@@ -164,6 +164,14 @@ func (m *Members) Alive(now time.Time, o Origin) bool {
 	return o.Incarnation >= p.incarnation && now.Sub(p.at) < m.lease && !p.gone
 }
 
+// Runs tells whether the process goes on that o was a life of, perhaps in a later one. What it owns since that life it still releases by itself.
+func (m *Members) Runs(now time.Time, o Origin) bool {
+	if p := m.peers[o.Node]; p != nil && o.Incarnation < p.incarnation && p.incarnation-o.Incarnation < livesEach {
+		o.Incarnation = p.incarnation
+	}
+	return m.Alive(now, o)
+}
+
 // Silent returns for how long nothing was heard of another node, by this one or another; less than zero if nothing ever was.
 func (m *Members) Silent(now time.Time, node string) time.Duration {
 	p := m.peers[node]

@@ -121,7 +121,7 @@ func (n *simNode) start() {
 	n.up, n.paused, n.backlog, n.cut, n.stale, n.leaving = true, false, nil, false, false, false
 	n.run++
 	n.born = s.now
-	if s.cfg.faults && s.r.IntN(4) == 0 { // its clock was set, or it is another machine now
+	if s.cfg.faults && (s.r.IntN(4) == 0 || s.cfg.sabotage == "C2") { // its clock was set, or it is another machine now
 		n.offset = time.Duration(s.r.Int64N(int64(48*time.Hour))) - 24*time.Hour
 	}
 	n.life = NextLife(n.life, n.clock())
@@ -136,8 +136,9 @@ func (n *simNode) start() {
 	}
 	n.started, n.caught = n.clock(), n.clock()
 	cfg := &Config{
-		Policy: s.policy, SnapshotEvery: s.cfg.snapshotEvery, SnapshotAge: 20 * time.Second, Patience: time.Minute,
+		Policy: s.policy, SnapshotEvery: s.cfg.snapshotEvery, SnapshotAge: 20 * time.Second, Patience: time.Hour, // or it would hide that nobody releases a partition
 		Alive: func(o Origin) bool { return n.members.Alive(n.clock(), o) },
+		Runs:  func(o Origin) bool { return n.members.Runs(n.clock(), o) },
 		Heard: func(node string) time.Duration { return n.members.Silent(n.clock(), node) },
 	}
 	if cfg.SnapshotEvery < 0 { // none
