@@ -193,6 +193,22 @@ func TestFind(t *testing.T) {
 			assert.Equal(t, 303, w.Code, what)
 			assert.Equal(t, want, w.Header().Get("Location"), what)
 		}
+		// Somebody of another server knows whom they wrote to, and when.
+		from := func(id, sender string) push.Stanza {
+			st, err := push.ParseStanza(id, []byte("<message type='chat' to='"+juliet+"' from='"+sender+"'><body>x</body></message>"))
+			require.NoError(t, err)
+			return st
+		}
+		mercutio, room := from("w1", "mercutio@example.net/x"), from("w2", "verona@rooms.example.net/tybalt")
+		s.raise(push.Offline{Account: juliet, Stanza: mercutio})
+		time.Sleep(time.Hour)
+		s.raise(push.Offline{Account: juliet, Stanza: from("w3", "mercutio@example.net/x")}, push.Groupchat{Account: juliet, Stanza: room})
+		for what, want := range map[string]string{
+			"mercutio@example.net": "w3", "Mercutio@example.net/y": "w3", "mercutio@example.net 00:04": "w1", "mercutio@example.net 00:58": "w3", "verona@rooms.example.net": "w2",
+		} {
+			assert.Equal(t, "story?jid=juliet%40example.com&stanza="+want, s.get(to("find", "q", what)).Header().Get("Location"), what)
+		}
+		assert.Equal(t, 404, s.get(to("find", "q", "mercutio@example.net 00:30")).Code)
 		// In the viewer's zone.
 		assert.Equal(t, "accounts?at=1999-12-31T23%3A30%3A00", s.get(to("find", "q", "00:30", "tz", "60")).Header().Get("Location"))
 		for _, what := range []string{"julet@example.com", "nobody", "xmpp:", "@", "\x00", strings.Repeat("x", 5000), "99:99"} {
