@@ -21,9 +21,12 @@ func (p *Handler) find(w http.ResponseWriter, r *http.Request, operator string) 
 		p.redirect(w, "./")
 		return
 	}
-	now := p.cfg.Now()
+	skew := p.skew()
 	zone := zoneOf(q.Get("tz"))
-	what, at := splitTime(asked, now.In(zone))
+	what, at := splitTime(asked, p.cfg.Now().Add(skew).In(zone))
+	if !at.IsZero() {
+		at = at.Add(-skew) // people go by this machine's clock
+	}
 	if what == "" {
 		p.redirect(w, to("accounts", "at", at.UTC().Format(formTime)))
 		return

@@ -219,6 +219,34 @@ func TestFind(t *testing.T) {
 	})
 }
 
+// TestClockSet has this machine's clock set while the server runs, as where it is right only after the network is there, or sleep. The overview goes on to tell of
+// the last hour, each page says what its times are, and a time is looked up as people know it.
+func TestClockSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t, Config{}, nil)
+		s.asleep(juliet, phone)
+		time.Sleep(time.Hour)
+		s.raise(push.Offline{Account: juliet, Stanza: chat("m7", juliet)})
+		assert.NotContains(t, s.get("").Body.String(), "clock was set")
+		set := time.Duration(0)
+		s.pages.wall = func() time.Time { return time.Now().Add(set) }
+		set = 8 * time.Hour
+		overview := s.get("", func(r *http.Request) { r.Header.Set("Accept", "application/json") }).Body.String()
+		assert.Contains(t, overview, "set forward by 8h0m0s")
+		assert.Contains(t, overview, `"at": "2000-01-01T01:00:02Z"`, "what they go by")
+		assert.Contains(t, overview, `"value": "0.02"`, "the last minute is by that, too")
+		assert.Contains(t, s.get("account?jid="+juliet).Body.String(), "set forward by 8h0m0s")
+		find := func(what string) string { return s.get(to("find", "q", what)).Header().Get("Location") }
+		assert.Equal(t, "accounts?at=2000-01-01T00%3A55%3A00", find("08:55"))
+		assert.Equal(t, "accounts?at=1999-12-31T01%3A05%3A00", find("09:05"), "it has not been today")
+		set = -time.Minute
+		assert.Contains(t, s.get("").Body.String(), "set back by 1m0s")
+		assert.Equal(t, "accounts?at=2000-01-01T00%3A59%3A00", find("00:58"))
+		set = time.Second
+		assert.NotContains(t, s.get("").Body.String(), "clock was set")
+	})
+}
+
 // A push service that this server cannot reach: who waits for their next try is counted, and the server does not blame the service.
 func TestServiceOutOfReach(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
