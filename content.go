@@ -128,7 +128,7 @@ func (f Features) Content() Content {
 		return ContentInvitation
 	case f.KeyTransport: // OMEMO housekeeping, nothing to read
 		return ContentKeyTransport
-	case f.Type == "groupchat" && f.Subject:
+	case f.Type == "groupchat" && f.Subject && !f.Body: // with a body it is a message that has a subject (XEP-0045 §8.1)
 		return ContentSubject
 	case f.Body:
 		return ContentText

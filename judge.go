@@ -153,6 +153,10 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 			if rule == RuleFilter || rule == RuleSettings || rule == RuleVeto || reason == ReasonPlain || reason == ReasonReflection {
 				a.overhear(st)
 			}
+			if reason == ReasonReflection {
+				a.reflected(st, f.Now, &d.Effects)
+				w = nil
+			}
 			if reason == ReasonSeen && q.class >= ClassImportant {
 				d.alerted = true
 			}
@@ -186,7 +190,7 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 		}
 		w.note(h, q.class, f.Number, a.policy)
 		mark := h
-		if q.class >= ClassImportant {
+		if q.class >= ClassImportant && st.Content != ContentSubscription { // which is no message, and has a number of its own
 			mark |= counts
 			r.unread++
 		}

@@ -24,6 +24,7 @@ const (
 	callRings = 2 // devices were notified of it
 	callOver  = 4 // and told that it is over
 	overheard = 6 // nobody was notified of it, by choice
+	request   = 8 // for subscription, of whose stanza message is the ID
 )
 
 // maxOverheard is how many of a chat are known that nobody was notified of since somebody was.
@@ -66,12 +67,16 @@ func (a *Account) from(st *Stanza) uint64 {
 
 // hear notes a message that somebody is notified of.
 func (a *Account) hear(st *Stanza, h uint64) {
-	if h == 0 || !st.isMessage() || st.passing() {
+	if h == 0 || st.Content != ContentSubscription && (!st.isMessage() || st.passing()) {
 		return
 	}
 	if a.chats == nil {
 		a.chats = new(chats)
 	} else if n := len(a.chats.heard); n > 0 && a.chats.heard[n-1].hash == h && a.chats.heard[n-1].sender != overheard {
+		return
+	}
+	if st.Content == ContentSubscription {
+		a.note(heard{hash: h, message: a.short(st.ID), sender: request})
 		return
 	}
 	a.note(a.named(st, h))
@@ -173,15 +178,9 @@ func (a *Account) since(st *Stanza, now time.Time, e *Effects) {
 		if st.Content == ContentCallEnd || bare(st.To) == a.name || st.To == "" {
 			return
 		}
-		// A reply says that the user has read what it answers, a marker how far (XEP-0333). A carbon's content is that it was sent, so that only its
-		// target tells whether it is a marker.
-		upTo := ""
-		switch {
-		case st.Class >= ClassImportant, st.Content == ContentSent && st.Body != "":
-		case st.Details != nil && st.Details.Target != "":
-			upTo = st.Details.Target
-		default:
-			return // a chat state, a receipt
+		upTo, reads := st.reads()
+		if !reads {
+			return
 		}
 		thread := st.thread(a.name)
 		if b := bare(st.To); thread == b { // a private message in a room may not say that it is one
@@ -196,6 +195,25 @@ func (a *Account) since(st *Stanza, now time.Time, e *Effects) {
 		a.retracted(st, e)
 	case st.Content == ContentCorrection:
 		a.corrected(st)
+	}
+}
+
+// reads tells whether a stanza that the user sent says that its chat was read: a reply to its end, a marker how far (XEP-0333), a chat state or a
+// receipt not at all. A carbon's content is that it was sent, so that only its target tells whether it is a marker.
+func (st *Stanza) reads() (upTo string, reads bool) {
+	switch {
+	case st.Class >= ClassImportant, st.Content == ContentSent && st.Body != "":
+		return "", true
+	case st.Details != nil && st.Details.Target != "":
+		return st.Details.Target, true
+	}
+	return "", false
+}
+
+// reflected takes note of what the user said in a room, on whatever device.
+func (a *Account) reflected(st *Stanza, now time.Time, e *Effects) {
+	if upTo, reads := st.reads(); reads {
+		a.read(st.thread(a.name), upTo, nil, now, e)
 	}
 }
 
@@ -443,7 +461,7 @@ func (n *heard) end() uint64 { return (uint64(n.chat)<<32 | uint64(n.message)) &
 func (a *Account) grace(r *registration, grace time.Duration) time.Time {
 	var last uint32
 	for _, s := range a.sessions {
-		if s.bound != r {
+		if s.bound != r && (s.claim == nil || *s.claim != r.Key) { // else it is an older one of the same device
 			last = max(last, s.active)
 		}
 	}

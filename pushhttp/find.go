@@ -157,8 +157,8 @@ func (h *History) search(what string) (account, kind, value string) {
 		case l.kind == isEvent:
 			if st := l.stanza; st != nil {
 				switch {
-				case st.ID == what:
-					return l.account.name, "stanza", what
+				case st.ID == what || st.MessageID == what:
+					return l.account.name, "stanza", st.ID
 				case l.extra == what: // only the session of a queued stanza is there
 					return l.account.name, "session", what
 				}

@@ -174,11 +174,15 @@ func TestFind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t, Config{}, nil)
 		id := s.asleep(juliet, phone)
+		named := chat("archive-7", juliet)
+		named.MessageID = "client's own"
+		s.raise(push.Offline{Account: juliet, Stanza: named})
 		account := "account?jid=juliet%40example.com"
 		for what, want := range map[string]string{
 			juliet: account, "JULIET@Example.COM": account, " juliet@example.com/phone ": account, "xmpp:juliet@example.com": account, "xmpp:juliet%40example.com/phone?message;body=x": account,
 			"xmpp://me@example.net/juliet@example.com": account, "m1": "story?jid=juliet%40example.com&stanza=m1", id.ID: "session?id=session+of+juliet%40example.com&jid=juliet%40example.com",
-			"phone": "account?device=push.example.net+phone&jid=juliet%40example.com", appServer: "service?name=push.example.net",
+			"client's own": "story?jid=juliet%40example.com&stanza=archive-7",
+			"phone":        "account?device=push.example.net+phone&jid=juliet%40example.com", appServer: "service?name=push.example.net",
 			"00:00":                               "accounts?at=2000-01-01T00%3A00%3A00",
 			"juliet@example.com 2000-01-01 00:00": "account?from=1999-12-31T23%3A55%3A00&jid=juliet%40example.com&to=2000-01-01T00%3A10%3A00",
 			"juliet@example.com 00:00 UTC":        "account?from=1999-12-31T23%3A55%3A00&jid=juliet%40example.com&to=2000-01-01T00%3A10%3A00",

@@ -47,7 +47,7 @@ const (
 	// What a message means: Prosody looks for a body and nothing else, and
 	// knows neither invitations nor files nor subscription requests.
 	quiet   = "content: quiet here (error, correction, retraction, moderation, reaction, fallback body)"
-	alerted = "content: important here (invitation, file, subscription request)"
+	alerted = "content: important here (invitation, file, subscription request, a room's message with subject and body)"
 	// What became of it since: the user has read it on another device (a copy
 	// of a sent message says so), it was retracted, the call is over. Prosody
 	// notifies all the same, and does not tell those that rang.
@@ -1061,6 +1061,8 @@ func expectedClass(xml, prosody string) (class, why string) {
 		return "urgent", carbonCall
 	case containsAny(xml, "'urn:xmpp:message-correct:0'", "'urn:xmpp:message-retract:1'", "'urn:xmpp:reactions:0'"):
 		return "plain", quiet
+	case strings.Contains(xml, "type='groupchat'") && strings.Contains(xml, "<subject>") && strings.Contains(xml, "<body>"):
+		return "important", alerted
 	case containsAny(xml, "'jabber:x:conference'", "<invite ", "'urn:xmpp:sfs:0'", "'urn:xmpp:sims:1'"):
 		return "important", alerted
 	case encrypted && !strings.Contains(xml, "<payload"):
