@@ -182,7 +182,7 @@ func (a *Account) Handle(ev Event, f Facts, d *Decision) {
 	d.Answers.Elsewhere = f.Elsewhere
 	switch e := a.addressed(ev).(type) {
 	case SessionOpen:
-		a.open(e, d)
+		a.open(e, f.Now, d)
 	case SessionRestored:
 		a.restore(e, f.Now, d)
 	case SessionClose:

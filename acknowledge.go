@@ -27,6 +27,7 @@ func (a *Account) acknowledge(e Acknowledged, d *Decision) {
 					hashes = append(hashes, a.hash(id))
 				}
 			}
+			hashes = a.requests(hashes, e.IDs)
 			slices.Sort(hashes)
 		}
 		if s.bound == r {
@@ -39,6 +40,19 @@ func (a *Account) acknowledge(e Acknowledged, d *Decision) {
 			return found
 		}, ReasonAcknowledged), ReasonAcknowledged, "", &d.Effects)
 	}
+}
+
+// requests appends the hashes of the requests for subscription that have one of the IDs: they are remembered by who asks.
+func (a *Account) requests(hashes []uint64, ids []string) []uint64 {
+	if a.chats == nil {
+		return hashes
+	}
+	for i := range a.chats.heard {
+		if n := &a.chats.heard[i]; n.sender == request && slices.ContainsFunc(ids, func(id string) bool { return id != "" && a.short(id) == n.message }) {
+			hashes = append(hashes, n.hash)
+		}
+	}
+	return hashes
 }
 
 // remember notes that it was notified of a stanza. One that is forgotten for it counts as unread no longer, for nothing could take it back.

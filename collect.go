@@ -47,6 +47,7 @@ const (
 	nsMentions  = "urn:xmpp:mentions:0"
 	nsReference = "urn:xmpp:reference:0"
 	nsInvite    = "jabber:x:conference"
+	nsOOB       = "jabber:x:oob"
 	nsRoomUser  = "http://jabber.org/protocol/muc#user"
 	nsHints     = "urn:xmpp:hints"
 	nsOMEMO     = "urn:xmpp:omemo:"
@@ -58,7 +59,7 @@ const (
 // standsIn tells whether the class table knows what a fallback body for a namespace stands in for (XEP-0428).
 func standsIn(ns string) bool {
 	switch ns {
-	case nsRetract, nsRetract0, nsModerate, nsModerate0, nsFasten, nsReactions, nsCall, nsInvites, nsMarkers, nsReceipts, nsMDS, nsSFS, nsSIMS,
+	case nsRetract, nsRetract0, nsModerate, nsModerate0, nsFasten, nsReactions, nsCall, nsInvites, nsMarkers, nsReceipts, nsMDS, nsSFS, nsSIMS, nsOOB,
 		nsInvite, nsRoomUser, nsOMEMO3, nsOMEMO + "0", nsOMEMO + "1", nsOMEMO + "2", nsPGP, nsOX:
 		return true
 	}
@@ -165,6 +166,8 @@ func (c *collector) child(m *judged, space, local string) {
 			m.Encrypted = true
 		case nsInvite: // XEP-0249
 			c.in = inConference
+		case nsOOB: // XEP-0066
+			c.in = inOOB
 		case nsRoomUser: // XEP-0045 §7.8.2
 			c.in = inRoomUser
 			m.roomUser = true
@@ -291,6 +294,8 @@ func (c *collector) grandchild(m *judged, space, local string) {
 		if m.Retraction && local == "moderated" && space == nsModerate { // XEP-0425
 			m.Moderation = true
 		}
+	case inOOB:
+		m.File = m.File || local == "url" && space == nsOOB
 	case inReference:
 		m.File = m.File || local == "media-sharing" && space == nsSIMS
 	case inMention:

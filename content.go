@@ -13,7 +13,7 @@ const (
 	ContentEncrypted            // a message with a payload that only the client can read (XEP-0384, XEP-0373, XEP-0027)
 	ContentCall                 // an incoming call (XEP-0353 propose)
 	ContentInvitation           // an invitation to a room (XEP-0249, XEP-0045 §7.8)
-	ContentFile                 // a shared file without text (XEP-0447, XEP-0385)
+	ContentFile                 // a shared file or link without text (XEP-0447, XEP-0385, XEP-0066)
 	ContentSubscription         // somebody wants to see the user's presence (RFC 6121 §3.1)
 	ContentCallEnd              // a call is over, or was taken (XEP-0353)
 	ContentCorrection           // XEP-0308
@@ -76,7 +76,8 @@ type Features struct {
 	// Invitation: <x/> of jabber:x:conference (XEP-0249), or <invite/> in <x/> of http://jabber.org/protocol/muc#user (XEP-0045 §7.8.2); or an
 	// invitation of a whole room to a call (XEP-0482): anybody can send one, so it does not ring.
 	Invitation bool
-	// File: <file-sharing/> of urn:xmpp:sfs:0 (XEP-0447), or <media-sharing/> of urn:xmpp:sims:1 in a <reference/> (XEP-0385).
+	// File: <file-sharing/> of urn:xmpp:sfs:0 (XEP-0447), <media-sharing/> of urn:xmpp:sims:1 in a <reference/> (XEP-0385), or
+	// <url/> in <x/> of jabber:x:oob (XEP-0066).
 	File bool
 	// Encrypted: OMEMO with a <payload/> (any of eu.siacs.conversations.axolotl, urn:xmpp:omemo:0, :1, :2), <x/> of jabber:x:encrypted
 	// (XEP-0027), or <openpgp/> of urn:xmpp:openpgp:0 (XEP-0373); or a <body/> whose <encryption/> of urn:xmpp:eme:0
@@ -127,7 +128,7 @@ func (f Features) Content() Content {
 		return ContentInvitation
 	case f.KeyTransport: // OMEMO housekeeping, nothing to read
 		return ContentKeyTransport
-	case f.Type == "groupchat" && f.Subject:
+	case f.Type == "groupchat" && f.Subject && !f.Body: // with a body it is a message that has a subject (XEP-0045 §8.1)
 		return ContentSubject
 	case f.Body:
 		return ContentText

@@ -14,7 +14,8 @@ type Decision struct {
 	// Verdicts has an answer for each of the account's registrations, in the order of their keys. It is empty for events that
 	// cannot notify, such as session-open, and for accounts without registrations.
 	Verdicts []Verdict
-	// Reason is set when there are no verdicts though the event could have notified: no registration, session not known.
+	// Reason is set when there are no verdicts though the event could have notified: no registration, session not known; and when a session that
+	// begins is one too many.
 	Reason Reason
 	Effects
 	// Answers is what the host's hooks said about the event.

@@ -57,7 +57,9 @@ type SessionRestored struct {
 }
 
 // SessionClose is raised when a session is over: closed by either side, replaced, or not resumed in time. Unacknowledged
-// stanzas that the host then stores or sends elsewhere raise their own events, in any order with this one.
+// stanzas that the host then stores or sends elsewhere raise their own events, in any order with this one. A session of which it is never raised
+// is there for good, and its device counts as connected or asleep. Of those that have no registration an account keeps the newest 128: one more, and the
+// oldest counts as over (ReasonTooManySessions).
 type SessionClose struct {
 	Session SessionID
 }

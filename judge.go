@@ -122,7 +122,8 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 		}
 		q.over = st.Content == ContentCall && a.over(st)
 		if st.Content == ContentCallEnd && a.ends(st) && !r.mem.has(a.hash(st.ID)) {
-			q.ends, q.rung = true, a.rings(st, r, &d.Effects)
+			q.ends = true
+			q.rung, q.back = a.rings(q, st, r, f.Now, &d.Effects)
 			w = nil
 		}
 		var s *said
@@ -137,7 +138,7 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 			if h == 0 || st.Content == ContentSubscription {
 				h = a.identity(st)
 			}
-			if q.seen = r.mem.has(h); q.seen {
+			if q.seen = r.mem.has(h) || a.rang(st, r); q.seen {
 				rule, reason = decide(q, st, s)
 			}
 		}
@@ -151,6 +152,10 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 		if !reason.Notifies() {
 			if rule == RuleFilter || rule == RuleSettings || rule == RuleVeto || reason == ReasonPlain || reason == ReasonReflection {
 				a.overhear(st)
+			}
+			if reason == ReasonReflection {
+				a.reflected(st, f.Now, &d.Effects)
+				w = nil
 			}
 			if reason == ReasonSeen && q.class >= ClassImportant {
 				d.alerted = true
@@ -185,7 +190,7 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 		}
 		w.note(h, q.class, f.Number, a.policy)
 		mark := h
-		if q.class >= ClassImportant {
+		if q.class >= ClassImportant && st.Content != ContentSubscription { // which is no message, and has a number of its own
 			mark |= counts
 			r.unread++
 		}
@@ -237,7 +242,7 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 func (q *question) ask(st *Stanza) {
 	q.match = 0
 	q.class, q.held, q.history, q.noStore = min(st.Class, ClassUrgent), st.Held, st.History, st.NoStore
-	q.seen, q.ends, q.rung, q.over, q.detail = false, false, false, false, ""
+	q.seen, q.ends, q.rung, q.back, q.over, q.detail = false, false, false, false, false, ""
 	q.grace = q.policy.Grace
 	if st.Content == ContentReaction && q.policy.AlertReactions {
 		q.class = ClassImportant

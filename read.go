@@ -24,6 +24,7 @@ const (
 	callRings = 2 // devices were notified of it
 	callOver  = 4 // and told that it is over
 	overheard = 6 // nobody was notified of it, by choice
+	request   = 8 // for subscription, of whose stanza message is the ID
 )
 
 // maxOverheard is how many of a chat are known that nobody was notified of since somebody was.
@@ -66,12 +67,16 @@ func (a *Account) from(st *Stanza) uint64 {
 
 // hear notes a message that somebody is notified of.
 func (a *Account) hear(st *Stanza, h uint64) {
-	if h == 0 || !st.isMessage() || st.passing() {
+	if h == 0 || st.Content != ContentSubscription && (!st.isMessage() || st.passing()) {
 		return
 	}
 	if a.chats == nil {
 		a.chats = new(chats)
 	} else if n := len(a.chats.heard); n > 0 && a.chats.heard[n-1].hash == h && a.chats.heard[n-1].sender != overheard {
+		return
+	}
+	if st.Content == ContentSubscription {
+		a.note(heard{hash: h, message: a.short(st.ID), sender: request})
 		return
 	}
 	a.note(a.named(st, h))
@@ -173,15 +178,9 @@ func (a *Account) since(st *Stanza, now time.Time, e *Effects) {
 		if st.Content == ContentCallEnd || bare(st.To) == a.name || st.To == "" {
 			return
 		}
-		// A reply says that the user has read what it answers, a marker how far (XEP-0333). A carbon's content is that it was sent, so that only its
-		// target tells whether it is a marker.
-		upTo := ""
-		switch {
-		case st.Class >= ClassImportant, st.Content == ContentSent && st.Body != "":
-		case st.Details != nil && st.Details.Target != "":
-			upTo = st.Details.Target
-		default:
-			return // a chat state, a receipt
+		upTo, reads := st.reads()
+		if !reads {
+			return
 		}
 		thread := st.thread(a.name)
 		if b := bare(st.To); thread == b { // a private message in a room may not say that it is one
@@ -196,6 +195,25 @@ func (a *Account) since(st *Stanza, now time.Time, e *Effects) {
 		a.retracted(st, e)
 	case st.Content == ContentCorrection:
 		a.corrected(st)
+	}
+}
+
+// reads tells whether a stanza that the user sent says that its chat was read: a reply to its end, a marker how far (XEP-0333), a chat state or a
+// receipt not at all. A carbon's content is that it was sent, so that only its target tells whether it is a marker.
+func (st *Stanza) reads() (upTo string, reads bool) {
+	switch {
+	case st.Class >= ClassImportant, st.Content == ContentSent && st.Body != "":
+		return "", true
+	case st.Details != nil && st.Details.Target != "":
+		return st.Details.Target, true
+	}
+	return "", false
+}
+
+// reflected takes note of what the user said in a room, on whatever device.
+func (a *Account) reflected(st *Stanza, now time.Time, e *Effects) {
+	if upTo, reads := st.reads(); reads {
+		a.read(st.thread(a.name), upTo, nil, now, e)
 	}
 }
 
@@ -393,30 +411,57 @@ func (a *Account) ends(st *Stanza) bool {
 	return false
 }
 
-// rings tells whether a registration was notified of the call that a stanza ends, and not told since that it is over. What waits of it is dropped.
-func (a *Account) rings(st *Stanza, r *registration, e *Effects) bool {
-	rung, dropped := false, len(e.Drops)
+// rang tells whether a registration was notified of the call that a stanza announces, by this or another copy of it: its caller has named it (XEP-0353 §3.1).
+func (a *Account) rang(st *Stanza, r *registration) bool {
+	if st.Content != ContentCall || a.chats == nil || st.Details == nil || st.Details.Call == nil || st.Details.Call.ID == "" {
+		return false
+	}
+	chat, id := a.short(bare(st.From)), a.short(st.Details.Call.ID)
+	return slices.ContainsFunc(a.chats.heard, func(n heard) bool { return n.isCall() && n.message == id && n.chat == chat && r.mem.has(n.hash) })
+}
+
+// rings tells whether a registration was notified of the call that a stanza ends, and not told since that it is over; back, that its device came back
+// since and is connected, so that it gets the stanza itself. What waits of the call is dropped.
+func (a *Account) rings(q *question, st *Stanza, r *registration, now time.Time, e *Effects) (rung, back bool) {
+	dropped, own := len(e.Drops), bare(st.From) == a.name
+	back, _ = a.standing(r)
+	back = back && !q.mine
 	for n := range a.ended(st) {
-		if n.sender == callOver || !r.mem.has(n.hash) {
+		c := r.mem.entry(n.hash)
+		if c == nil || r.mem.has(n.end()) {
 			continue
 		}
-		rung = true
+		rung, back = true, back && c.hash&counts == 0
 		r.drop(r.pace.withdraw(func(*part) bool { return true }, func(o noted) bool { return o.hash&^hashFlags == n.hash }, ReasonCallEnded), ReasonCallEnded, "", e)
-		if bare(st.From) == a.name {
+		if own {
 			r.uncount(n.hash) // the user knows of it
 		}
 	}
-	if by := a.sessionOf(resource(st.From)); by != nil && by.bound == r && bare(st.From) == a.name {
-		return false // it is the device that answered
+	if !rung {
+		return false, false
 	}
-	return rung && len(e.Drops) == dropped
+	if by := a.sessionOf(resource(st.From)); len(e.Drops) > dropped || own && by != nil && by.bound == r { // it did not ring yet, or it is the device that answered
+		rung, back = false, false
+	}
+	if back { // should it lose its connection before it has the stanza, that is another event
+		return true, true
+	}
+	for n := range a.ended(st) {
+		if h := n.end(); r.mem.has(n.hash) && !r.mem.has(h) {
+			r.remember(h, now, a.policy)
+		}
+	}
+	return rung, false
 }
+
+// end is what is remembered of a call, whatever copy announced it, when a registration has been told that it is over.
+func (n *heard) end() uint64 { return (uint64(n.chat)<<32 | uint64(n.message)) &^ hashFlags }
 
 // grace returns until when notifications of a registration that are not urgent wait because the user is active in another session.
 func (a *Account) grace(r *registration, grace time.Duration) time.Time {
 	var last uint32
 	for _, s := range a.sessions {
-		if s.bound != r {
+		if s.bound != r && (s.claim == nil || *s.claim != r.Key) { // else it is an older one of the same device
 			last = max(last, s.active)
 		}
 	}

@@ -126,6 +126,8 @@ const (
 	ReasonRead           // the user has seen it on another device
 	ReasonRetracted      // it was retracted before it was sent
 	ReasonUnknownStanza  // no stanza is known by that ID in that chat
+
+	ReasonTooManySessions // the account has more sessions than are kept: the oldest that has no registration counts as over
 	reasonEnd
 )
 
@@ -198,6 +200,8 @@ var reasons = [...]struct{ token, sentence string }{
 	ReasonRead:           {"read", "read on another device"},
 	ReasonRetracted:      {"retracted", "retracted by its sender or the room"},
 	ReasonUnknownStanza:  {"unknown-stanza", "stanza not known in that chat"},
+
+	ReasonTooManySessions: {"too-many-sessions", "too many sessions: one that began long ago counts as over"},
 }
 
 var reasonTokens = func() []string {

@@ -38,8 +38,9 @@ type question struct {
 	held  bool
 	// history and noStore are the stanza's too: it was said before; it is stored nowhere.
 	history, noStore bool
-	// ends: it ends a call that the account was called by; rung: the registration was notified of that call. over: it is a call that is over.
-	ends, rung, over bool
+	// ends: it ends a call that the account was called by; rung: the registration was notified of that call; back: its device has come back since, and is
+	// connected. over: it is a call that is over.
+	ends, rung, back, over bool
 	// wishes is what the client asked for, or nil.
 	wishes *wishes.Wishes
 
@@ -93,9 +94,13 @@ func decide(q *question, st *Stanza, s *said) (Rule, Reason) {
 		return RuleCSI, ReasonHeld
 	}
 	// R15. A call is over, or was taken on another device: those devices that were rung are told, so that they stop (XEP-0353 §3). It rings nowhere any more.
+	// A device that came back because it was rung is told by its session.
 	if q.ends {
 		if !q.rung {
 			return RuleCallEnd, ReasonNotRung
+		}
+		if q.back {
+			return RuleCallEnd, ReasonLive
 		}
 		q.match = anyMatch(q.wishes)
 		return RuleCallEnd, ReasonCallEnded
@@ -127,7 +132,7 @@ func decide(q *question, st *Stanza, s *said) (Rule, Reason) {
 		}
 	}
 	// R11. Never twice for the same stanza and registration, whatever the events and their order, as long as it is remembered. The host's ID says which
-	// stanza is the same; a request for subscription is the same whenever the same contact makes it.
+	// stanza is the same; a request for subscription is the same whenever the same contact makes it, and a call whatever copy announces it.
 	if q.seen {
 		return RuleOnce, ReasonSeen
 	}

@@ -66,20 +66,36 @@ func (a *Account) session(id string) *session {
 	return nil
 }
 
-// known returns the session of that ID, which it adds if need be.
-func (a *Account) known(id string) *session {
+// maxSessions is how many sessions of an account are known, beside those that have a registration, of which there are no more than registrations. No
+// person has so many clients, and servers allow fewer (RFC 6120 §7.6.2.1; ejabberd ten, as it comes): an account that has more is one whose host
+// does not say when sessions end.
+const maxSessions = 128
+
+// known returns the session of that ID, which it adds if need be. If there are too many, the one that was added longest ago of those that have no
+// registration counts as over. Nobody is woken for its sake, so what is lost is little: of what it does later it is said that it is not known.
+func (a *Account) known(id string, now time.Time, d *Decision) *session {
 	s := a.session(id)
-	if s == nil {
-		s = &session{id: id}
-		a.sessions = append(a.sessions, s)
+	if s != nil {
+		return s
 	}
+	if len(a.sessions) >= maxSessions {
+		if i := slices.IndexFunc(a.sessions, func(o *session) bool { return o.bound == nil }); i >= 0 {
+			if o := a.sessions[i]; o.extended {
+				d.advise(a.name, o, 0, ReasonTooManySessions)
+			}
+			a.close(a.sessions[i].id, now, &d.Effects)
+			d.Reason = ReasonTooManySessions
+		}
+	}
+	s = &session{id: id}
+	a.sessions = append(a.sessions, s)
 	return s
 }
 
 // open adds a session, and binds it by its client ID if a registration remembers that one (rule R14): a client that does not
 // enable again on every connect has to count as online while it is.
-func (a *Account) open(e SessionOpen, d *Decision) {
-	s := a.known(e.Session.ID)
+func (a *Account) open(e SessionOpen, now time.Time, d *Decision) {
+	s := a.known(e.Session.ID, now, d)
 	s.named(e.Client, e.JID)
 	a.claims++
 	s.since = a.claims
@@ -116,7 +132,7 @@ func (a *Account) ofClient(client string) (found *registration) {
 
 // restore adds a session that began before this process, with its binding.
 func (a *Account) restore(e SessionRestored, now time.Time, d *Decision) {
-	s := a.known(e.Session.ID)
+	s := a.known(e.Session.ID, now, d)
 	had := s.bound
 	s.named(e.Client, e.JID)
 	s.bound, s.claim = nil, nil

@@ -230,6 +230,7 @@ const (
 	nowhere place = iota
 	inBody
 	inOMEMO
+	inOOB
 	inCarbon
 	inForwarded
 	// From here on attributes matter.

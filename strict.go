@@ -57,9 +57,17 @@ type strictSession struct {
 	owed, resumed bool
 }
 
+// room forgets the sessions if there are too many, of which nothing more is said then.
+func (a *strictAccount) room() {
+	if len(a.sessions) >= maxStrictSessions {
+		clear(a.sessions)
+	}
+}
+
 const (
-	maxStrict       = 10_000 // accounts
-	maxStrictBodies = 1024   // stanzas of one
+	maxStrict         = 10_000 // accounts
+	maxStrictSessions = 1024   // sessions of one
+	maxStrictBodies   = 1024   // stanzas of one
 )
 
 func newStrict() *strict {
@@ -127,9 +135,11 @@ func (s *strict) judge(ev Event, d *Decision) map[string]string {
 		if x != nil {
 			say("session", "session %q is open already; give each connection an ID of its own that is never used again, and raise SessionClose at its end", cut(of.ID, 64))
 		}
+		a.room()
 		a.sessions[of.ID] = &strictSession{}
 	case SessionRestored:
 		jid("its JID", ev.JID)
+		a.room()
 		a.sessions[of.ID] = &strictSession{hibernated: ev.Hibernated}
 	case SessionClose:
 		if x != nil && x.resumed {
@@ -164,6 +174,9 @@ func (s *strict) judge(ev Event, d *Decision) map[string]string {
 	}
 	if _, over := ev.(SessionClose); d.Reason == ReasonUnknownSession && !over {
 		say("session", "session %q is not open; raise SessionOpen when a resource is bound, before anything else of it, SessionRestored for one that is older than this process, and nothing after SessionClose", cut(of.ID, 64))
+	}
+	if d.Reason == ReasonTooManySessions {
+		say("sessions", "the account has more than %d sessions, and one that has no registration counts as over now; raise SessionClose at the end of each, for those that are replaced or not resumed too", maxSessions)
 	}
 	if x != nil {
 		switch ev.(type) {

@@ -21,8 +21,9 @@ func plain(ev Event) bool {
 	}
 }
 
-// unusable says what an event cannot do without and has not got.
-func unusable(ev Event) error {
+// CheckEvent says what an event cannot do without and has not got, in an error that wraps ErrEvent, or returns nil. [Engine.Handle] asks it; a host
+// with a shell of its own asks it before [Account.Handle], which takes no note of such events and has no error to say so.
+func CheckEvent(ev Event) error {
 	if ev != nil && own(ev) == nil {
 		return fmt.Errorf("%w: %v is not one of this package's events; give the struct itself, push.SessionOpen{…}, and not a pointer to it", ErrEvent, reflect.TypeOf(ev).String())
 	}

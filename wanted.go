@@ -231,7 +231,7 @@ func (a *Account) asksOne(q *question, r *registration, st *Stanza, f *Facts, li
 	q.disabled = !r.Health.Disabled.IsZero() && !a.mayRetry(r, f.Now)
 	q.wishes = r.Wishes
 	q.ask(st)
-	if _, reason := decide(q, st, nil); !reason.Notifies() || r.mem.has(a.identity(st)) {
+	if _, reason := decide(q, st, nil); !reason.Notifies() || r.mem.has(a.identity(st)) || a.rang(st, r) {
 		return list
 	}
 	n := ChatQuestion{Chat: st.Chat(a.name), asked: uint32(a.changed) + 1}

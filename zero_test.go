@@ -30,7 +30,7 @@ import (
 
 // exportedFuncs are the package's functions; exported says when one is missing.
 var exportedFuncs = map[string]any{
-	"Classify": Classify, "Enroll": Enroll, "Evict": Evict, "FactOf": FactOf, "IsRequest": IsRequest, "New": New, "NewAccount": NewAccount, "NewMemoryStore": NewMemoryStore,
+	"CheckEvent": CheckEvent, "Classify": Classify, "Enroll": Enroll, "Evict": Evict, "FactOf": FactOf, "IsRequest": IsRequest, "New": New, "NewAccount": NewAccount, "NewMemoryStore": NewMemoryStore,
 	"NewService": NewService, "Observers": Observers, "OpenAccount": OpenAccount, "ParseAffiliation": ParseAffiliation, "ParseRequest": ParseRequest, "ParseStanza": ParseStanza,
 	"ReadAffiliation": ReadAffiliation, "ReadReply": ReadReply, "ReadRequest": ReadRequest, "ReadStanza": ReadStanza, "ReplyOf": ReplyOf, "RestoreAccount": RestoreAccount,
 }

@@ -132,6 +132,8 @@ var reasonWords = map[push.Reason]word{
 	push.ReasonRead:           {MarkFetched, "The user read it on another device before {device} was told.", noneNow},
 	push.ReasonRetracted:      {MarkMuted, "The sender or the room took the message back before {device} was told.", noneNow},
 	push.ReasonUnknownStanza:  {MarkUnaware, "The user read a chat of which nothing had been told.", noneNow},
+
+	push.ReasonTooManySessions: {MarkUnaware, "The account had more connections than anybody needs, so an old one that has no notifications counts as ended.", "The server does not say when connections end: look at what it does when one is closed or replaced."},
 }
 
 // outcomeWords has a sentence for every outcome of a notification that was sent.

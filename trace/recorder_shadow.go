@@ -74,6 +74,11 @@ func (s *shadow) unbind(k push.Key) {
 
 // event takes an event that was decided.
 func (s *shadow) event(at time.Time, ev push.Event, d *push.Decision) {
+	if d.Reason == push.ReasonTooManySessions {
+		if i := slices.IndexFunc(s.sessions, func(o push.SessionStatus) bool { return !o.IsBound }); i >= 0 {
+			s.sessions = slices.Delete(s.sessions, i, i+1)
+		}
+	}
 	switch e := ev.(type) {
 	case push.SessionOpen:
 		if old := s.session(e.Session.ID); old != nil {

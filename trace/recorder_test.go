@@ -837,3 +837,24 @@ func TestRecorderOfManyAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestRecorderOfSessionsThatNeverEnd has a host that never says when sessions end: what is recorded of the account stays as small as what the Engine keeps.
+func TestRecorderOfSessionsThatNeverEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var steps []step
+		for i := range 300 {
+			steps = append(steps, step{time.Duration(i) * time.Second, push.SessionOpen{Session: push.SessionID{Account: "juliet@example.com", ID: fmt.Sprint("s", i)}, JID: fmt.Sprint("juliet@example.com/r", i)}})
+			if i == 0 {
+				steps = append(steps, step{0, push.PushEnable{Session: push.SessionID{Account: "juliet@example.com", ID: "s0"}, Key: push.Key{Service: "push.example.net", Node: "n9"}}})
+			}
+		}
+		var files tape
+		decided, stats := run(t, steps, true, trace.RecorderConfig{Create: files.create, MaxBytes: 8 << 10})
+		require.Greater(t, stats.Files, uint64(2))
+		assert.Len(t, decided, 300-128)
+		sameLines(t, decided, replayed(t, files.joined()), 0)
+		last, _, _ := strings.Cut(files.files[len(files.files)-1].String(), `"type":"session-open"`)
+		assert.Equal(t, 128, strings.Count(last, `{"session":"s`))
+		assert.Contains(t, last, `{"session":"s0"`, "it is bound")
+	})
+}

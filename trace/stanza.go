@@ -113,6 +113,7 @@ func (w *Writer) message(x *xmlWriter, st *push.Stanza, ns string) {
 		x.empty("encrypted", "xmlns", "urn:xmpp:omemo:2")
 	case push.ContentSubject:
 		x.empty("subject")
+		standIn = "urn:xmpp:reactions:0" // with a body of its own it would be a text
 	case push.ContentReceipt:
 		x.empty("received", "xmlns", "urn:xmpp:receipts")
 		standIn = "urn:xmpp:receipts"

@@ -82,7 +82,8 @@ type Config struct {
 	Alone bool
 }
 
-// Node is one server of a cluster. It is used like a push.Engine. Safe for simultaneous use.
+// Node is one server of a cluster. It is used like a push.Engine. Join makes one; one that it did not make, nil included, is like one that was closed. A nil context
+// is one that never ends. Safe for simultaneous use.
 type Node struct {
 	cfg    Config
 	policy *push.Policy
@@ -92,11 +93,13 @@ type Node struct {
 	stream jetstream.Stream
 	snaps  jetstream.KeyValue
 	regs   jetstream.KeyValue
-	names  names
-	lanes  []*lane
-	gates  gates
-	alone  *alone
-	hooks  hooks
+	// snapshots is the stream of snaps.
+	snapshots jetstream.Stream
+	names     names
+	lanes     []*lane
+	gates     gates
+	alone     *alone
+	hooks     hooks
 	// hookTimeout is Push.HookTimeout or its default.
 	hookTimeout time.Duration
 
@@ -107,6 +110,7 @@ type Node struct {
 	members  *partition.Members
 	compared map[string]partition.Origin // whose settings were compared with this node's
 	stale    bool                        // others thought that this node is dead, or an event of a session did not get into the log
+	part     bool                        // others count on it for its share
 	leaving  bool
 	gone     bool // it has handed over everything
 
@@ -123,7 +127,9 @@ type Node struct {
 	closed atomic.Bool
 	joined atomic.Bool // others may have heard of it
 	// writes is the version that this node writes; outdated: it cannot read what the others write.
-	writes   atomic.Int64
+	writes atomic.Int64
+	// holding: no batch goes on its way, since another life is about to begin.
+	holding  atomic.Bool
 	raising  atomic.Bool
 	outdated atomic.Bool
 	// left is why the node has left by itself.
@@ -147,6 +153,9 @@ func (n names) chunk(p int, id string, i int) string {
 	return fmt.Sprintf("p%d.%s.%d", p, id, i)
 }
 func (n names) manifest(p int) string { return fmt.Sprintf("p%d", p) }
+
+// parts are the subjects of all chunks of a partition.
+func (n names) parts(p int) string { return fmt.Sprintf("$KV.%s.p%d.>", n.snaps, p) }
 
 // Validate reports everything that is wrong with c at once, or nil. Join calls it.
 func (c *Config) Validate() error {
@@ -212,7 +221,7 @@ func joinAt(ctx context.Context, cfg Config, clock func() time.Time) (*Node, err
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	cfg = cfg.withDefaults()
+	ctx, cfg = orEndless(ctx), cfg.withDefaults()
 	js, err := jetstream.New(cfg.Conn)
 	if err != nil {
 		return nil, fmt.Errorf("jetstream: %w", err)
@@ -249,7 +258,7 @@ func joinAt(ctx context.Context, cfg Config, clock func() time.Time) (*Node, err
 		n.alone = newAlone(n)
 	}
 	common := &partition.Config{
-		Policy: n.policy, Writes: n.version, Alive: n.alive, Heard: n.silent, SnapshotEvery: cfg.SnapshotEvery, SnapshotAge: time.Minute, Patience: 2 * time.Minute,
+		Policy: n.policy, Writes: n.version, Alive: n.alive, Runs: n.runs, Heard: n.silent, SnapshotEvery: cfg.SnapshotEvery, SnapshotAge: time.Minute, Patience: 2 * time.Minute,
 	}
 	if v := cfg.Push.Veto; v != nil {
 		common.Veto = func(r *push.Registration, st push.Stanza) string {
@@ -321,10 +330,10 @@ func (n *Node) setUp(ctx context.Context) error {
 		return err
 	}
 	replicas = has.Replicas
-	if n.snaps, err = n.bucket(ctx, jetstream.KeyValueConfig{Bucket: n.names.snaps, Description: "states of partitions", Replicas: replicas, History: 1}); err != nil {
+	if n.snaps, n.snapshots, err = n.bucket(ctx, jetstream.KeyValueConfig{Bucket: n.names.snaps, Description: "states of partitions", Replicas: replicas, History: 1}); err != nil {
 		return err
 	}
-	if n.regs, err = n.bucket(ctx, jetstream.KeyValueConfig{Bucket: n.names.regs, Description: "accounts with registrations", Replicas: replicas, History: 1}); err != nil {
+	if n.regs, _, err = n.bucket(ctx, jetstream.KeyValueConfig{Bucket: n.names.regs, Description: "accounts with registrations", Replicas: replicas, History: 1}); err != nil {
 		return err
 	}
 	return n.readVersion(ctx)
@@ -392,7 +401,7 @@ func fit(c *jetstream.StreamConfig) error {
 	return fmt.Errorf("%w: the stream %s has settings that would lose events: %s; change them with `nats stream edit`", ErrConfig, c.Name, strings.Join(wrong, "; "))
 }
 
-func (n *Node) bucket(ctx context.Context, cfg jetstream.KeyValueConfig) (kv jetstream.KeyValue, err error) {
+func (n *Node) bucket(ctx context.Context, cfg jetstream.KeyValueConfig) (kv jetstream.KeyValue, s jetstream.Stream, err error) {
 	err = n.patient(ctx, "the bucket "+cfg.Bucket, func(ctx context.Context) (err error) {
 		kv, err = n.js.KeyValue(ctx, cfg.Bucket)
 		if errors.Is(err, jetstream.ErrBucketNotFound) {
@@ -402,13 +411,13 @@ func (n *Node) bucket(ctx context.Context, cfg jetstream.KeyValueConfig) (kv jet
 		if err != nil {
 			return err
 		}
-		s, err := n.js.Stream(ctx, "KV_"+cfg.Bucket)
+		s, err = n.js.Stream(ctx, "KV_"+cfg.Bucket)
 		if err != nil {
 			return err
 		}
 		return fit(&s.CachedInfo().Config)
 	})
-	return kv, err
+	return kv, s, err
 }
 
 // firstLife returns the number of this node's life that begins, and keeps it for the next start. It need not be the time: clocks are set back, and a machine is replaced
@@ -459,13 +468,17 @@ type call struct {
 // Handle takes note of an event. When it returns nil, the event is in the log and cannot be lost. The Decision is the owner's if it waits for it
 // (Config.Wait; always for push-enable and push-disable), else empty.
 //
-// The error is push.ErrClosed, push.ErrEvent, ErrVersion, ErrName, or wraps ErrUnreachable and the context's error; with Config.Alone it is ErrAlone.
+// The error is push.ErrClosed, ErrVersion, ErrName, or wraps push.ErrEvent, or ErrUnreachable and the context's error; with Config.Alone it is ErrAlone.
 func (n *Node) Handle(ctx context.Context, ev push.Event) (push.Decision, error) {
+	if n.unmade() {
+		return push.Decision{}, errNotMade
+	}
+	if err := push.CheckEvent(ev); err != nil {
+		return push.Decision{}, err
+	}
+	ctx = orEndless(ctx)
 	account := ev.Subject().Account
 	d := push.Decision{Account: account}
-	if account == "" {
-		return d, fmt.Errorf("%w: it names no account", push.ErrEvent)
-	}
 	l := n.lanes[partition.Of(account, len(n.lanes))]
 	if l.foreign(ev, account) {
 		n.counts.kept.Add(1)
@@ -524,6 +537,19 @@ func (n *Node) Handle(ctx context.Context, ev push.Event) (push.Decision, error)
 	}
 }
 
+// errNotMade is for a Node that Join has not returned.
+var errNotMade = fmt.Errorf("%w: Join has not made it; use what Join returns, if its error is nil", push.ErrClosed)
+
+func (n *Node) unmade() bool { return n == nil || n.js == nil }
+
+// orEndless returns ctx, or, for a host that has none, one that never ends.
+func orEndless(ctx context.Context) context.Context {
+	if ctx == nil {
+		return context.Background()
+	}
+	return ctx
+}
+
 // HandleTo is Handle into a Decision of the caller's; d may be nil.
 func (n *Node) HandleTo(ctx context.Context, ev push.Event, d *push.Decision) error {
 	got, err := n.Handle(ctx, ev)
@@ -564,13 +590,25 @@ func (n *Node) unreachable(ctx context.Context, ev push.Event, d push.Decision) 
 	return d, fmt.Errorf("%w: %w", ErrUnreachable, cause)
 }
 
-// Inspect returns what the owner knows of an account. The error wraps ErrUnreachable.
+// inspectTime is how long an owner may take to answer before it is asked again, or another one is: the question is lost with an owner that dies.
+const inspectTime = 3 * time.Second
+
+// Inspect returns what the owner knows of an account. The error is push.ErrClosed, or wraps ErrUnreachable and the context's error.
 func (n *Node) Inspect(ctx context.Context, account string) (push.AccountStatus, error) {
+	if n.unmade() {
+		return push.AccountStatus{}, errNotMade
+	}
+	ctx = orEndless(ctx)
 	p := partition.Of(account, len(n.lanes))
 	st := push.AccountStatus{Account: account}
+	if account == "" {
+		return st, nil // nobody has anything
+	}
 	var last error
 	for {
-		msg, err := n.cfg.Conn.RequestWithContext(ctx, n.names.owner(p), []byte(account))
+		try, stop := context.WithTimeout(ctx, inspectTime)
+		msg, err := n.cfg.Conn.RequestWithContext(try, n.names.owner(p), []byte(account))
+		stop()
 		if err == nil {
 			if err = partition.Decode(msg.Data, &st); err == nil {
 				return st, nil
@@ -581,25 +619,47 @@ func (n *Node) Inspect(ctx context.Context, account string) (push.AccountStatus,
 			return st, push.ErrClosed
 		}
 		if !sleep(ctx, 100*time.Millisecond) {
-			return st, fmt.Errorf("%w: %w", ErrUnreachable, last)
+			return st, fmt.Errorf("%w: %w: %w", ErrUnreachable, context.Cause(ctx), last)
 		}
 	}
 }
 
 // Services returns the state of the push services that this node publishes to, in the order of their names.
-func (n *Node) Services() []push.ServiceStatus { return n.gates.status() }
+func (n *Node) Services() []push.ServiceStatus {
+	if n.unmade() {
+		return nil
+	}
+	return n.gates.status()
+}
 
 // Host is Config.Push.Host.
-func (n *Node) Host() string { return n.cfg.Push.Host }
+func (n *Node) Host() string {
+	if n.unmade() {
+		return ""
+	}
+	return n.cfg.Push.Host
+}
 
 // Policy is the policy of the cluster.
-func (n *Node) Policy() push.Policy { return n.cfg.Push.Policy }
+func (n *Node) Policy() push.Policy {
+	if n.unmade() {
+		return push.Policy{}
+	}
+	return n.cfg.Push.Policy
+}
 
 // alive tells whether a life of a node goes on.
 func (n *Node) alive(o partition.Origin) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.members.Alive(time.Now(), o)
+}
+
+// runs tells whether the process of a node goes on that had a life.
+func (n *Node) runs(o partition.Origin) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.members.Runs(time.Now(), o)
 }
 
 func (n *Node) silent(node string) time.Duration {
@@ -611,9 +671,10 @@ func (n *Node) silent(node string) time.Duration {
 // Close hands over what this node owns, and leaves the cluster. What waits is not sent now: the others do that, or the next start if there are none. Sessions
 // of this node count as closed from then on. It returns when that is done, or when ctx is: then the others find out by themselves. A second Close does nothing.
 func (n *Node) Close(ctx context.Context) error {
-	if n.closed.Swap(true) {
+	if n.unmade() || n.closed.Swap(true) {
 		return nil
 	}
+	ctx = orEndless(ctx)
 	n.mu.Lock()
 	n.leaving = true
 	n.mu.Unlock()

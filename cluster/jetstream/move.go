@@ -20,7 +20,10 @@ const importAtOnce = 1024
 //
 //	n, err := node.Import(ctx, store, store.All(ctx, sqlstore.Filter{}))
 func (n *Node) Import(ctx context.Context, from push.Store, all iter.Seq2[push.Registration, error]) (int, error) {
-	ctx, stop := context.WithCancelCause(ctx)
+	if n.unmade() {
+		return 0, errNotMade
+	}
+	ctx, stop := context.WithCancelCause(orEndless(ctx))
 	defer stop(nil)
 	var (
 		wg   sync.WaitGroup
@@ -93,6 +96,10 @@ func (n *Node) take(ctx context.Context, ev partition.Import) error {
 // with an end of the events. What the Store has besides stays there. It returns how many were written, and the first error, which ends it.
 func (n *Node) Export(ctx context.Context, to push.Store) (int, error) {
 	fail := func(sum int, err error) (int, error) { return sum, fmt.Errorf("jetstream: export: %w", err) }
+	if n.unmade() {
+		return 0, errNotMade
+	}
+	ctx = orEndless(ctx)
 	try, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	s, err := n.js.Stream(try, "KV_"+n.names.regs)

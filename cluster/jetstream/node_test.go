@@ -134,6 +134,62 @@ func TestOneNode(t *testing.T) {
 	assert.Equal(t, 1, svc.count())
 }
 
+// TestWrongUse: what a host does wrong it is told at once, as by an Engine; nothing of it counts as accepted, and nothing ends the process.
+func TestWrongUse(t *testing.T) {
+	t.Parallel()
+	srv := start(t, embedded.Config{})
+	n := join(t, srv, "a", newService())
+	var nobody *push.Offline
+	for name, ev := range map[string]push.Event{
+		"nil": nil, "a pointer": &push.Offline{Account: juliet}, "a nil pointer": nobody, "no account": push.Ping{},
+		"no session": push.SessionOpen{Session: session("")}, "no service": push.PushEnable{Session: session("s1")}, "no service either": push.AffiliationNone{Account: juliet},
+	} {
+		_, err := n.Handle(t.Context(), ev)
+		require.ErrorIs(t, err, push.ErrEvent, name)
+	}
+	assert.Zero(t, n.Status().Accepted)
+	assert.Zero(t, n.Status().Appends)
+
+	var none context.Context
+	handle(t, n, push.SessionOpen{Session: session("s1"), JID: juliet + "/phone"})
+	_, err := n.Handle(none, push.PushEnable{Session: session("s1"), Key: phone})
+	require.NoError(t, err)
+	st, err := n.Inspect(none, juliet)
+	require.NoError(t, err)
+	assert.Len(t, st.Registrations, 1)
+	st, err = n.Inspect(none, "")
+	require.NoError(t, err)
+	assert.Empty(t, st.Registrations)
+	sum, err := n.Export(none, push.NewMemoryStore())
+	require.NoError(t, err)
+	assert.Equal(t, 1, sum)
+
+	for _, unmade := range []*jetstream.Node{nil, {}} {
+		_, err := unmade.Handle(t.Context(), message("m1"))
+		require.ErrorIs(t, err, push.ErrClosed)
+		require.ErrorIs(t, unmade.HandleTo(t.Context(), message("m1"), nil), push.ErrClosed)
+		_, err = unmade.Inspect(t.Context(), juliet)
+		require.ErrorIs(t, err, push.ErrClosed)
+		_, err = unmade.Import(t.Context(), push.NewMemoryStore(), nil)
+		require.ErrorIs(t, err, push.ErrClosed)
+		_, err = unmade.Export(t.Context(), push.NewMemoryStore())
+		require.ErrorIs(t, err, push.ErrClosed)
+		assert.Empty(t, unmade.Status())
+		assert.Empty(t, unmade.Services())
+		assert.Empty(t, unmade.Hooks())
+		assert.Empty(t, unmade.Host())
+		assert.Empty(t, unmade.Policy())
+		require.NoError(t, unmade.Close(t.Context()))
+	}
+	require.NoError(t, n.Close(none))
+	_, err = n.Handle(none, message("m1"))
+	require.ErrorIs(t, err, push.ErrClosed)
+	for _, unmade := range []*embedded.Server{nil, {}} {
+		assert.Nil(t, unmade.Conn())
+		unmade.Close()
+	}
+}
+
 func TestSeveralNodes(t *testing.T) {
 	t.Parallel()
 	svc := newService()

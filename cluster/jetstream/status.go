@@ -18,6 +18,9 @@ type counts struct {
 
 // Status returns what this node knows.
 func (n *Node) Status() Status {
+	if n.unmade() {
+		return Status{}
+	}
 	now := time.Now()
 	n.mu.Lock()
 	live, missing := n.members.Live(now), n.members.Missing(now)
@@ -52,4 +55,9 @@ func (n *Node) Status() Status {
 }
 
 // Hooks returns what went wrong with the host's code so far, for each of its functions with which something did.
-func (n *Node) Hooks() []push.HookStatus { return n.hooks.status() }
+func (n *Node) Hooks() []push.HookStatus {
+	if n.unmade() {
+		return nil
+	}
+	return n.hooks.status()
+}

@@ -24,7 +24,8 @@ type world struct {
 	// revision is that of the manifest as this owner has written it last.
 	revision uint64
 	manifest manifest
-	missed   int // questions in a row that were not answered in time
+	doubt    bool // the manifest may be another than that, which this owner has tried to write
+	missed   int  // questions in a row that were not answered in time
 
 	mu      sync.Mutex
 	reading context.CancelFunc
@@ -176,7 +177,7 @@ func (w *world) Load(epoch uint64) {
 		l.post(func() {
 			w.heard(err)
 			if err == nil {
-				w.manifest, w.revision = m, rev
+				w.manifest, w.revision, w.doubt = m, rev, false
 			}
 			l.owner.Loaded(time.Now(), data, err)
 		})
@@ -186,54 +187,58 @@ func (w *world) Load(epoch uint64) {
 // loadTries is how often in a row the manifest may be newer than the one that was read just before.
 const loadTries = 50
 
-// load takes a partition's snapshot for the owner of epoch.
+// load takes a partition's snapshot for the owner of epoch, and reads it.
 func (n *Node) load(ctx context.Context, each time.Duration, p int, epoch uint64) ([]byte, manifest, uint64, error) {
-	for tries := 1; ; tries++ {
-		var m manifest
-		value, rev, err := n.latest(ctx, each, n.names.snaps, n.names.manifest(p))
+	m, rev, err := n.takeManifest(ctx, each, p, epoch)
+	if err != nil || m.ID == "" {
+		return nil, m, rev, err
+	}
+	data := make([]byte, 0, m.Bytes)
+	for i := range m.Chunks {
+		c, rev, err := n.latest(ctx, each, n.names.snaps, n.names.chunk(p, m.ID, i))
+		if err == nil && rev == 0 {
+			err = fmt.Errorf("a part of the snapshot of partition %d is missing", p)
+		}
 		if err != nil {
 			return nil, m, 0, err
+		}
+		data = append(data, c...)
+	}
+	if len(data) != m.Bytes {
+		return nil, m, 0, fmt.Errorf("the snapshot of partition %d has %d bytes, and should have %d", p, len(data), m.Bytes)
+	}
+	return data, m, rev, nil
+}
+
+// takeManifest writes into a partition's manifest that its snapshot is the owner's of epoch, and returns the manifest with its revision.
+func (n *Node) takeManifest(ctx context.Context, each time.Duration, p int, epoch uint64) (m manifest, rev uint64, err error) {
+	for tries := 1; ; tries++ {
+		m = manifest{}
+		value, rev, err := n.latest(ctx, each, n.names.snaps, n.names.manifest(p))
+		if err != nil {
+			return m, 0, err
 		}
 		if rev > 0 {
 			if err := json.Unmarshal(value, &m); err != nil {
-				return nil, m, 0, fmt.Errorf("the manifest of partition %d: %w", p, err)
+				return m, 0, fmt.Errorf("the manifest of partition %d: %w", p, err)
 			}
 		}
-		if m.Epoch > epoch || m.Keep > epoch {
+		if m.Epoch > epoch || m.Keep > epoch && m.Epoch != epoch {
 			if err := n.damaged(ctx, each, p, max(m.Epoch, m.Keep)); err != nil {
-				return nil, m, 0, err
+				return m, 0, err
 			}
-			return nil, m, 0, partition.ErrFenced
+			return m, 0, partition.ErrFenced
 		}
 		m.Epoch = epoch
 		rev, err = n.putManifest(ctx, each, p, m, rev)
-		if errors.Is(err, partition.ErrFenced) && tries < loadTries && sleep(ctx, 20*time.Millisecond) {
-			continue // it was replaced meanwhile
+		switch {
+		case err == nil:
+			return m, rev, nil
+		case !errors.Is(err, partition.ErrFenced):
+			return m, 0, err
+		case tries >= loadTries || !sleep(ctx, 20*time.Millisecond): // or it was replaced meanwhile
+			return m, 0, fmt.Errorf("NATS refuses to write the manifest of partition %d behind the newest one, again and again; if that lasts: nats stream cluster step-down KV_%s", p, n.names.snaps)
 		}
-		if errors.Is(err, partition.ErrFenced) {
-			return nil, m, 0, fmt.Errorf("NATS refuses to write the manifest of partition %d behind the newest one, again and again; if that lasts: nats stream cluster step-down KV_%s", p, n.names.snaps)
-		}
-		if err != nil {
-			return nil, m, 0, err
-		}
-		if m.ID == "" {
-			return nil, m, rev, nil
-		}
-		data := make([]byte, 0, m.Bytes)
-		for i := range m.Chunks {
-			c, rev, err := n.latest(ctx, each, n.names.snaps, n.names.chunk(p, m.ID, i))
-			if err == nil && rev == 0 {
-				err = fmt.Errorf("a part of the snapshot of partition %d is missing", p)
-			}
-			if err != nil {
-				return nil, m, 0, err
-			}
-			data = append(data, c...)
-		}
-		if len(data) != m.Bytes {
-			return nil, m, 0, fmt.Errorf("the snapshot of partition %d has %d bytes, and should have %d", p, len(data), m.Bytes)
-		}
-		return data, m, rev, nil
 	}
 }
 
@@ -269,56 +274,53 @@ func (n *Node) putManifest(ctx context.Context, each time.Duration, p int, m man
 func (w *world) Save(snapshot []byte, keep uint64) {
 	l := w.lane
 	n := l.n
-	m := manifest{Epoch: w.manifest.Epoch, ID: fmt.Sprintf("%d-%d", w.manifest.Epoch, keep), Bytes: len(snapshot), Keep: keep}
-	old, rev := w.manifest, w.revision
+	epoch, rev, doubt := w.manifest.Epoch, w.revision, w.doubt
 	w.do(func(ctx context.Context, each time.Duration) {
 		var err error
+		if doubt { // the one before may have been written, or not
+			_, rev, err = n.takeManifest(ctx, each, l.p, epoch)
+		}
+		// Its parts have names of their own: those of the former one are needed until the manifest is of this one.
+		m := manifest{Epoch: epoch, ID: fmt.Sprintf("%d-r%d", epoch, rev), Bytes: len(snapshot), Keep: keep}
+		var first uint64 // of its parts
 		for rest := snapshot; len(rest) > 0 && err == nil; m.Chunks++ {
 			size := min(len(rest), chunkBytes)
+			var at uint64
 			try, cancel := context.WithTimeout(ctx, each)
-			_, err = n.snaps.Put(try, n.names.chunk(l.p, m.ID, m.Chunks), rest[:size])
+			at, err = n.snaps.Put(try, n.names.chunk(l.p, m.ID, m.Chunks), rest[:size])
 			cancel()
+			first = cmp.Or(first, at)
 			rest = rest[size:]
 		}
 		if err == nil {
 			rev, err = n.putManifest(ctx, each, l.p, m, rev)
 		}
-		if err == nil {
-			n.counts.snapshots.Add(1)
-			n.counts.snapshotBytes.Add(int64(len(snapshot)))
-			// What is not needed any more: nobody misses it, and if it stays it is only in the way.
-			ctx, cancel := context.WithTimeout(ctx, appendLongest)
-			defer cancel()
-			if err := n.stream.Purge(ctx, jetstream.WithPurgeSubject(n.names.both(l.p)), jetstream.WithPurgeSequence(keep)); err != nil {
-				n.warn("log not shortened", l.p, err)
-			}
-			if old.ID != "" && old.ID != m.ID {
-				for i := range old.Chunks {
-					_ = n.snaps.Purge(ctx, n.names.chunk(l.p, old.ID, i))
-				}
-			}
-		} else if !errors.Is(err, partition.ErrFenced) {
+		if err != nil && !errors.Is(err, partition.ErrFenced) {
 			n.warn("snapshot not written", l.p, err)
 		}
 		l.post(func() {
 			w.heard(err)
-			switch {
-			case err == nil:
+			w.doubt = err != nil
+			if err == nil {
 				w.manifest, w.revision = m, rev
-			case !errors.Is(err, partition.ErrFenced): // it may have been written all the same: take it again before the next one
-				epoch := old.Epoch
-				w.do(func(ctx context.Context, each time.Duration) {
-					if _, m, rev, err := n.load(ctx, each, l.p, epoch); err == nil {
-						l.post(func() {
-							if w.manifest.Epoch == epoch {
-								w.manifest, w.revision = m, rev
-							}
-						})
-					}
-				})
 			}
 			l.owner.Saved(time.Now(), err)
 		})
+		if err != nil {
+			return
+		}
+		n.counts.snapshots.Add(1)
+		n.counts.snapshotBytes.Add(int64(len(snapshot)))
+		// What is not needed any more: nobody misses it, and if it stays it is only in the way.
+		ctx, cancel := context.WithTimeout(ctx, appendLongest)
+		defer cancel()
+		if err := n.stream.Purge(ctx, jetstream.WithPurgeSubject(n.names.both(l.p)), jetstream.WithPurgeSequence(keep)); err != nil {
+			n.warn("log not shortened", l.p, err)
+		}
+		// Parts of all snapshots before, also those of owners that ended before they had written the manifest.
+		if err := n.snapshots.Purge(ctx, jetstream.WithPurgeSubject(n.names.parts(l.p)), jetstream.WithPurgeSequence(first)); err != nil {
+			n.warn("former snapshots not deleted", l.p, err)
+		}
 	})
 }
 
@@ -332,12 +334,13 @@ func (w *world) Read(from uint64) {
 	w.mu.Lock()
 	w.reading, w.run = cancel, &from
 	w.mu.Unlock()
+	claim := w.manifest.Epoch // is in the log, whatever the replica says that is asked
 	n.work.Add(1)
 	go func() {
 		defer n.work.Done()
 		for missed := 0; ctx.Err() == nil; {
 			at := from
-			err := n.read(ctx, l, &from, attempt(missed))
+			err := n.read(ctx, l, &from, claim, attempt(missed))
 			if ctx.Err() != nil {
 				return
 			}
@@ -360,8 +363,8 @@ const (
 	replicaLate = 100 * time.Millisecond
 )
 
-// read delivers messages from *from on until something fails. Each batch has some time.
-func (n *Node) read(ctx context.Context, l *lane, from *uint64, each time.Duration) error {
+// read delivers messages from *from on until something fails. Each batch has some time. What is up to least is in the log for certain.
+func (n *Node) read(ctx context.Context, l *lane, from *uint64, least uint64, each time.Duration) error {
 	conn := n.cfg.Conn
 	inbox := nats.NewInbox()
 	sub, err := conn.SubscribeSync(inbox + ".*")
@@ -398,13 +401,15 @@ func (n *Node) read(ctx context.Context, l *lane, from *uint64, each time.Durati
 		if got {
 			continue
 		}
-		timer.Reset(lookAgain)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-timer.C:
-			continue
-		case <-hint:
+		if *from > least {
+			timer.Reset(lookAgain)
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-timer.C:
+				continue
+			case <-hint:
+			}
 		}
 		// There is something, which the replica that is asked may not have yet.
 		for wait, late := 200*time.Microsecond, time.Now(); time.Since(late) < replicaLate; wait = min(2*wait, 10*time.Millisecond) {
@@ -452,6 +457,7 @@ func (n *Node) some(ctx context.Context, each time.Duration, sub *nats.Subscript
 	ctx, cancel := context.WithTimeout(ctx, each)
 	defer cancel()
 	got := false
+	var last uint64 // that has come of this batch
 	for {
 		msg, err := sub.NextMsgWithContext(ctx)
 		if err != nil {
@@ -459,6 +465,10 @@ func (n *Node) some(ctx context.Context, each time.Duration, sub *nats.Subscript
 		}
 		if msg.Subject != inbox {
 			continue // an answer to an earlier question, that came late
+		}
+		if before := msg.Header.Get("Nats-Last-Sequence"); before != "" && before != strconv.FormatUint(last, 10) {
+			// Such as when a connection on the way was a new one in the middle of it.
+			return got, fmt.Errorf("message %s of the stream %s has not arrived, of a batch that came to %d", before, stream, last)
 		}
 		switch msg.Header.Get("Status") {
 		case "204", "404":
@@ -477,6 +487,7 @@ func (n *Node) some(ctx context.Context, each time.Duration, sub *nats.Subscript
 		if err != nil {
 			return got, err
 		}
+		last = seq
 		if seq < from {
 			continue
 		}
@@ -556,7 +567,7 @@ func (w *world) Show(out *partition.Out, replayed bool) {
 		if d.Wanted {
 			answers = append(answers, answer{l.p, d.Origin, d.Batch, d.Index, d.Decision})
 		}
-		if replayed {
+		if d.Shown {
 			continue
 		}
 		if _, own := d.Event.(partition.Import); own { // the host knows no such event
@@ -583,7 +594,6 @@ func (w *world) Show(out *partition.Out, replayed bool) {
 		n.counts.resent.Add(int64(out.Resent))
 		out.Changed = l.owner.State().Registered() // what a former owner may not have told
 		n.tellRegistered(l, out.Changed, answers, true)
-		return
 	}
 	for _, a := range out.Advice {
 		n.advise(a)
@@ -591,7 +601,7 @@ func (w *world) Show(out *partition.Out, replayed bool) {
 	for _, m := range out.Moved {
 		n.moved(m)
 	}
-	if len(out.Changed)+len(answers) > 0 {
+	if !replayed && len(out.Changed)+len(answers) > 0 {
 		n.tellRegistered(l, out.Changed, answers, false)
 	}
 }

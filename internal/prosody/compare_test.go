@@ -47,13 +47,14 @@ const (
 	// What a message means: Prosody looks for a body and nothing else, and
 	// knows neither invitations nor files nor subscription requests.
 	quiet   = "content: quiet here (error, correction, retraction, moderation, reaction, fallback body)"
-	alerted = "content: important here (invitation, file, subscription request)"
+	alerted = "content: important here (invitation, file, subscription request, a room's message with subject and body)"
 	// What became of it since: the user has read it on another device (a copy
 	// of a sent message says so), it was retracted, the call is over. Prosody
 	// notifies all the same, and does not tell those that rang.
 	since   = "content: taken back since (read, retracted, call over)"
 	callEnd = "content: the end of a call is for those that it was announced to, and a call that is over rings nowhere"
 	asked   = "content: a subscription request notifies once for each contact"
+	again   = "content: a call notifies once, whatever copy announces it"
 	// Prosody publishes once for each class of a batch.
 	oneOfBatch = "one publish a batch"
 
@@ -825,6 +826,8 @@ func (c *comparison) whyNotDecided(w *world, event int, k notice, earlier map[no
 		return callEnd
 	case rings(xml) && c.over(event, k.user, callID(xml)):
 		return callEnd
+	case rings(xml) && c.rangBefore(event, k):
+		return again
 	case isRequest(xml) && c.askedBefore(event, k):
 		return asked
 	case dropped[k] != "" && c.stillWaited(event, k):
@@ -965,6 +968,15 @@ func (c *comparison) announced(event int, k notice) bool {
 	})
 }
 
+// rangBefore tells whether we notified the registration of the call by another stanza.
+func (c *comparison) rangBefore(event int, k notice) bool {
+	xml := c.xml[k.of()]
+	return slices.ContainsFunc(c.calls[k.user], func(e callEvent) bool {
+		return !e.end && e.event <= event && e.id != k.stanza && e.call == callID(xml) && e.chat == caller(k.user, xml) &&
+			c.weDecided(e.event, notice{k.address, e.id}) && !c.removedBetween(k.address, e.event, event)
+	})
+}
+
 // over tells whether a call that somebody was notified of was ended before the event.
 func (c *comparison) over(event int, user, call string) bool {
 	chat := ""
@@ -1049,6 +1061,8 @@ func expectedClass(xml, prosody string) (class, why string) {
 		return "urgent", carbonCall
 	case containsAny(xml, "'urn:xmpp:message-correct:0'", "'urn:xmpp:message-retract:1'", "'urn:xmpp:reactions:0'"):
 		return "plain", quiet
+	case strings.Contains(xml, "type='groupchat'") && strings.Contains(xml, "<subject>") && strings.Contains(xml, "<body>"):
+		return "important", alerted
 	case containsAny(xml, "'jabber:x:conference'", "<invite ", "'urn:xmpp:sfs:0'", "'urn:xmpp:sims:1'"):
 		return "important", alerted
 	case encrypted && !strings.Contains(xml, "<payload"):

@@ -229,7 +229,12 @@ func split(addr string) (host string, port int, err error) {
 }
 
 // Conn is a connection inside the process, for jetstream.Config.Conn. Close ends it.
-func (s *Server) Conn() *nats.Conn { return s.conn }
+func (s *Server) Conn() *nats.Conn {
+	if s == nil {
+		return nil
+	}
+	return s.conn
+}
 
 // URL is where clients of NATS connect; empty if it listens nowhere.
 func (s *Server) URL() string { return s.s.ClientURL() }
@@ -242,8 +247,11 @@ func (s *Server) ClusterAddr() string {
 	return ""
 }
 
-// Close ends the server. Close the Node before.
+// Close ends the server. Close the Node before. Of one that did not start it does nothing.
 func (s *Server) Close() {
+	if s == nil || s.conn == nil {
+		return
+	}
 	s.conn.Close()
 	s.s.Shutdown()
 	s.s.WaitForShutdown()

@@ -96,9 +96,17 @@ func (l *Local) session(id push.SessionID) *local {
 	return nil
 }
 
+// maxSessions is how many sessions of an account are kept, as in the library: if there are too many, one that is not bound goes first.
+const maxSessions = 128
+
 func (l *Local) add(account string, n *local) {
 	l.remove(push.SessionID{Account: account, ID: n.id})
-	l.sessions[account] = append(l.sessions[account], n)
+	list := l.sessions[account]
+	if len(list) >= maxSessions {
+		i := max(0, slices.IndexFunc(list, func(s *local) bool { return s.bound == nil }))
+		list = slices.Delete(list, i, i+1)
+	}
+	l.sessions[account] = append(list, n)
 }
 
 func (l *Local) remove(id push.SessionID) {

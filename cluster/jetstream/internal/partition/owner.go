@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -36,7 +37,8 @@ type World interface {
 	Save(snapshot []byte, keep uint64)
 	// Publish sends a notification: Replied.
 	Publish(ref Ref, n push.Notification)
-	// Show tells what has come of something, in order. replayed: a former owner has shown it already, as far as it lived to.
+	// Show tells what has come of something, in order. replayed: it is what a new owner finds in the log, of which a former one has shown a part already: of what
+	// is Decided that is said, Affected is what it has shown, and Advice and Moved are what may not have been told yet.
 	Show(out *Out, replayed bool)
 }
 
@@ -57,6 +59,8 @@ type Config struct {
 	Writes func() int
 	// Alive tells whether a life of a node goes on, as far as it is known.
 	Alive func(o Origin) bool
+	// Runs tells whether the process that o was a life of goes on, perhaps in a later life; nil means Alive.
+	Runs func(o Origin) bool
 	// Heard returns for how long nothing was heard of a node; less than zero if nothing ever was.
 	Heard func(node string) time.Duration
 	// SnapshotEvery is after how many messages of the log a snapshot is written, SnapshotAge after what time if there was any.
@@ -73,6 +77,13 @@ func (c *Config) writes() int {
 	return c.Writes()
 }
 
+func (c *Config) runs(o Origin) bool {
+	if c.Runs == nil {
+		return c.Alive(o)
+	}
+	return c.Runs(o)
+}
+
 // Phase is how far an Owner is.
 type Phase uint8
 
@@ -86,7 +97,7 @@ const (
 	PhaseOwning
 	PhaseDraining // waits for replies, to release it
 	PhaseReleasing
-	PhaseStuck // the log has what a later version wrote
+	PhaseStuck // the log or the snapshot has what cannot be read; it looks again now and then
 )
 
 var phaseNames = [...]string{"idle", "tailing", "waiting", "claiming", "loading", "reading", "owning", "draining", "releasing", "stuck"}
@@ -113,9 +124,18 @@ type Owner struct {
 	sends     []send
 	doubt     bool
 	retried   bool
-	pending   []Record
-	later     []send
-	sealed    int // how many of pending belong before a snapshot that was taken
+	// mine: the newest record in the log may be this owner's, and no Release. A successor waits for that.
+	mine bool
+	// shown is the last batch that this owner has shown, in whichever time of its being one.
+	shown uint64
+	// former is who wrote the newest record before the Claim, if anybody has, and released what it says if that is a Release.
+	former   Origin
+	released *Release
+	// backAt is since when the log's answers are older than what it has said before; zero: they are not.
+	backAt  time.Time
+	pending []Record
+	later   []send
+	sealed  int // how many of pending belong before a snapshot that was taken
 
 	// snapshot waits for the records before it to be in the log.
 	snapshot             []byte
@@ -172,9 +192,17 @@ func (o *Owner) Want(now time.Time, want bool) {
 	case !want && o.phase == PhaseOwning:
 		o.phase = PhaseDraining
 		o.drain()
-	case !want && (o.phase == PhaseTailing || o.phase == PhaseWaiting || o.phase == PhaseStuck):
-		o.idle()
+	case !want && o.mine && (o.phase == PhaseWaiting || o.phase == PhaseStuck):
+		o.tail()
+	case !want && !o.mine && (o.phase == PhaseTailing || o.phase == PhaseWaiting || o.phase == PhaseStuck):
+		o.rest()
 	}
+}
+
+// rest: it has nothing to do with the partition any more.
+func (o *Owner) rest() {
+	o.idle()
+	o.Err = nil
 }
 
 func (o *Owner) tail() {
@@ -188,7 +216,7 @@ func (o *Owner) idle() {
 		o.world.Stop()
 	}
 	keep := *o
-	*o = Owner{cfg: o.cfg, world: o.world, me: o.me, want: o.want, Takeovers: keep.Takeovers, Published: keep.Published, Resent: keep.Resent, TakenIn: keep.TakenIn, Err: keep.Err}
+	*o = Owner{cfg: o.cfg, world: o.world, me: o.me, want: o.want, mine: o.mine, shown: o.shown, Takeovers: keep.Takeovers, Published: keep.Published, Resent: keep.Resent, TakenIn: keep.TakenIn, Err: keep.Err}
 }
 
 // Lost says that the log is not the one any more that the Owner has read. It begins anew.
@@ -198,16 +226,25 @@ func (o *Owner) Lost(now time.Time) {
 	}
 }
 
-// lost: another node owns the partition.
+// lost: another node owns the partition; or it seems so, because an answer was lost. If it is not wanted any more the log tells which, and is told in the second case.
 func (o *Owner) lost(now time.Time) {
 	o.idle()
 	o.wantAt = now
-	if o.want {
+	switch {
+	case o.want:
 		o.phase, o.retry = PhaseWaiting, now.Add(time.Second)
+	case o.mine:
+		o.tail()
 	}
 }
 
-const again = 100 * time.Millisecond
+const (
+	again = 100 * time.Millisecond
+	// stuckAgain is when it looks again whether what it cannot read is still so: a backup was restored, or a leader did not have all yet.
+	stuckAgain = 10 * time.Second
+	// backFor is for how long answers of the log that are older than what it has said before are taken for those of a leader that is none any more.
+	backFor = 15 * time.Second
+)
 
 // Tailed answers Tail: the newest record is at seq, zero if there is none.
 func (o *Owner) Tailed(now time.Time, seq uint64, data []byte, err error) {
@@ -222,23 +259,38 @@ func (o *Owner) Tailed(now time.Time, seq uint64, data []byte, err error) {
 		o.Err, o.retry = err, now.Add(again)
 		return
 	}
+	o.mine, o.former, o.released = false, Origin{}, nil
 	if seq > 0 {
 		by, rs, err := ReadRecords(data)
-		if err != nil {
-			o.phase, o.Err = PhaseStuck, err
+		if err != nil && o.want {
+			o.cannot(now, err)
 			return
 		}
-		_, released := rs[len(rs)-1].(Release)
-		if !released && by != o.me && o.cfg.Alive(by) && now.Sub(o.wantAt) < o.cfg.Patience {
+		released := err != nil // by somebody else, in any case
+		if err == nil {
+			o.former = by
+			var r Release
+			if r, released = rs[len(rs)-1].(Release); released {
+				o.released = &Release{cmp.Or(r.After, seq)}
+			}
+		}
+		o.mine = by == o.me && !released
+		if o.want && !released && !o.mine && o.cfg.runs(by) && now.Sub(o.wantAt) < o.cfg.Patience {
 			o.phase, o.retry = PhaseWaiting, now.Add(again)
+			o.Err = fmt.Errorf("%q has not released it yet", by.Node)
 			return
 		}
 	}
-	if !o.want {
-		o.idle()
+	switch {
+	case !o.want && o.mine:
+		o.phase, o.last = PhaseReleasing, seq
+		o.append([]Record{Release{o.shown}}, nil)
+		return
+	case !o.want:
+		o.rest()
 		return
 	}
-	o.phase, o.last = PhaseClaiming, seq
+	o.phase, o.last, o.mine = PhaseClaiming, seq, true
 	o.append([]Record{Claim{}}, nil)
 }
 
@@ -269,6 +321,11 @@ func (o *Owner) resolve(now time.Time, seq uint64, data []byte, err error) {
 	switch {
 	case err != nil:
 		o.retry = now.Add(again)
+	case seq < o.last && (o.backAt.IsZero() || now.Sub(o.backAt) < backFor): // who answers is not the leader any more, and does not know
+		if o.backAt.IsZero() {
+			o.backAt = now
+		}
+		o.retry = now.Add(again)
 	case bytes.Equal(data, o.appending) && seq > o.last:
 		o.doubt = false
 		o.appended(now, seq)
@@ -281,7 +338,7 @@ func (o *Owner) resolve(now time.Time, seq uint64, data []byte, err error) {
 }
 
 func (o *Owner) appended(now time.Time, seq uint64) {
-	o.last, o.appending, o.retried = seq, nil, false
+	o.last, o.appending, o.retried, o.backAt = seq, nil, false, time.Time{}
 	sends := o.sends
 	o.sends = nil
 	switch o.phase {
@@ -291,7 +348,8 @@ func (o *Owner) appended(now time.Time, seq uint64) {
 		o.world.Load(seq)
 		return
 	case PhaseReleasing:
-		o.idle()
+		o.mine = false
+		o.rest()
 		if o.want {
 			o.wantAt = now
 			o.tail()
@@ -329,7 +387,7 @@ func (o *Owner) Loaded(now time.Time, snapshot []byte, err error) {
 	if err != nil {
 		o.Err = err
 		if errors.Is(err, ErrUnknown) || errors.Is(err, errMalformed) || errors.Is(err, ErrDamaged) {
-			o.phase = PhaseStuck
+			o.cannot(now, err)
 			return
 		}
 		o.retry = now.Add(again)
@@ -353,6 +411,12 @@ func (o *Owner) Message(now time.Time, m Message) {
 			o.replayed(now)
 		}
 	case PhaseOwning, PhaseDraining, PhaseReleasing:
+		if o.state == nil { // it releases what it does not read
+			return
+		}
+		if o.phase == PhaseReleasing && !m.Records { // that is the successor's
+			return
+		}
 		o.hear(now, m.Time)
 		if m.Records {
 			if by, _, err := ReadRecords(m.Data); err != nil || by != o.me {
@@ -362,12 +426,13 @@ func (o *Owner) Message(now time.Time, m Message) {
 		}
 		b, err := ReadBatch(m.Data)
 		if err != nil {
-			o.stuck(err)
+			o.stuck(now, err)
 			return
 		}
 		o.catchTime(now, m.Time)
 		o.state.Batch(m.Seq, m.Time, b, &o.out)
 		o.since++
+		o.shown = m.Seq
 		o.show(false)
 		o.ready(nil)
 		o.maybeSave(now)
@@ -376,11 +441,14 @@ func (o *Owner) Message(now time.Time, m Message) {
 }
 
 // stuck: there is something in the log that this program does not understand. It cannot be skipped, since it was accepted.
-func (o *Owner) stuck(err error) {
-	o.world.Stop()
-	want := o.want
+func (o *Owner) stuck(now time.Time, err error) {
 	o.idle()
-	o.want, o.phase, o.Err = want, PhaseStuck, err
+	o.cannot(now, err)
+}
+
+// cannot own the partition, for now.
+func (o *Owner) cannot(now time.Time, err error) {
+	o.phase, o.Err, o.retry = PhaseStuck, err, now.Add(stuckAgain)
 }
 
 // replayed does what the log says from the snapshot to this owner's Claim.
@@ -402,7 +470,7 @@ func (o *Owner) replayed(now time.Time) {
 			}
 			b, err := ReadBatch(m.Data)
 			if err != nil {
-				o.stuck(err)
+				o.stuck(now, err)
 				return
 			}
 			list = append(list, entry{after: m.Seq, at: m.Time, batch: b, seq: m.Seq})
@@ -413,7 +481,7 @@ func (o *Owner) replayed(now time.Time) {
 		}
 		by, rs, err := ReadRecords(m.Data)
 		if err != nil {
-			o.stuck(err)
+			o.stuck(now, err)
 			return
 		}
 		for _, r := range rs {
@@ -426,14 +494,39 @@ func (o *Owner) replayed(now time.Time) {
 	}
 	slices.SortStableFunc(list, func(a, b entry) int { return cmp.Or(cmp.Compare(a.after, b.after), cmp.Compare(a.order, b.order)) })
 	last := o.replay[len(o.replay)-1]
+	shown := o.wasShown(now)
 	o.replay = nil
+	var advised, moved []push.SessionID // by what was not shown
 	for _, e := range list {
-		if e.batch != nil {
-			o.state.Batch(e.seq, e.at, e.batch, &o.out)
-		} else {
+		if e.batch == nil {
 			o.state.Record(e.seq, e.by, e.rec, &o.out)
+			continue
+		}
+		o.shown = max(o.shown, e.seq)
+		decided, advice, move := len(o.out.Decided), len(o.out.Advice), len(o.out.Moved)
+		o.state.Batch(e.seq, e.at, e.batch, &o.out)
+		if shown(e.seq, e.at, e.batch.Origin) {
+			for i := range o.out.Decided[decided:] {
+				o.out.Decided[decided+i].Shown = true
+			}
+			continue
+		}
+		for _, a := range o.out.Advice[advice:] {
+			advised = append(advised, a.Session)
+		}
+		for _, m := range o.out.Moved[move:] {
+			moved = append(moved, m.Session)
 		}
 	}
+	o.out.Advice = lastOf(o.out.Advice, advised, func(a Advice) push.SessionID { return a.Session })
+	o.out.Moved = slices.DeleteFunc(lastOf(o.out.Moved, moved, func(m Moved) push.SessionID { return m.Session }), func(m Moved) bool {
+		a := o.state.accounts[m.Session.Account]
+		if a == nil {
+			return false
+		}
+		h := a.home(m.Session.ID)
+		return h != nil && h.Origin.Node == m.Node // it has come back
+	})
 	o.Resent += o.out.Resent
 	o.logTime, o.receivedAt = last.Time, now
 	if n := o.state.Now(); o.logTime.Before(n) {
@@ -452,6 +545,40 @@ func (o *Owner) replayed(now time.Time) {
 	if !o.want {
 		o.phase = PhaseDraining
 		o.drain()
+	}
+}
+
+// lastOf returns the last of the elements about each of some sessions, in order.
+func lastOf[E any](list []E, of []push.SessionID, session func(E) push.SessionID) []E {
+	var last []E
+	for i := len(list) - 1; i >= 0; i-- {
+		id := session(list[i])
+		if slices.Contains(of, id) && !slices.ContainsFunc(last, func(e E) bool { return session(e) == id }) {
+			last = append(last, list[i])
+		}
+	}
+	slices.Reverse(last)
+	return last
+}
+
+// wasShown returns what tells whether a batch was shown by a former owner: as far as that said when it released the partition; or until it was heard of last, for
+// nobody knows how far it came.
+func (o *Owner) wasShown(now time.Time) func(seq uint64, at time.Time, by Origin) bool {
+	mine, former := o.shown, o.former
+	if former == (Origin{}) || former == o.me || o.released != nil {
+		to := mine
+		if o.released != nil {
+			to = max(to, o.released.After)
+		}
+		return func(seq uint64, _ time.Time, _ Origin) bool { return seq <= to }
+	}
+	silent := o.cfg.Heard(former.Node)
+	if silent < 0 {
+		silent = now.Sub(o.wantAt)
+	}
+	until := o.replay[len(o.replay)-1].Time.Add(-silent)
+	return func(seq uint64, at time.Time, by Origin) bool {
+		return seq <= mine || at.Before(until) && !(by.Node == former.Node && by.Incarnation > former.Incarnation)
 	}
 }
 
@@ -566,7 +693,7 @@ func (o *Owner) Tick(now time.Time) {
 		switch {
 		case o.doubt:
 			o.world.Tail()
-		case o.phase == PhaseTailing || o.phase == PhaseWaiting:
+		case o.phase == PhaseTailing || o.phase == PhaseWaiting || o.phase == PhaseStuck:
 			o.tail()
 		case o.phase == PhaseLoading:
 			o.world.Load(o.epoch)
@@ -662,7 +789,7 @@ func (o *Owner) drain() {
 		return
 	}
 	o.phase = PhaseReleasing
-	o.append([]Record{Release{}}, nil)
+	o.append([]Record{Release{o.state.Seq}}, nil)
 }
 
 // Epoch is where in the log its Claim is.

@@ -47,11 +47,13 @@ func (s *simulation) append(p int, records bool, data []byte) uint64 {
 	return s.seq
 }
 
-func (s *simulation) tail(p int) (uint64, []byte) {
+// tail returns the newest record, or that before it as a leader has it that is none any more.
+func (s *simulation) tail(p int, stale bool) (uint64, []byte) {
 	for _, m := range slices.Backward(s.log[p]) {
-		if m.Records {
+		if m.Records && !stale {
 			return m.Seq, m.Data
 		}
+		stale = stale && !m.Records
 	}
 	return 0, nil
 }
@@ -70,7 +72,11 @@ func (w *simWorld) Tail() {
 	var seq uint64
 	var data []byte
 	answered := false
-	w.n.request(func() bool { seq, data = w.n.s.tail(w.p); return true }, func(bool) {
+	w.n.request(func() bool {
+		s := w.n.s
+		seq, data = s.tail(w.p, s.cfg.faults && s.busy && s.r.IntN(50) == 0)
+		return true
+	}, func(bool) {
 		if !answered {
 			answered = true
 			w.o.Tailed(w.n.clock(), seq, data, nil)
@@ -97,7 +103,7 @@ func (w *simWorld) Append(records []byte, prev uint64) {
 		records = AppendRecords(nil, First, o, rs)
 	}
 	w.n.request(func() bool {
-		last, _ := s.tail(w.p)
+		last, _ := s.tail(w.p, false)
 		if last != prev && s.cfg.sabotage != "C5" {
 			return false
 		}
@@ -359,7 +365,11 @@ func (w *simWorld) Show(out *Out, replayed bool) {
 	if replayed {
 		s.Stats.Resent += out.Resent
 		s.Stats.MaxTakeover = max(s.Stats.MaxTakeover, w.n.clock().Sub(w.o.wantAt))
-		return
+	}
+	for i := range out.Decided {
+		if d := &out.Decided[i]; d.Number > 0 && (!replayed || !d.Shown) {
+			s.shown[d.Number] = true
+		}
 	}
 	for _, ad := range out.Advice {
 		for _, o := range s.nodes {

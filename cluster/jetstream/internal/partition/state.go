@@ -43,6 +43,8 @@ type Decided struct {
 	Batch  uint64
 	Index  int
 	Wanted bool
+	// Shown: a former owner has shown it, in all likelihood.
+	Shown bool
 }
 
 // Affected is what changed outside of an event.
@@ -316,6 +318,9 @@ func (s *State) handle(a *account, d *Decided, out *Out) {
 
 func (s *State) judge(a *account, d *Decided, out *Out, veto func(*push.Registration, push.Stanza) string) {
 	a.Handle(d.Event, push.Facts{Now: s.now, Number: d.Number, Veto: veto}, &d.Decision)
+	if d.Decision.Reason == push.ReasonTooManySessions {
+		a.forgetHomes(s.now)
+	}
 	s.due(a, &d.Decision.Effects, out)
 	s.advise(a, &d.Decision.Effects, out)
 }
@@ -408,6 +413,14 @@ func (s *State) setHome(a *account, n home) {
 		return
 	}
 	a.homes = append(a.homes, n)
+}
+
+// forgetHomes forgets where sessions are that the account does not know any more.
+func (a *account) forgetHomes(now time.Time) {
+	sessions := a.Status(now).Sessions
+	a.homes = slices.DeleteFunc(a.homes, func(h home) bool {
+		return !slices.ContainsFunc(sessions, func(s push.SessionStatus) bool { return s.ID == h.ID })
+	})
 }
 
 // Record takes note of what the owner of the time did. The log has it at seq.

@@ -1,0 +1,132 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/xmpp-push/push/cluster/jetstream/internal/partition"
+)
+
+// plain returns a connection to a server of NATS that has no JetStream, whose part a test plays.
+func plain(t *testing.T) *nats.Conn {
+	t.Helper()
+	s, err := server.NewServer(&server.Options{DontListen: true, NoLog: true, NoSigs: true})
+	require.NoError(t, err)
+	s.Start()
+	t.Cleanup(s.Shutdown)
+	require.True(t, s.ReadyForConnections(20*time.Second))
+	conn, err := nats.Connect("", nats.InProcessServer(s))
+	require.NoError(t, err)
+	t.Cleanup(conn.Close)
+	return conn
+}
+
+// A message in the middle of what the log answers may not arrive, where a connection on the way ends and there is another: nothing behind it is taken, so that it is asked for again. What
+// the log has accepted would not be decided otherwise.
+func TestBatchWithAGap(t *testing.T) {
+	t.Parallel()
+	conn := plain(t)
+	n := &Node{cfg: Config{Conn: conn}}
+	type sent struct{ seq, before uint64 } // seq 0 is the end
+	for name, c := range map[string]struct {
+		sent []sent
+		got  []uint64
+		says string
+	}{
+		"whole":               {[]sent{{4, 0}, {7, 4}, {0, 7}}, []uint64{4, 7}, ""},
+		"begins before":       {[]sent{{2, 0}, {4, 2}, {0, 4}}, []uint64{4}, ""},
+		"without the first":   {[]sent{{7, 4}, {0, 7}}, nil, "message 4 of the stream FAKE has not arrived"},
+		"without the second":  {[]sent{{4, 0}, {9, 7}, {0, 9}}, []uint64{4}, "message 7 of the stream FAKE has not arrived"},
+		"without the last":    {[]sent{{4, 0}, {0, 7}}, []uint64{4}, "message 7 of the stream FAKE has not arrived"},
+		"nothing but the end": {[]sent{{0, 7}}, nil, "message 7 of the stream FAKE has not arrived"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			answers, err := conn.Subscribe("$JS.API.DIRECT.GET.FAKE", func(m *nats.Msg) {
+				for _, s := range c.sent {
+					a := nats.NewMsg(m.Reply)
+					a.Header.Set("Nats-Last-Sequence", strconv.FormatUint(s.before, 10))
+					if s.seq == 0 {
+						a.Header.Set("Status", "204")
+					} else {
+						a.Header.Set("Nats-Sequence", strconv.FormatUint(s.seq, 10))
+						a.Header.Set("Nats-Time-Stamp", time.Now().UTC().Format(time.RFC3339Nano))
+					}
+					_ = conn.PublishMsg(a)
+				}
+			})
+			require.NoError(t, err)
+			defer answers.Unsubscribe() //nolint:errcheck
+			inbox := nats.NewInbox()
+			sub, err := conn.SubscribeSync(inbox + ".*")
+			require.NoError(t, err)
+			defer sub.Unsubscribe() //nolint:errcheck
+			var got []uint64
+			_, err = n.some(t.Context(), 20*time.Second, sub, inbox+".0", "FAKE", "x", 3, func(_ *nats.Msg, seq uint64, _ time.Time) error {
+				got = append(got, seq)
+				return nil
+			})
+			assert.Equal(t, c.got, got)
+			if c.says == "" {
+				assert.NoError(t, err)
+			} else {
+				assert.ErrorContains(t, err, c.says)
+			}
+		})
+	}
+}
+
+// A new owner reads up to its own Claim, and may have a server beside it whose copy of the log does not come to that for a long time. It asks the leader then, though nobody
+// says that there is something new.
+func TestReplicaWithoutTheClaim(t *testing.T) {
+	t.Parallel()
+	conn := plain(t)
+	const claim = 5
+	_, err := conn.Subscribe("$JS.API.DIRECT.GET.FAKE", func(m *nats.Msg) {
+		a := nats.NewMsg(m.Reply)
+		a.Header.Set("Status", "404")
+		_ = conn.PublishMsg(a)
+	})
+	require.NoError(t, err)
+	asked := make(chan uint64, 100)
+	_, err = conn.Subscribe("$JS.API.STREAM.MSG.GET.FAKE", func(m *nats.Msg) {
+		var q struct{ Seq uint64 }
+		_ = json.Unmarshal(m.Data, &q)
+		if q.Seq <= claim {
+			_ = m.Respond([]byte(`{"message": {"subject": "push.log.0.r", "seq": 5, "time": "2026-01-01T00:00:00Z"}}`))
+		} else {
+			_ = m.Respond([]byte(`{"error": {"code": 404, "err_code": 10037}}`))
+		}
+		asked <- q.Seq
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	n := &Node{cfg: Config{Conn: conn}, names: names{stream: "FAKE", prefix: "push"}, log: slog.New(slog.DiscardHandler), ctx: ctx}
+	l := &lane{n: n}
+	l.world = &world{lane: l}
+	l.owner = partition.NewOwner(&partition.Config{}, partition.Origin{}, l.world)
+	done := make(chan error, 1)
+	go func() {
+		from := uint64(1)
+		done <- n.read(ctx, l, &from, claim, 20*time.Second)
+	}()
+	for _, want := range []uint64{1, claim + 1} {
+		select {
+		case got := <-asked:
+			assert.Equal(t, want, got)
+		case <-time.After(20 * time.Second):
+			require.FailNow(t, "the leader is not asked", "for what is behind %d", want-1)
+		}
+	}
+	cancel()
+	require.ErrorIs(t, <-done, context.Canceled)
+	n.work.Wait()
+}
