@@ -69,6 +69,35 @@ func TestJoining(t *testing.T) {
 	assert.Equal(t, []string{"a", "b", "c", "d"}, end.Live(at(3*time.Second)))
 }
 
+// A node that was stopped has heard nobody meanwhile. It takes nobody for dead because of that, and so nobody has to begin another life; but messages that were left to sessions of a
+// node since that was heard of last are decided again if it is dead indeed.
+func TestStoppedItself(t *testing.T) {
+	const lease = 4 * time.Second
+	b, c := Origin{"b", 1}, Origin{"c", 1}
+	m := NewMembers(Origin{"a", 1}, lease, at(0))
+	m.Heard(at(0), &Beat{Origin: b, Version: 1})
+	m.Heard(at(0), &Beat{Origin: c, Version: 1})
+	for d := time.Duration(0); d <= 2*time.Second; d += lease / 8 {
+		m.Live(at(d))
+	}
+	const wakes = 20 * time.Second
+	assert.True(t, m.Alive(at(wakes), b))
+	assert.Equal(t, []string{"a", "b", "c"}, m.Live(at(wakes)))
+	assert.Empty(t, m.Beat(at(wakes), false).Dead)
+	assert.Equal(t, []string{"b", "c"}, m.May(at(wakes)), "they may go by what they knew")
+	assert.Equal(t, wakes, m.Silent(at(wakes), "b"))
+	assert.True(t, m.Few(at(wakes)), "it does not know how it is now")
+	m.Heard(at(wakes+time.Second), &Beat{Origin: c, Version: 1})
+	for d := wakes; d <= wakes+2*time.Second; d += lease / 8 {
+		m.Live(at(d))
+	}
+	assert.False(t, m.Alive(at(wakes+2*time.Second), b), "it had two seconds left before")
+	assert.True(t, m.Alive(at(wakes+2*time.Second), c))
+	assert.Equal(t, []Origin{b}, m.Beat(at(wakes+2*time.Second), false).Dead)
+	// Who was dead before stays so.
+	assert.False(t, m.Alive(at(2*wakes), b))
+}
+
 // Nodes with different leases: a node with a short one waits for the others as long as they say.
 func TestLeases(t *testing.T) {
 	short, long := NewMembers(Origin{"a", 1}, time.Second, at(0)), NewMembers(Origin{"b", 1}, 10*time.Second, at(0))
