@@ -221,7 +221,7 @@ func (m *Members) Few(now time.Time) bool {
 	all, heard := 1, 1
 	for _, p := range m.peers {
 		silent := now.Sub(p.at)
-		if p.leaving || p.gone || silent >= comeBack*m.lease {
+		if p.joining || p.leaving || p.gone || silent >= comeBack*m.lease { // one that joins has not said yet whom it hears
 			continue
 		}
 		all++

@@ -54,6 +54,11 @@ func TestJoining(t *testing.T) {
 	assert.Equal(t, []string{"b"}, old.May(at(0)))
 	assert.True(t, old.Alive(at(0), b.Me()), "its sessions count")
 	assert.False(t, old.Few(at(0)))
+	// One that joins does not make a majority: it has not said yet that it hears the node whose link to this one is cut.
+	cut := NewMembers(Origin{"e", 1}, lease, at(-time.Hour))
+	cut.Heard(at(-20*time.Second), &Beat{Origin: Origin{"f", 1}, Version: 1})
+	cut.Heard(at(0), beat)
+	assert.True(t, cut.Few(at(0)))
 	assert.Equal(t, []string{"b", "c"}, fresh.Live(at(0)))
 	assert.Equal(t, []string{"c"}, fresh.Live(at(5*time.Second)))
 	// It is so for one that hears of it from another node.
