@@ -62,9 +62,9 @@ type Engine struct {
 	gates gates
 	back  background
 	lanes laneStats
-	// defers counts the events that wait for the Store, learned the registrations of which it has to be told.
-	defers, learned atomic.Int64
-	keeps           keeps
+	// defers counts the events that wait for the Store, deferRoom the room that they take, learned the registrations of which it has to be told.
+	defers, deferRoom, learned atomic.Int64
+	keeps                      keeps
 }
 
 // New returns a running Engine, or everything that is wrong with cfg. It has no goroutine while it has nothing to do.

@@ -174,6 +174,49 @@ func TestDeferredIsBounded(t *testing.T) {
 	})
 }
 
+// TestDeferredTextIsBounded: what waits is bounded by what it brings, too. What would go along with no notification is not kept.
+func TestDeferredTextIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		down := on()
+		memory := NewMemoryStore()
+		keep(t, memory, juliet, phone)
+		var svc service
+		e := newEngine(t, Config{Publisher: &svc, MaxDeferred: 300, Store: &hookedStore{Store: memory, before: failing("List", down)}})
+		large := func(id string, bytes int) Stanza {
+			st := message(id)
+			st.XML = strings.Repeat("x", bytes)
+			return st
+		}
+		refused := func(ev Event) bool {
+			_, err := e.Handle(t.Context(), ev)
+			return errors.Is(err, ErrStore)
+		}
+		for i := range 60 {
+			assert.Equal(t, i >= 52, refused(Offline{juliet, large(fmt.Sprint(i), 16<<10)}), i) // each the room of five
+		}
+		const romeo = "romeo@example.com"
+		for i := range 40 {
+			assert.Equal(t, i >= 40, refused(ArchiveAdded{romeo, large(fmt.Sprint(i), 1<<20)}), i) // too large to go along
+		}
+		assert.True(t, refused(Offline{romeo, message("last")}), "there is room for 300 in all")
+		assert.Equal(t, 92, e.Store().Deferred)
+		down.Store(false)
+		pass(24 * time.Hour)
+		assert.Empty(t, e.Parts())
+		assert.Zero(t, e.Store().Deferred)
+		assert.Equal(t, 52, svc.published()[0].Count)
+
+		down.Store(true) // all of the room is there again
+		for i := range 300 {
+			account := fmt.Sprintf("user%d@example.com", i)
+			assert.False(t, refused(Offline{account, message("m1")}), i)
+		}
+		assert.True(t, refused(Offline{romeo, message("m1")}))
+		down.Store(false)
+		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
 // TestReadIsTriedAgain has a call of the Store fail of which nobody knows what came: the account is read again by itself.
 func TestReadIsTriedAgain(t *testing.T) {
 	for name, fails := range map[string]func(t *testing.T, e *Engine){

@@ -26,8 +26,9 @@ type lane struct {
 	reading <-chan struct{}
 	readAt  time.Time
 	fails   int
-	// deferred are the events that wait for the registrations, oldest first.
+	// deferred are the events that wait for the registrations, oldest first; room is the sum of theirs.
 	deferred []*deferred
+	room     int
 	// learned is what the Store has not been told, writing what it is being told; writeAt is when to try again, after writeFails tries.
 	learned, writing []lesson
 	waitsToWrite     bool

@@ -198,7 +198,8 @@ type Config struct {
 	// StoreTimeout is when the context of a call of the Store ends. Default 30 s.
 	StoreTimeout time.Duration
 	// MaxDeferred is how many events wait in memory while the Store does not say what it has of their accounts. Beyond it, or beyond 256 events of one
-	// account, Handle returns an error that wraps ErrStore. Default 65,536.
+	// account, Handle returns an error that wraps ErrStore. An event counts once more for each 4 KB of text and XML that it brings, so this is a bound
+	// on memory too. Default 65,536, which is about 256 MB of text at most.
 	MaxDeferred int
 	// Keep is what a Store that is a [Keeper] is told of what waits, while the Engine runs. Default KeepLate.
 	Keep KeepMode

@@ -17,14 +17,20 @@ import (
 // An event that needs what has not been read waits in memory, and those after it in their order. It is not refused: a host's mail server has
 // mostly no way to raise an event again, so a refused one is a message that nobody is woken for, for as long as the Store is away. It is decided when the Store
 // has answered, with what is true then: who is enabled, who is connected. Two bounds keep that from growing: maxDeferred for an account, whose device is woken by
-// any of them, and Config.MaxDeferred for all; beyond them Handle returns an error, and the host knows.
+// any of them, and Config.MaxDeferred for all; beyond them Handle returns an error, and the host knows. They are bounds on memory too: an event with much text takes the
+// room of more.
 
-// maxDeferred is how many events of one account wait for its registrations.
-const maxDeferred = 256
+// maxDeferred is how many events of one account wait for its registrations, deferredBytes how much text each of them may have.
+const (
+	maxDeferred   = 256
+	deferredBytes = 4096
+)
 
 // deferred is an event that waits.
 type deferred struct {
 	ev Event
+	// room is of how many events it takes the room.
+	room int
 	// d is where Handle wants the Decision, nil if it has gone. decided and err are for it; done is closed for it.
 	d       *Decision
 	decided bool
@@ -45,15 +51,18 @@ func (p *deferred) leave() {
 // postpone queues an event that cannot be decided yet, and waits a while for it. The shard is locked, and is not when it returns.
 func (e *Engine) postpone(ctx context.Context, s *shard, en *entry, ev Event, d *Decision) (hearing, error) {
 	l := en.getLane()
-	if len(l.deferred) >= maxDeferred || e.defers.Load() >= int64(e.cfg.MaxDeferred) {
+	if l.room >= maxDeferred || e.deferRoom.Load() >= int64(e.cfg.MaxDeferred) {
 		s.settle(e, en, e.now())
 		s.mu.Unlock()
 		d.Reason = ReasonStore
 		return hearing{}, fmt.Errorf("%w: the registrations of this account have not been read, and too many events wait for that", ErrStore)
 	}
-	p := &deferred{ev: keepEvent(ev), d: d, done: make(chan struct{})}
+	p := &deferred{d: d, done: make(chan struct{})}
+	p.ev, p.room = deferrable(ev)
 	l.deferred = append(l.deferred, p)
+	l.room += p.room
 	e.defers.Add(1)
+	e.deferRoom.Add(int64(p.room))
 	if l.readAt.IsZero() { // else it has failed, and is tried again then
 		e.read(s, en)
 	}
@@ -76,6 +85,44 @@ func (e *Engine) postpone(ctx context.Context, s *shard, en *entry, ev Event, d 
 		d.Reason = ReasonDeferred
 	}
 	return told, err
+}
+
+// deferrable returns a copy of ev that can wait, without what would go along with no notification, and of how many events it takes the room.
+func deferrable(ev Event) (kept Event, room int) {
+	bytes := 0
+	weigh := func(st *Stanza) {
+		if len(st.XML) > maxCarriedBytes {
+			st.XML = ""
+		}
+		bytes += len(st.XML) + len(st.Body)
+	}
+	switch e := keepEvent(ev).(type) {
+	case StanzaQueued:
+		weigh(&e.Stanza)
+		kept = e
+	case ArchiveAdded:
+		weigh(&e.Stanza)
+		kept = e
+	case Offline:
+		weigh(&e.Stanza)
+		kept = e
+	case Groupchat:
+		weigh(&e.Stanza)
+		kept = e
+	case AckDelayed:
+		for i := range e.Stanzas {
+			weigh(&e.Stanzas[i])
+		}
+		kept = e
+	case HibernationStart:
+		for i := range e.Stanzas {
+			weigh(&e.Stanzas[i])
+		}
+		kept = e
+	default:
+		kept = e
+	}
+	return kept, 1 + bytes/deferredBytes
 }
 
 var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
@@ -175,7 +222,9 @@ func (e *Engine) catchUp(s *shard, en *entry) (keys []Key) {
 		var d Decision
 		keys = e.decide(s, en, p.ev, f, &d, false, keys)
 		l.deferred = slices.Delete(l.deferred, 0, 1)
+		l.room -= p.room
 		e.defers.Add(-1)
+		e.deferRoom.Add(-int64(p.room))
 		p.decided = true
 		if p.d != nil {
 			*p.d = d

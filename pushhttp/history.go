@@ -3,7 +3,6 @@ package pushhttp
 import (
 	"cmp"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -14,7 +13,8 @@ import (
 // HistoryConfig bounds a History.
 type HistoryConfig struct {
 	// Lines is how many lines are kept in all. An event is one line, and one more for each registration that it was decided for; a publish is one.
-	// Each takes about 0.4 KB of memory from its first use on, with what it points to. Default 100,000, which is about 40 MB.
+	// Each takes about 0.4 KB of memory from its first use on, with what it points to, and an event that is larger, such as one with a queue of stanzas,
+	// the room of as many lines as it needs. Default 100,000, which is about 40 MB, and not above 100 MB whatever strangers send.
 	Lines int
 	// PerAccount is how many of them one account can have, so that a noisy account does not cost the others their history. Default 10,000.
 	PerAccount int
@@ -26,8 +26,9 @@ type History struct {
 	cfg HistoryConfig
 
 	mu       sync.Mutex // readers exclude each other too: they are few, and an RWMutex costs each event 20 ns more
-	chunks   [][]line   // grow up to cfg.Lines, then the oldest lines are used again
+	chunks   [][]line   // grow up to cfg.Lines; then lines are used again
 	used     int        // lines in chunks
+	free     []int32    // those of them that are in no list, as indices plus one
 	all      list       // every line, in the order of time
 	accounts map[string]*account
 	seq      uint64
@@ -54,244 +55,6 @@ type run struct {
 	seq     uint64 // of the last line before it
 	host    string
 	policy  push.Policy
-}
-
-// line is one thing that happened. Which fields mean something depends on its kind.
-type line struct {
-	nanos   int64 // its time, since 1970: a time.Time would be one more pointer to follow for the garbage collector
-	seq     uint64
-	number  uint64 // of the event
-	account *account
-	event   push.Event // of an event line, without bodies and values of options; of one that is in stanza, only copies of the line have it
-	key     push.Key
-	answers *push.Answers // of an event: the host's
-	text    string        // the reason's detail, the error condition, the operator
-	extra   string        // the error type, the session of an advice, the action
-	events  []uint64
-	mask    uint64        // of a verdict: which stanzas of the event it notifies of
-	took    time.Duration // until the reply; an advice's timeout
-	retryAt int64         // like nanos; zero: not
-	end     int64         // of a publish that was answered: when that was taken note of
-	count   int32
-	try     int32
-	kind    kind
-	rule    push.Rule
-	reason  push.Reason
-	class   push.Class
-	outcome push.Outcome
-	change  push.ChangeKind
-	notify  bool
-	done    bool // of a publish: it was answered
-	// operator: of a change, an operator did it, who is in text.
-	operator bool
-
-	// stanza is that of an event about one, which is raised says. The line that takes this one's place uses it again.
-	stanza *push.Stanza
-	raises raises
-
-	inAll, inAccount links
-}
-
-// raises is which event about one stanza an event line is: nearly all are of these.
-type raises uint8
-
-const (
-	raisesOther raises = iota // it is in line.event
-	raisesArchiveAdded
-	raisesOffline
-	raisesGroupchat
-	raisesStanzaQueued // line.extra has the session
-)
-
-// raised returns the event of an event line that is not a copy.
-func (l *line) raised() push.Event {
-	switch l.raises {
-	case raisesArchiveAdded:
-		return push.ArchiveAdded{Account: l.account.name, Stanza: *l.stanza}
-	case raisesOffline:
-		return push.Offline{Account: l.account.name, Stanza: *l.stanza}
-	case raisesGroupchat:
-		return push.Groupchat{Account: l.account.name, Stanza: *l.stanza}
-	case raisesStanzaQueued:
-		return push.StanzaQueued{Session: push.SessionID{Account: l.account.name, ID: l.extra}, Stanza: *l.stanza}
-	default:
-		return l.event
-	}
-}
-
-// copied returns a copy of the line, which nobody uses again.
-func (l *line) copied() line {
-	c := *l
-	c.event, c.stanza, c.raises = l.raised(), nil, raisesOther
-	return c
-}
-
-func (l *line) at() time.Time { return time.Unix(0, l.nanos).UTC() }
-
-// ended is when the reply to a publish was taken note of.
-func (l *line) ended() time.Time { return time.Unix(0, l.end).UTC() }
-
-// retry is when a publish is tried again, or zero.
-func (l *line) retry() time.Time {
-	if l.retryAt == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, l.retryAt).UTC()
-}
-
-type kind uint8
-
-const (
-	isEvent kind = iota
-	isVerdict
-	isPublish
-	isReply // of a publish whose line is gone
-	isChange
-	isDrop
-	isAdvice
-	isAction
-)
-
-// links are the neighbours in a list, as indices plus one.
-type links struct{ before, after int32 }
-
-type list struct {
-	first, last int32 // indices plus one
-	n           int
-}
-
-// account is what is kept of one account.
-type account struct {
-	name  string
-	lines list
-	// evicted: older lines made room.
-	evicted bool
-	// last is the number of its last line; trouble is when something went wrong last, and what.
-	last        uint64
-	trouble     int64
-	troubleText string
-	devices     []seen
-	sessions    []connection
-}
-
-// seen is what is known of a device besides what the Engine says. It stays while older lines go.
-type seen struct {
-	key            push.Key
-	name, resource string
-	seen, told     int64 // when it was in touch with the server, and when a notification to it was accepted last
-}
-
-// connection is a session that is open, as far as this was told.
-type connection struct {
-	id, resource string
-	key          push.Key
-	bound        bool
-}
-
-// deviceOfAccount names a device in all.
-type deviceOfAccount struct {
-	account string
-	key     push.Key
-}
-
-// given is when and why a device was given up.
-type given struct {
-	at    int64
-	cause string
-}
-
-// Bounds of what is kept of an account besides its lines, and of the devices that were given up.
-const (
-	maxDevices  = 24
-	maxSessions = 24
-	maxOff      = 10_000
-)
-
-func (a *account) device(k push.Key) *seen {
-	for i := range a.devices {
-		if a.devices[i].key == k {
-			return &a.devices[i]
-		}
-	}
-	if len(a.devices) == maxDevices {
-		a.devices = slices.Delete(a.devices, 0, 1)
-	}
-	a.devices = append(a.devices, seen{key: k})
-	return &a.devices[len(a.devices)-1]
-}
-
-func (a *account) connection(id string) *connection {
-	for i := range a.sessions {
-		if a.sessions[i].id == id {
-			return &a.sessions[i]
-		}
-	}
-	return nil
-}
-
-func (a *account) opened(id, jid string) *connection {
-	_, resource, _ := strings.Cut(jid, "/")
-	c := a.connection(id)
-	if c == nil {
-		if len(a.sessions) == maxSessions {
-			a.sessions = slices.Delete(a.sessions, 0, 1)
-		}
-		a.sessions = append(a.sessions, connection{})
-		c = &a.sessions[len(a.sessions)-1]
-	}
-	*c = connection{id: id, resource: cut(resource)}
-	return c
-}
-
-// learn takes from an event what it tells of sessions and devices.
-func (a *account) learn(at int64, ev push.Event, d *push.Decision) {
-	switch e := ev.(type) {
-	case push.SessionOpen:
-		a.opened(e.Session.ID, e.JID)
-	case push.SessionRestored:
-		c := a.opened(e.Session.ID, e.JID)
-		c.key, c.bound = e.Bound, e.IsBound
-	case push.SessionClose:
-		a.touch(e.Session.ID, at)
-		a.sessions = slices.DeleteFunc(a.sessions, func(c connection) bool { return c.id == e.Session.ID })
-	case push.HibernationStart:
-		a.touch(e.Session.ID, at)
-	case push.HibernationEnd:
-		a.touch(e.Session.ID, at)
-	case push.Acknowledged:
-		a.touch(e.Session.ID, at)
-	case push.PushEnable:
-		if e.Wishes != nil && e.Wishes.Name != "" {
-			for i := range d.Changes { // its key may be one that the Engine completed
-				a.device(d.Changes[i].Key).name = cut(e.Wishes.Name)
-				break
-			}
-		}
-	default:
-		return
-	}
-	for i := range d.Changes {
-		c := &d.Changes[i]
-		id := c.Session
-		if _, ok := ev.(push.PushEnable); ok && id == "" {
-			id = ev.Subject().ID
-		}
-		if c.Kind == push.ChangeRemoved || c.Kind == push.ChangeDisabled || c.Kind == push.ChangeUnbound {
-			continue
-		}
-		if s := a.connection(id); s != nil {
-			s.key, s.bound = c.Key, true
-			v := a.device(c.Key)
-			v.resource, v.seen = s.resource, at
-		}
-	}
-}
-
-// touch notes that a session's device was in touch with the server.
-func (a *account) touch(id string, at int64) {
-	if c := a.connection(id); c != nil && c.bound {
-		a.device(c.key).seen = at
-	}
 }
 
 // NewHistory returns an empty History.
@@ -323,6 +86,17 @@ func (h *History) start(at time.Time, host string, p push.Policy) {
 	h.runs = append(h.runs, run{at, h.seq, host, p})
 }
 
+// now is the time by the Engine's clock, by which everything here is dated.
+func (h *History) now() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.runs) == 0 {
+		return time.Now()
+	}
+	started := h.runs[len(h.runs)-1].started
+	return started.Round(0).Add(time.Since(started))
+}
+
 func (h *History) decided(number uint64, at time.Time, ev push.Event, d *push.Decision, _ time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -332,10 +106,10 @@ func (h *History) decided(number uint64, at time.Time, ev push.Event, d *push.De
 	a := h.account(d.Account)
 	l := h.add(a, isEvent, at)
 	l.number, l.reason = number, d.Reason
-	h.keep(l, ev)
 	if !d.Answers.None() {
 		l.answers = &push.Answers{Elsewhere: slices.Clone(d.Answers.Elsewhere), Vetoes: slices.Clone(d.Answers.Vetoes), Chats: slices.Clone(d.Answers.Chats)}
 	}
+	h.keep(l, ev)
 	for i := range d.Verdicts {
 		v := &d.Verdicts[i]
 		l := h.add(a, isVerdict, at)
@@ -506,80 +280,6 @@ func (h *History) account(name string) *account {
 	return a
 }
 
-// chunk is how many lines are made at a time.
-const chunk = 1024
-
-// line returns the line of an index plus one.
-func (h *History) line(i int32) *line { return &h.chunks[(i-1)/chunk][(i-1)%chunk] }
-
-// add returns a new line of an account, which takes the place of its oldest or of the oldest of all if there is no room.
-func (h *History) add(a *account, k kind, at time.Time) *line {
-	var i int32
-	switch {
-	case a.lines.n >= h.cfg.PerAccount:
-		i = a.lines.first
-		h.remove(i, a)
-	case h.used < h.cfg.Lines:
-		if h.used%chunk == 0 {
-			h.chunks = append(h.chunks, make([]line, chunk))
-		}
-		h.used++
-		i = int32(h.used)
-	default:
-		i = h.all.first
-		h.remove(i, a)
-	}
-	h.seq++
-	l := h.line(i)
-	a.last = h.seq
-	if l.stanza != nil {
-		h.spare = l.stanza
-	}
-	*l = line{kind: k, nanos: at.UnixNano(), seq: h.seq, account: a, inAll: links{before: h.all.last}, inAccount: links{before: a.lines.last}}
-	if last := h.all.append(i); last != 0 {
-		h.line(last).inAll.after = i
-	}
-	if last := a.lines.append(i); last != 0 {
-		h.line(last).inAccount.after = i
-	}
-	return l
-}
-
-// append makes a line the last one, and returns the one before it.
-func (l *list) append(i int32) (last int32) {
-	if last = l.last; last == 0 {
-		l.first = i
-	}
-	l.last = i
-	l.n++
-	return last
-}
-
-// remove takes a line out of its lists, and its account out of the map if that was the last one, unless a line is being added to it.
-func (h *History) remove(i int32, adding *account) {
-	l := h.line(i)
-	l.account.evicted, h.evicted = true, true
-	h.unlink(&h.all, l.inAll, func(l *line) *links { return &l.inAll })
-	h.unlink(&l.account.lines, l.inAccount, func(l *line) *links { return &l.inAccount })
-	if l.account.lines.n == 0 && l.account != adding {
-		delete(h.accounts, l.account.name)
-	}
-}
-
-func (h *History) unlink(from *list, at links, of func(*line) *links) {
-	if at.before != 0 {
-		of(h.line(at.before)).after = at.after
-	} else {
-		from.first = at.after
-	}
-	if at.after != 0 {
-		of(h.line(at.after)).before = at.before
-	} else {
-		from.last = at.before
-	}
-	from.n--
-}
-
 // about is what is known of an account besides its lines.
 type about struct {
 	last     uint64
@@ -663,109 +363,3 @@ func (h *History) find(f func(name string) bool) (string, bool) {
 	}
 	return "", false
 }
-
-// maxText bounds each text of others that is kept.
-const maxText = 256
-
-func cut(s string) string {
-	if len(s) <= maxText {
-		return s
-	}
-	return s[:maxText-1] + "…"
-}
-
-// stanzas returns those of an event.
-func stanzas(ev push.Event) []push.Stanza { return trace.Stanzas(ev) }
-
-// maskOf says which of the first 64 stanzas are among ids, which are in the same order.
-func maskOf(queue []push.Stanza, ids []string) (mask uint64) {
-	for i := range queue {
-		if len(ids) == 0 || i == 64 {
-			break
-		}
-		if queue[i].ID == ids[0] {
-			mask |= 1 << i
-			ids = ids[1:]
-		}
-	}
-	return mask
-}
-
-// maxQueue bounds how many stanzas of one event are kept.
-const maxQueue = 256
-
-// keep notes an event without bodies, of which only about the length is left, and with stand-ins for the values of options.
-func (h *History) keep(l *line, ev push.Event) {
-	switch e := ev.(type) {
-	case push.StanzaQueued:
-		l.raises, l.extra = raisesStanzaQueued, e.Session.ID
-		h.keepStanza(l, &e.Stanza)
-	case push.ArchiveAdded:
-		l.raises = raisesArchiveAdded
-		h.keepStanza(l, &e.Stanza)
-	case push.Offline:
-		l.raises = raisesOffline
-		h.keepStanza(l, &e.Stanza)
-	case push.Groupchat:
-		l.raises = raisesGroupchat
-		h.keepStanza(l, &e.Stanza)
-	case push.AckDelayed:
-		e.Stanzas = queueWithoutText(e.Stanzas)
-		l.event = e
-	case push.HibernationStart:
-		e.Stanzas = queueWithoutText(e.Stanzas)
-		l.event = e
-	case push.Ping:
-		e.Registrations = slices.Clone(e.Registrations)
-		l.event = e
-	case push.PushEnable:
-		e.Options = h.mask.Fields(e.Options[:min(len(e.Options), 32)])
-		for i := range e.Options {
-			f := &e.Options[i]
-			f.Var, f.Values = cut(f.Var), f.Values[:min(len(f.Values), 8)]
-		}
-		l.event = e
-	case push.Acknowledged:
-		e.IDs = slices.Clone(e.IDs[:min(len(e.IDs), maxQueue)])
-		l.event = e
-	case push.SessionOpen, push.SessionRestored, push.SessionClose, push.PushDisable, push.HibernationEnd, push.AffiliationNone, push.AccountRemoved,
-		push.SessionActive, push.SessionPresence, push.Displayed, push.ChatChanged: // no text in them
-		l.event = ev
-	default:
-		l.event = ev
-	}
-}
-
-func (h *History) keepStanza(l *line, st *push.Stanza) {
-	if l.stanza = h.spare; l.stanza == nil {
-		l.stanza = new(push.Stanza)
-	}
-	h.spare = nil
-	*l.stanza = stanzaWithoutText(*st)
-}
-
-func queueWithoutText(q []push.Stanza) []push.Stanza {
-	if len(q) == 0 {
-		return nil
-	}
-	kept := make([]push.Stanza, min(len(q), maxQueue))
-	for i := range kept {
-		kept[i] = stanzaWithoutText(q[i])
-	}
-	return kept
-}
-
-func stanzaWithoutText(st push.Stanza) push.Stanza {
-	if st.Body != "" {
-		n := 1
-		for n < len(st.Body) && n < len(blank) {
-			n *= 4
-		}
-		st.Body = blank[:min(n, len(blank))]
-	}
-	st.ID, st.From, st.To, st.XML = cut(st.ID), cut(st.From), cut(st.To), ""
-	return st
-}
-
-// blank stands for text; all bodies that are kept are the beginning of it.
-var blank = string(make([]byte, 2048))

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -617,6 +618,77 @@ func BenchmarkHistory(b *testing.B) {
 	}
 }
 
+// large is a stanza with all that strangers can put into what is kept of one.
+func large(id string) push.Stanza {
+	long := strings.Repeat("x", 256)
+	mention := push.Mention{URI: long, JID: long, OccupantID: long}
+	return push.Stanza{ID: id + long, From: long, To: long, MessageID: long, Body: long, XML: long, Details: &push.Details{
+		Target: strings.Clone(long), RoomID: strings.Clone(long), OccupantID: strings.Clone(long), Room: strings.Clone(long), Inviter: strings.Clone(long),
+		Reply: push.ReplyTo{To: strings.Clone(long), ID: strings.Clone(long)}, Mentions: slices.Repeat([]push.Mention{mention}, 32), Call: &push.Call{ID: strings.Clone(long)},
+	}}
+}
+
+// What is kept has a bound in bytes too, whatever strangers send: an event with more in it takes the room of more lines.
+func TestHistoryOfLargeEvents(t *testing.T) {
+	h := NewHistory(HistoryConfig{Lines: 2000, PerAccount: 1000})
+	o := h.Observer()
+	queue := make([]push.Stanza, 300)
+	for i := range queue {
+		queue[i] = large(fmt.Sprint(i))
+	}
+	form := slices.Repeat([]push.Field{{Var: strings.Repeat("x", 255), Values: slices.Repeat([]string{"secret"}, 30)}}, 32)
+	told := func(number int, account string, ev push.Event) {
+		o.Decided(uint64(number), time.Unix(int64(number), 0), ev, &push.Decision{Account: account, Verdicts: []push.Verdict{{Key: phone}},
+			Answers: push.Answers{Vetoes: []push.VetoAnswer{{Text: strings.Repeat("no", 500)}}, Chats: make([]push.ChatAnswer, 3)}}, 0)
+	}
+	whole := func() {
+		room, bytes := 0, 0
+		perAccount := make(map[*account]int)
+		for i := h.all.first; i != 0; i = h.line(i).inAll.after {
+			l := h.line(i)
+			room += int(l.room)
+			bytes += lineBytes
+			if l.kind == isEvent {
+				bytes += l.bytes()
+			}
+			perAccount[l.account] += int(l.room)
+		}
+		require.Equal(t, h.all.room, room)
+		require.LessOrEqual(t, room, 2000+3*300*3, "one that is larger than all is kept alone")
+		require.LessOrEqual(t, bytes, 2*2000*lineBytes+1_000_000)
+		for a, n := range perAccount {
+			require.Equal(t, a.lines.room, n, a.name)
+			if a.lines.n > 2 {
+				require.LessOrEqual(t, n, 1000, a.name)
+			}
+		}
+		require.LessOrEqual(t, h.used, 2000)
+		require.Equal(t, h.used, h.all.n+len(h.free))
+	}
+	for i := range 600 {
+		name := fmt.Sprintf("user%d@example.com", i%5)
+		id := push.SessionID{Account: name, ID: "s1"}
+		switch i % 4 {
+		case 0:
+			told(i, name, push.AckDelayed{Session: id, Stanzas: queue[:i%300]})
+		case 1:
+			told(i, name, push.ArchiveAdded{Account: name, Stanza: queue[i%300]})
+		case 2:
+			told(i, name, push.PushEnable{Session: id, Key: phone, Options: form, Wishes: &wishes.Wishes{Muted: slices.Repeat([]string{juliet}, i%400)}})
+		case 3:
+			told(i, name, push.Acknowledged{Session: id, IDs: slices.Repeat([]string{strings.Repeat("x", 256)}, 200)})
+		}
+		whole()
+	}
+	for i := range 5000 {
+		name := fmt.Sprintf("user%d@example.com", i%50)
+		o.Decided(uint64(1000+i), time.Unix(int64(1000+i), 0), push.ArchiveAdded{Account: name, Stanza: chat("m", name)}, &push.Decision{Account: name}, 0)
+	}
+	whole()
+	assert.Equal(t, 2000, h.all.n, "room that is free again is used again")
+	assert.Len(t, h.accounts, 50)
+}
+
 func BenchmarkHistoryMemory(b *testing.B) {
 	var m runtime.MemStats
 	heap := func() uint64 {
@@ -624,16 +696,37 @@ func BenchmarkHistoryMemory(b *testing.B) {
 		runtime.ReadMemStats(&m)
 		return m.HeapAlloc
 	}
-	for b.Loop() {
-		before := heap()
-		h := NewHistory(HistoryConfig{})
-		o := h.Observer()
-		for i := range 50_000 {
-			name := fmt.Sprintf("user%d@example.com", i%5000)
-			st := chat(fmt.Sprintf("4f1c9e2a-8c1b-4e3f-%016d", i), name)
-			o.Decided(uint64(i), time.Now(), push.ArchiveAdded{Account: name, Stanza: st}, &push.Decision{Account: name, Verdicts: []push.Verdict{{Key: phone}}}, 0)
-		}
-		b.ReportMetric(float64(heap()-before)/100_000, "bytes/line")
-		runtime.KeepAlive(h)
+	for _, kind := range []string{"usual", "large", "queue"} {
+		b.Run("stanzas="+kind, func(b *testing.B) {
+			for b.Loop() {
+				before := heap()
+				h := NewHistory(HistoryConfig{})
+				o := h.Observer()
+				for i := range 60_000 {
+					name := fmt.Sprintf("user%d@example.com", i%5000)
+					id := fmt.Sprintf("4f1c9e2a-8c1b-4e3f-%016d", i)
+					var ev push.Event
+					switch kind {
+					case "usual":
+						ev = push.ArchiveAdded{Account: name, Stanza: chat(id, name)}
+					case "large":
+						ev = push.ArchiveAdded{Account: name, Stanza: large(id)}
+					case "queue":
+						if i%100 > 0 {
+							continue
+						}
+						queue := make([]push.Stanza, 256)
+						for j := range queue {
+							queue[j] = large(id)
+						}
+						ev = push.AckDelayed{Session: push.SessionID{Account: name, ID: "s1"}, Stanzas: queue}
+					}
+					o.Decided(uint64(i), time.Now(), ev, &push.Decision{Account: name, Verdicts: []push.Verdict{{Key: phone}}}, 0)
+				}
+				b.ReportMetric(float64(heap()-before)/1e6, "MB")
+				b.ReportMetric(float64(heap()-before)/float64(h.all.n), "bytes/line")
+				runtime.KeepAlive(h)
+			}
+		})
 	}
 }

@@ -15,6 +15,8 @@ import (
 type alone struct {
 	n     *Node
 	store push.MemoryStore
+	// missed is how many questions in a row whether the log answers were not answered; only report touches it.
+	missed int
 
 	mu     sync.Mutex
 	engine *push.Engine
@@ -138,9 +140,13 @@ func (a *alone) report() {
 	}
 	ctx, cancel := context.WithTimeout(a.n.ctx, appendFor)
 	defer cancel()
-	if _, _, err := a.n.tail(ctx, 0, appendLongest); err != nil {
-		return // still cut off
+	if _, _, err := a.n.tail(ctx, 0, attempt(a.missed)); err != nil { // still cut off, or this answer was lost when it was joined again
+		if late(err) {
+			a.missed++
+		}
+		return
 	}
+	a.missed = 0
 	for len(later) > 0 {
 		l := later[0]
 		c := a.n.lane(l.ev.Subject().Account).enterAlone(l)

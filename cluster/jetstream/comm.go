@@ -79,11 +79,11 @@ func (n *Node) listen(ctx context.Context) error {
 	}
 	n.joined.Store(true)
 	n.beat()
+	n.every(n.cfg.Lease/4, n.beat)
 	// From then on the owners say so themselves, and wait until they are heard; what is missed is read here. It may be long, so not each try has an end of its own.
 	if err := n.patient(ctx, "the bucket "+n.names.regs+" to be read", func(context.Context) error { return n.catchUp(ctx) }); err != nil {
 		return err
 	}
-	n.every(n.cfg.Lease/4, n.beat)
 	n.every(n.cfg.Lease/4, func() {
 		ctx, cancel := context.WithTimeout(n.ctx, time.Minute)
 		defer cancel()
@@ -119,7 +119,7 @@ func (n *Node) beat() {
 	}
 	n.mu.Lock()
 	b := n.members.Beat(time.Now(), n.leaving)
-	b.Gone, b.Writes, b.Settings = n.gone, n.version(), n.settings
+	b.Joining, b.Gone, b.Writes, b.Settings = !n.part, n.gone, n.version(), n.settings
 	n.mu.Unlock()
 	if err := n.cfg.Conn.Publish(n.names.beat(), partition.Encode(partition.First, *b)); err != nil && n.ctx.Err() == nil {
 		n.warn("not heard", -1, err)
@@ -167,6 +167,10 @@ func (n *Node) choose() {
 	leaving, stale, deaf := n.leaving, n.stale, n.members.Deaf(now)
 	n.mu.Unlock()
 	n.compareVersions(now)
+	if n.ready(now) && n.takePart() {
+		n.beat()
+		return // and listens until the next turn who else does
+	}
 	if n.ready(now) && !deaf {
 		for p, l := range n.lanes {
 			want := !leaving && partition.Chosen(live, p) == n.cfg.Node
@@ -183,10 +187,33 @@ func (n *Node) ready(now time.Time) bool {
 	return now.Sub(n.gates.started) > n.cfg.Lease/2
 }
 
-// again begins another life of this node: the others think that it was dead, or the log does not know what its sessions do.
+// takePart lets the others hand over what is this node's share, and returns whether they did not before.
+func (n *Node) takePart() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	was := n.part
+	n.part = true
+	return !was
+}
+
+// holdFor is for how long events wait for what is on its way, when another life of the node begins.
+const holdFor = 500 * time.Millisecond
+
+// again begins another life of this node: the others think that it was dead, or the log does not know what its sessions do. What is on its way is of the present life; with
+// many events there always is something, so no more goes on its way until that has arrived. If it does not, the next turn tries again.
 func (n *Node) again() {
-	for _, l := range n.lanes {
-		if !l.quiet() {
+	n.holding.Store(true)
+	defer func() {
+		n.holding.Store(false)
+		for _, l := range n.lanes {
+			l.mu.Lock()
+			l.next()
+			l.mu.Unlock()
+		}
+	}()
+	until := time.Now().Add(holdFor)
+	for slices.ContainsFunc(n.lanes, (*lane).flying) {
+		if time.Now().After(until) || !sleep(n.ctx, time.Millisecond) {
 			return
 		}
 	}

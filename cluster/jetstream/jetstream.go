@@ -110,6 +110,7 @@ type Node struct {
 	members  *partition.Members
 	compared map[string]partition.Origin // whose settings were compared with this node's
 	stale    bool                        // others thought that this node is dead, or an event of a session did not get into the log
+	part     bool                        // others count on it for its share
 	leaving  bool
 	gone     bool // it has handed over everything
 
@@ -126,7 +127,9 @@ type Node struct {
 	closed atomic.Bool
 	joined atomic.Bool // others may have heard of it
 	// writes is the version that this node writes; outdated: it cannot read what the others write.
-	writes   atomic.Int64
+	writes atomic.Int64
+	// holding: no batch goes on its way, since another life is about to begin.
+	holding  atomic.Bool
 	raising  atomic.Bool
 	outdated atomic.Bool
 	// left is why the node has left by itself.

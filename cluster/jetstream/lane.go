@@ -94,7 +94,7 @@ func (l *lane) enter(ev push.Event, wanted bool) *call {
 // next sends what waits, as soon as it is this lane's turn. Until then more comes, and goes with it: so there are fewer and larger appends the more there is to
 // do. l.mu is held.
 func (l *lane) next() {
-	if l.queued || len(l.entry.Waiting()) == 0 || l.entry.Flight() != nil {
+	if l.queued || l.n.holding.Load() || l.entry.Len() == 0 || l.entry.Flight() != nil {
 		return
 	}
 	l.queued = true
@@ -109,7 +109,10 @@ func (l *lane) next() {
 		defer func() { <-l.n.turns }()
 		l.mu.Lock()
 		l.queued = false
-		data := l.begin()
+		var data []byte
+		if !l.n.holding.Load() {
+			data = l.begin()
+		}
 		l.mu.Unlock()
 		if data != nil {
 			l.send(data)
@@ -257,16 +260,18 @@ func (l *lane) answer(at place, d push.Decision) {
 	}
 }
 
-// again lets the log hear of this node's sessions in its new life. It returns false if something of the former life is still on its way.
-func (l *lane) again(me partition.Origin) bool {
+// again lets the log hear of this node's sessions in its new life.
+func (l *lane) again(me partition.Origin) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.entry.Begin(me)
-	for _, ev := range l.local.Restored() {
-		l.entry.Add(ev, false, (*call)(nil))
-	}
-	l.next()
-	return true
+	l.entry.Begin(me, (*call)(nil), l.local.Restored())
+}
+
+// flying tells whether a batch is on its way.
+func (l *lane) flying() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.entry.Flight() != nil
 }
 
 func (l *lane) quiet() bool {

@@ -567,7 +567,7 @@ func (w *world) Show(out *partition.Out, replayed bool) {
 		if d.Wanted {
 			answers = append(answers, answer{l.p, d.Origin, d.Batch, d.Index, d.Decision})
 		}
-		if replayed {
+		if d.Shown {
 			continue
 		}
 		if _, own := d.Event.(partition.Import); own { // the host knows no such event
@@ -594,7 +594,6 @@ func (w *world) Show(out *partition.Out, replayed bool) {
 		n.counts.resent.Add(int64(out.Resent))
 		out.Changed = l.owner.State().Registered() // what a former owner may not have told
 		n.tellRegistered(l, out.Changed, answers, true)
-		return
 	}
 	for _, a := range out.Advice {
 		n.advise(a)
@@ -602,7 +601,7 @@ func (w *world) Show(out *partition.Out, replayed bool) {
 	for _, m := range out.Moved {
 		n.moved(m)
 	}
-	if len(out.Changed)+len(answers) > 0 {
+	if !replayed && len(out.Changed)+len(answers) > 0 {
 		n.tellRegistered(l, out.Changed, answers, false)
 	}
 }

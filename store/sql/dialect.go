@@ -91,6 +91,16 @@ func transient(err error) bool {
 	return strings.Contains(text, "database is locked") || strings.Contains(text, "database table is locked")
 }
 
+// pooled tells whether a statement that was prepared is not there, or is another's: PgBouncer before 1.21 gives what a connection has prepared to whoever gets
+// that connection next.
+func pooled(err error) bool {
+	state, ok := errors.AsType[interface {
+		error
+		SQLState() string
+	}](err)
+	return ok && (state.SQLState() == "42P05" || state.SQLState() == "26000")
+}
+
 // commitError is the error of a commit.
 type commitError struct{ error }
 

@@ -368,3 +368,69 @@ func TestSQLiteSettings(t *testing.T) {
 		}
 	}
 }
+
+// TestPooler has the settings for a pooler that hands out connections for one transaction each: no call leaves anything on its connection that the next one
+// relies on, or that somebody else would find there.
+func TestPooler(t *testing.T) {
+	for _, mode := range []string{"cache_statement", "exec"} {
+		t.Run(mode, func(t *testing.T) {
+			d := newPostgres(t)
+			d.where += "&default_query_exec_mode=" + mode
+			if !strings.Contains(d.where, "?") {
+				d.where = strings.Replace(d.where, "&", "?", 1)
+			}
+			db := d.handle(t)
+			db.SetMaxOpenConns(1)
+			s, err := sqlstore.Open(ctx, db, d.dialect, &sqlstore.Options{Prefix: d.prefix, CacheSize: -1, Keys: keyring("k1", "k1")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			a := account(0)
+			for i := range 3 {
+				mustEnable(t, s, registration(a, fmt.Sprint("n", i), 0), 2)
+			}
+			mustList(t, s, a)
+			errs := []error{s.Update(ctx, a, registration(a, "n2", 0).Key, push.Update{Errors: 1}), s.Keep(ctx, a, []byte("state"))}
+			for _, err := range s.Kept(ctx) {
+				errs = append(errs, err)
+			}
+			for _, err := range s.All(ctx, sqlstore.Filter{}) {
+				errs = append(errs, err)
+			}
+			_, err = s.Count(ctx)
+			errs = append(errs, err)
+			_, err = s.Reseal(ctx)
+			errs = append(errs, err)
+			mustRemove(t, s, a, push.Key{})
+			if err := errors.Join(errs...); err != nil {
+				t.Fatal(err)
+			}
+			var prepared, locks int
+			var timeout string
+			row := db.QueryRowContext(ctx, "SELECT (SELECT count(*) FROM pg_prepared_statements), (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()), current_setting('lock_timeout')")
+			if err := row.Scan(&prepared, &locks, &timeout); err != nil {
+				t.Fatal(err)
+			}
+			if (prepared > 1) != (mode == "cache_statement") { // the one that asks is one
+				t.Errorf("%d statements are prepared", prepared)
+			}
+			if locks != 0 || timeout != "0" {
+				t.Errorf("%d locks are left, and lock_timeout %s", locks, timeout)
+			}
+		})
+	}
+	t.Run("is named", func(t *testing.T) {
+		d := newPostgres(t)
+		db := d.handle(t)
+		db.SetMaxOpenConns(1)
+		if _, err := sqlstore.Open(ctx, db, d.dialect, &sqlstore.Options{Prefix: d.prefix}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.ExecContext(ctx, "DEALLOCATE ALL"); err != nil { // as on another connection than before
+			t.Fatal(err)
+		}
+		if _, err := sqlstore.Open(ctx, db, d.dialect, &sqlstore.Options{Prefix: d.prefix}); err == nil || !strings.Contains(err.Error(), "default_query_exec_mode=exec") {
+			t.Errorf("%v", err)
+		}
+	})
+}

@@ -140,6 +140,9 @@ func Open(ctx context.Context, db *sql.DB, d *Dialect, o *Options) (*Store, erro
 		}
 		return err
 	})
+	if pooled(err) {
+		return nil, fmt.Errorf("sqlstore: open: %w; a pooler that hands out connections for one transaction each is in between: use none, or open the URL with default_query_exec_mode=exec", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("sqlstore: open: %w", err)
 	}

@@ -35,9 +35,14 @@ type Entered struct {
 // NewEntry returns an empty Entry.
 func NewEntry(me Origin) *Entry { return &Entry{me: me} }
 
-// Begin begins another life of the node. What waits belongs to it.
-func (e *Entry) Begin(me Origin) {
+// Begin begins another life of the node, when nothing is on its way. What waits belongs to it, and comes behind some events that it begins with, for which nobody waits.
+func (e *Entry) Begin(me Origin, tag any, first []push.SessionRestored) {
 	e.me, e.number = me, 0
+	list := make([]*Entered, 0, len(first)+len(e.waiting))
+	for _, ev := range first {
+		list = append(list, &Entered{raw: AppendEvent(nil, ev), Tag: tag})
+	}
+	e.waiting = append(list, e.waiting...)
 }
 
 // Add puts an event behind the others.

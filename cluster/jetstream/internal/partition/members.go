@@ -24,6 +24,7 @@ type peer struct {
 	incarnation uint64
 	at          time.Time // when it was heard of last, by itself or by another node that has heard it
 	heard       time.Time // when it was heard itself
+	joining     bool
 	leaving     bool
 	gone        bool
 	version     int
@@ -41,6 +42,8 @@ type Beat struct {
 	Settings uint64
 	// Version is the latest that it reads, Writes what it writes.
 	Version, Writes int
+	// Joining: it takes nothing yet, and what would be its share stays where it is.
+	Joining bool
 	// Leaving: it takes nothing any more, and hands over what it owns. Gone: it has done so.
 	Leaving, Gone bool
 	// Dead are those lives of nodes that it has not heard of for a lease, now or once. A node that finds itself among them begins another.
@@ -54,6 +57,8 @@ type Seen struct {
 	Origin
 	// Age is how long ago it was heard last.
 	Age time.Duration
+	// Joining is what it said then.
+	Joining bool
 }
 
 // NewMembers returns the Members of a node that starts at now. A node that was not heard of for a lease is dead.
@@ -90,7 +95,7 @@ func (m *Members) Heard(now time.Time, b *Beat) bool {
 		return false // from before
 	}
 	back := b.Incarnation == p.incarnation && (p.back || now.Sub(p.at) >= m.lease)
-	*p = peer{b.Incarnation, now, now, b.Leaving, b.Gone, b.Version, b.Writes, b.Lease, back}
+	*p = peer{incarnation: b.Incarnation, at: now, heard: now, joining: b.Joining, leaving: b.Leaving, gone: b.Gone, version: b.Version, writes: b.Writes, lease: b.Lease, back: back}
 	m.longest(now)
 	for _, s := range b.Seen {
 		m.seen(now, s)
@@ -106,15 +111,15 @@ func (m *Members) seen(now time.Time, s Seen) {
 	case s.Node == m.me.Node || now.Sub(at) >= m.lease:
 		return
 	case p == nil:
-		m.peers[s.Node] = &peer{incarnation: s.Incarnation, at: at}
+		m.peers[s.Node] = &peer{incarnation: s.Incarnation, at: at, joining: s.Joining}
 		return
 	case s.Incarnation < p.incarnation || s.Incarnation == p.incarnation && (p.gone || !at.After(p.at)):
 		return
 	case s.Incarnation > p.incarnation: // what is known is of its life before
-		*p = peer{incarnation: s.Incarnation, at: at, version: p.version, writes: p.writes, lease: p.lease}
+		*p = peer{incarnation: s.Incarnation, at: at, joining: s.Joining, version: p.version, writes: p.writes, lease: p.lease}
 	default:
 		p.back = p.back || now.Sub(p.at) >= m.lease
-		p.at = at
+		p.at, p.joining = at, p.joining && s.Joining
 	}
 }
 
@@ -142,7 +147,7 @@ func (m *Members) Beat(now time.Time, leaving bool) *Beat {
 			b.Dead = append(b.Dead, Origin{name, p.incarnation})
 		}
 		if age := now.Sub(p.heard); age < m.lease && !p.leaving && !p.gone {
-			b.Seen = append(b.Seen, Seen{Origin{name, p.incarnation}, age})
+			b.Seen = append(b.Seen, Seen{Origin{name, p.incarnation}, age, p.joining})
 		}
 	}
 	slices.SortFunc(b.Seen, func(a, b Seen) int { return cmp.Compare(a.Node, b.Node) })
@@ -150,7 +155,11 @@ func (m *Members) Beat(now time.Time, leaving bool) *Beat {
 	return b
 }
 
-func (m *Members) live(now time.Time, p *peer) bool { return now.Sub(p.at) < m.lease && !p.leaving }
+// live tells whether a node should have its share. One that is joining should not yet, but for nodes that have just started themselves: those that start all at once
+// would else begin with everything each.
+func (m *Members) live(now time.Time, p *peer) bool {
+	return now.Sub(p.at) < m.lease && !p.leaving && (!p.joining || now.Sub(m.started) < m.lease)
+}
 
 // Alive tells whether a life of a node goes on. Of a node that was never heard of it is not known in the first time after the start.
 func (m *Members) Alive(now time.Time, o Origin) bool {
@@ -227,7 +236,7 @@ func (m *Members) May(now time.Time) []string {
 	return names
 }
 
-// Live returns the names of the nodes that are alive, this one included, in order.
+// Live returns the names of the nodes that are alive and take part, this one included, in order.
 func (m *Members) Live(now time.Time) []string {
 	names := []string{m.me.Node}
 	for name, p := range m.peers {

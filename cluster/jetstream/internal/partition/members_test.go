@@ -29,14 +29,44 @@ func TestSeenByAnother(t *testing.T) {
 	assert.Equal(t, []string{"a", "c"}, m.Live(at(4500*time.Millisecond)), "nobody has heard it for a lease")
 	assert.Empty(t, m.Beat(at(time.Second), false).Seen[1:], "what is known by hearsay is not passed on: two could keep a third alive between them")
 	// A later life of b, and then a word of the former one that is late.
-	m.Heard(at(5*time.Second), &Beat{Origin: c, Version: 1, Seen: []Seen{{Origin{"b", 2}, time.Second}}})
-	m.Heard(at(5*time.Second), &Beat{Origin: c, Version: 1, Seen: []Seen{{b, 0}, {a, 0}}})
+	m.Heard(at(5*time.Second), &Beat{Origin: c, Version: 1, Seen: []Seen{{Origin: Origin{"b", 2}, Age: time.Second}}})
+	m.Heard(at(5*time.Second), &Beat{Origin: c, Version: 1, Seen: []Seen{{Origin: b}, {Origin: a}}})
 	assert.False(t, m.Alive(at(5*time.Second), b))
 	assert.True(t, m.Alive(at(5*time.Second), Origin{"b", 2}))
 	// One that has left stays gone.
 	m.Heard(at(6*time.Second), &Beat{Origin: Origin{"b", 2}, Version: 1, Leaving: true, Gone: true})
-	m.Heard(at(6*time.Second), &Beat{Origin: c, Version: 1, Seen: []Seen{{Origin{"b", 2}, 0}}})
+	m.Heard(at(6*time.Second), &Beat{Origin: c, Version: 1, Seen: []Seen{{Origin: Origin{"b", 2}}}})
 	assert.False(t, m.Alive(at(6*time.Second), Origin{"b", 2}))
+}
+
+// A node that joins has no share until it takes part, or its partitions would have no owner meanwhile. It has to be told of registrations all the same. Nodes that start all at
+// once count on each other.
+func TestJoining(t *testing.T) {
+	const lease = 4 * time.Second
+	old, fresh := NewMembers(Origin{"a", 1}, lease, at(-time.Hour)), NewMembers(Origin{"c", 1}, lease, at(0))
+	b := NewMembers(Origin{"b", 1}, lease, at(0))
+	beat := b.Beat(at(0), false)
+	beat.Joining = true
+	for _, m := range []*Members{old, fresh} {
+		m.Heard(at(0), beat)
+	}
+	assert.Equal(t, []string{"a"}, old.Live(at(0)))
+	assert.Equal(t, []string{"b"}, old.May(at(0)))
+	assert.True(t, old.Alive(at(0), b.Me()), "its sessions count")
+	assert.False(t, old.Few(at(0)))
+	assert.Equal(t, []string{"b", "c"}, fresh.Live(at(0)))
+	assert.Equal(t, []string{"c"}, fresh.Live(at(5*time.Second)))
+	// It is so for one that hears of it from another node.
+	end := NewMembers(Origin{"d", 1}, lease, at(-time.Hour))
+	end.Heard(at(time.Second), old.Beat(at(time.Second), false))
+	assert.Equal(t, []string{"a", "d"}, end.Live(at(time.Second)))
+	for _, m := range []*Members{old, fresh} {
+		m.Heard(at(2*time.Second), b.Beat(at(2*time.Second), false))
+	}
+	assert.Equal(t, []string{"a", "b"}, old.Live(at(2*time.Second)))
+	end.Heard(at(2*time.Second), fresh.Beat(at(2*time.Second), false))
+	end.Heard(at(3*time.Second), old.Beat(at(3*time.Second), false))
+	assert.Equal(t, []string{"a", "b", "c", "d"}, end.Live(at(3*time.Second)))
 }
 
 // Nodes with different leases: a node with a short one waits for the others as long as they say.

@@ -66,7 +66,10 @@ type (
 	// Claim makes its writer the owner. It has its place where it is in the log.
 	Claim struct{}
 	// Release says that the owner has stopped, with nothing left to write.
-	Release struct{}
+	Release struct {
+		// After is the sequence number of the last batch that it has taken note of, and shown. Zero of an earlier program.
+		After uint64
+	}
 	// Begin is written before a publish goes out.
 	Begin struct {
 		When

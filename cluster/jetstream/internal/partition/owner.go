@@ -37,7 +37,8 @@ type World interface {
 	Save(snapshot []byte, keep uint64)
 	// Publish sends a notification: Replied.
 	Publish(ref Ref, n push.Notification)
-	// Show tells what has come of something, in order. replayed: a former owner has shown it already, as far as it lived to.
+	// Show tells what has come of something, in order. replayed: it is what a new owner finds in the log, of which a former one has shown a part already: of what
+	// is Decided that is said, Affected is what it has shown, and Advice and Moved are what may not have been told yet.
 	Show(out *Out, replayed bool)
 }
 
@@ -125,6 +126,11 @@ type Owner struct {
 	retried   bool
 	// mine: the newest record in the log may be this owner's, and no Release. A successor waits for that.
 	mine bool
+	// shown is the last batch that this owner has shown, in whichever time of its being one.
+	shown uint64
+	// former is who wrote the newest record before the Claim, if anybody has, and released what it says if that is a Release.
+	former   Origin
+	released *Release
 	// backAt is since when the log's answers are older than what it has said before; zero: they are not.
 	backAt  time.Time
 	pending []Record
@@ -210,7 +216,7 @@ func (o *Owner) idle() {
 		o.world.Stop()
 	}
 	keep := *o
-	*o = Owner{cfg: o.cfg, world: o.world, me: o.me, want: o.want, mine: o.mine, Takeovers: keep.Takeovers, Published: keep.Published, Resent: keep.Resent, TakenIn: keep.TakenIn, Err: keep.Err}
+	*o = Owner{cfg: o.cfg, world: o.world, me: o.me, want: o.want, mine: o.mine, shown: o.shown, Takeovers: keep.Takeovers, Published: keep.Published, Resent: keep.Resent, TakenIn: keep.TakenIn, Err: keep.Err}
 }
 
 // Lost says that the log is not the one any more that the Owner has read. It begins anew.
@@ -253,7 +259,7 @@ func (o *Owner) Tailed(now time.Time, seq uint64, data []byte, err error) {
 		o.Err, o.retry = err, now.Add(again)
 		return
 	}
-	o.mine = false
+	o.mine, o.former, o.released = false, Origin{}, nil
 	if seq > 0 {
 		by, rs, err := ReadRecords(data)
 		if err != nil && o.want {
@@ -262,7 +268,11 @@ func (o *Owner) Tailed(now time.Time, seq uint64, data []byte, err error) {
 		}
 		released := err != nil // by somebody else, in any case
 		if err == nil {
-			_, released = rs[len(rs)-1].(Release)
+			o.former = by
+			var r Release
+			if r, released = rs[len(rs)-1].(Release); released {
+				o.released = &Release{cmp.Or(r.After, seq)}
+			}
 		}
 		o.mine = by == o.me && !released
 		if o.want && !released && !o.mine && o.cfg.runs(by) && now.Sub(o.wantAt) < o.cfg.Patience {
@@ -274,7 +284,7 @@ func (o *Owner) Tailed(now time.Time, seq uint64, data []byte, err error) {
 	switch {
 	case !o.want && o.mine:
 		o.phase, o.last = PhaseReleasing, seq
-		o.append([]Record{Release{}}, nil)
+		o.append([]Record{Release{o.shown}}, nil)
 		return
 	case !o.want:
 		o.rest()
@@ -404,6 +414,9 @@ func (o *Owner) Message(now time.Time, m Message) {
 		if o.state == nil { // it releases what it does not read
 			return
 		}
+		if o.phase == PhaseReleasing && !m.Records { // that is the successor's
+			return
+		}
 		o.hear(now, m.Time)
 		if m.Records {
 			if by, _, err := ReadRecords(m.Data); err != nil || by != o.me {
@@ -419,6 +432,7 @@ func (o *Owner) Message(now time.Time, m Message) {
 		o.catchTime(now, m.Time)
 		o.state.Batch(m.Seq, m.Time, b, &o.out)
 		o.since++
+		o.shown = m.Seq
 		o.show(false)
 		o.ready(nil)
 		o.maybeSave(now)
@@ -480,14 +494,39 @@ func (o *Owner) replayed(now time.Time) {
 	}
 	slices.SortStableFunc(list, func(a, b entry) int { return cmp.Or(cmp.Compare(a.after, b.after), cmp.Compare(a.order, b.order)) })
 	last := o.replay[len(o.replay)-1]
+	shown := o.wasShown(now)
 	o.replay = nil
+	var advised, moved []push.SessionID // by what was not shown
 	for _, e := range list {
-		if e.batch != nil {
-			o.state.Batch(e.seq, e.at, e.batch, &o.out)
-		} else {
+		if e.batch == nil {
 			o.state.Record(e.seq, e.by, e.rec, &o.out)
+			continue
+		}
+		o.shown = max(o.shown, e.seq)
+		decided, advice, move := len(o.out.Decided), len(o.out.Advice), len(o.out.Moved)
+		o.state.Batch(e.seq, e.at, e.batch, &o.out)
+		if shown(e.seq, e.at, e.batch.Origin) {
+			for i := range o.out.Decided[decided:] {
+				o.out.Decided[decided+i].Shown = true
+			}
+			continue
+		}
+		for _, a := range o.out.Advice[advice:] {
+			advised = append(advised, a.Session)
+		}
+		for _, m := range o.out.Moved[move:] {
+			moved = append(moved, m.Session)
 		}
 	}
+	o.out.Advice = lastOf(o.out.Advice, advised, func(a Advice) push.SessionID { return a.Session })
+	o.out.Moved = slices.DeleteFunc(lastOf(o.out.Moved, moved, func(m Moved) push.SessionID { return m.Session }), func(m Moved) bool {
+		a := o.state.accounts[m.Session.Account]
+		if a == nil {
+			return false
+		}
+		h := a.home(m.Session.ID)
+		return h != nil && h.Origin.Node == m.Node // it has come back
+	})
 	o.Resent += o.out.Resent
 	o.logTime, o.receivedAt = last.Time, now
 	if n := o.state.Now(); o.logTime.Before(n) {
@@ -506,6 +545,40 @@ func (o *Owner) replayed(now time.Time) {
 	if !o.want {
 		o.phase = PhaseDraining
 		o.drain()
+	}
+}
+
+// lastOf returns the last of the elements about each of some sessions, in order.
+func lastOf[E any](list []E, of []push.SessionID, session func(E) push.SessionID) []E {
+	var last []E
+	for i := len(list) - 1; i >= 0; i-- {
+		id := session(list[i])
+		if slices.Contains(of, id) && !slices.ContainsFunc(last, func(e E) bool { return session(e) == id }) {
+			last = append(last, list[i])
+		}
+	}
+	slices.Reverse(last)
+	return last
+}
+
+// wasShown returns what tells whether a batch was shown by a former owner: as far as that said when it released the partition; or until it was heard of last, for
+// nobody knows how far it came.
+func (o *Owner) wasShown(now time.Time) func(seq uint64, at time.Time, by Origin) bool {
+	mine, former := o.shown, o.former
+	if former == (Origin{}) || former == o.me || o.released != nil {
+		to := mine
+		if o.released != nil {
+			to = max(to, o.released.After)
+		}
+		return func(seq uint64, _ time.Time, _ Origin) bool { return seq <= to }
+	}
+	silent := o.cfg.Heard(former.Node)
+	if silent < 0 {
+		silent = now.Sub(o.wantAt)
+	}
+	until := o.replay[len(o.replay)-1].Time.Add(-silent)
+	return func(seq uint64, at time.Time, by Origin) bool {
+		return seq <= mine || at.Before(until) && !(by.Node == former.Node && by.Incarnation > former.Incarnation)
 	}
 }
 
@@ -716,7 +789,7 @@ func (o *Owner) drain() {
 		return
 	}
 	o.phase = PhaseReleasing
-	o.append([]Record{Release{}}, nil)
+	o.append([]Record{Release{o.state.Seq}}, nil)
 }
 
 // Epoch is where in the log its Claim is.

@@ -16,6 +16,7 @@ type script struct {
 	asked    []string
 	appended []byte
 	prev     uint64
+	shown    []Out
 }
 
 func (s *script) Tail() { s.asked = append(s.asked, "tail") }
@@ -27,7 +28,7 @@ func (s *script) Read(uint64)                    { s.asked = append(s.asked, "re
 func (s *script) Stop()                          {}
 func (s *script) Save([]byte, uint64)            { s.asked = append(s.asked, "save") }
 func (s *script) Publish(Ref, push.Notification) {}
-func (s *script) Show(*Out, bool)                {}
+func (s *script) Show(out *Out, _ bool)          { s.shown = append(s.shown, *out) }
 
 // next returns what was asked since it was called last.
 func (s *script) next() []string {
@@ -75,13 +76,13 @@ func event(t *testing.T, seq uint64) Message {
 // A node that stops being the owner because an answer got lost, and not because another one has claimed the partition, says so in the log when it does not
 // want the partition any more. Its successor waits for that as long as it hears of the node.
 func TestLostAndNotWanted(t *testing.T) {
-	released := func(t *testing.T, o *Owner, w *script) {
+	released := func(t *testing.T, o *Owner, w *script, shown uint64) {
 		t.Helper()
 		o.Tailed(at(2*time.Second), 1, claimOf(nodeA), nil)
 		require.Equal(t, PhaseReleasing, o.Phase())
 		by, rs := w.records(t)
 		assert.Equal(t, nodeA, by)
-		assert.Equal(t, []Record{Release{}}, rs)
+		assert.Equal(t, []Record{Release{shown}}, rs)
 		assert.EqualValues(t, 1, w.prev)
 		o.Appended(at(2*time.Second), 3, nil)
 		assert.Equal(t, PhaseIdle, o.Phase())
@@ -94,7 +95,7 @@ func TestLostAndNotWanted(t *testing.T) {
 		require.Equal(t, PhaseDraining, o.Phase())
 		o.Saved(at(time.Second), ErrFenced)
 		require.Equal(t, []string{"tail"}, w.next())
-		released(t, o, w)
+		released(t, o, w, 2)
 	})
 	t.Run("while it waits to take it again", func(t *testing.T) {
 		o, w := owning(t)
@@ -104,7 +105,7 @@ func TestLostAndNotWanted(t *testing.T) {
 		w.next()
 		o.Want(at(time.Second), false)
 		require.Equal(t, []string{"tail"}, w.next())
-		released(t, o, w)
+		released(t, o, w, 2)
 	})
 	t.Run("and it is wanted again meanwhile", func(t *testing.T) {
 		o, w := owning(t)
@@ -133,7 +134,7 @@ func TestLostAndNotWanted(t *testing.T) {
 		w.next()
 		o.Want(at(0), false)
 		require.Equal(t, []string{"tail"}, w.next())
-		released(t, o, w)
+		released(t, o, w, 0)
 	})
 }
 
@@ -216,4 +217,78 @@ func TestWaitsForTheOwner(t *testing.T) {
 	o.Tick(o.Next(at(0)))
 	o.Tailed(at(0), 1, claimOf(nodeA), nil)
 	assert.Equal(t, PhaseClaiming, o.Phase())
+}
+
+// What nobody has shown yet is shown by the new owner: events that came after the former one's Release, or after it was heard of last. What it advises is told, and so is the
+// last of what was advised about the same session, as the former one may not have come to that.
+func TestNewOwnerShowsTheRest(t *testing.T) {
+	id, key := push.SessionID{Account: "juliet@example.com", ID: "s1"}, push.Key{Service: "push.example.net", Node: "n1"}
+	msg := func(n int) push.Event {
+		st := push.Stanza{ID: string(rune('a' + n)), From: "romeo@example.net/x", To: id.Account, Class: push.ClassImportant}
+		return push.StanzaQueued{Session: id, Stanza: st}
+	}
+	batch := func(seq uint64, when time.Time, evs ...push.Event) Message {
+		data, err := (&Batch{Origin: Origin{"c", 1}, Number: seq, Events: evs}).AppendBinary(nil)
+		require.NoError(t, err)
+		return Message{Seq: seq, Time: when, Data: data}
+	}
+	records := func(seq uint64, when time.Time, by Origin, rs ...Record) Message {
+		return Message{Seq: seq, Time: when, Records: true, Data: AppendRecords(nil, First, by, rs)}
+	}
+	start := []push.Event{push.SessionOpen{Session: id, JID: id.Account + "/phone"}, push.PushEnable{Session: id, Key: key}}
+	for name, c := range map[string]struct {
+		log    []Message
+		silent time.Duration // of the former owner, when the new one has read its Claim, ten seconds after the start
+		shown  []string
+		advice int
+	}{
+		"released": {[]Message{
+			records(1, at(0), nodeA, Claim{}), batch(2, at(0), start...), records(3, at(time.Second), nodeA, Release{After: 2}), batch(4, at(time.Second), push.HibernationStart{Session: id}),
+		}, time.Second, []string{"hibernation-start"}, 1},
+		"released with an event that came before its Release and was not read": {[]Message{
+			records(1, at(0), nodeA, Claim{}), batch(2, at(0), start...), batch(3, at(time.Second), push.HibernationStart{Session: id}), records(4, at(time.Second), nodeA, Release{After: 2}),
+		}, time.Second, []string{"hibernation-start"}, 1},
+		"released by an earlier program": {[]Message{
+			records(1, at(0), nodeA, Claim{}), batch(2, at(0), start...), records(3, at(time.Second), nodeA, Release{}), batch(4, at(time.Second), push.HibernationStart{Session: id}),
+		}, time.Second, []string{"hibernation-start"}, 1},
+		"dead": {[]Message{
+			records(1, at(0), nodeA, Claim{}), batch(2, at(0), start...), batch(3, at(4*time.Second), push.HibernationStart{Session: id}), batch(4, at(6*time.Second), msg(1)),
+		}, 5 * time.Second, []string{"stanza-queued"}, 0},
+		"everything was shown": {[]Message{
+			records(1, at(0), nodeA, Claim{}), batch(2, at(0), start...), batch(3, at(4*time.Second), push.HibernationStart{Session: id}),
+		}, time.Second, nil, 0},
+		"there was none": {[]Message{
+			batch(2, at(0), start...), batch(3, at(4*time.Second), push.HibernationStart{Session: id}),
+		}, -1, []string{"session-open", "push-enable", "hibernation-start"}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &script{}
+			o := NewOwner(&Config{
+				Policy: &push.Policy{}, Alive: func(o Origin) bool { return o != nodeA }, Heard: func(string) time.Duration { return c.silent }, SnapshotEvery: 1000, SnapshotAge: time.Hour,
+			}, nodeB, w)
+			now := at(10 * time.Second)
+			o.Want(now, true)
+			tail := Message{}
+			for _, m := range c.log {
+				if m.Records {
+					tail = m
+				}
+			}
+			o.Tailed(now, tail.Seq, tail.Data, nil)
+			o.Appended(now, 5, nil)
+			o.Loaded(now, nil, nil)
+			for _, m := range append(c.log, records(5, now, nodeB, Claim{})) {
+				o.Message(now, m)
+			}
+			require.Equal(t, PhaseOwning, o.Phase())
+			var shown []string
+			for _, d := range w.shown[0].Decided {
+				if !d.Shown {
+					shown = append(shown, d.Event.Name())
+				}
+			}
+			assert.Equal(t, c.shown, shown)
+			assert.Len(t, w.shown[0].Advice, c.advice)
+		})
+	}
 }

@@ -29,6 +29,8 @@ type simNode struct {
 	worlds   []*simWorld
 	stale    bool
 	leaving  bool
+	part     bool // it takes part: it was there for a while
+	hold     bool // nothing goes on its way
 	troubled time.Time
 	started  time.Time // by its clock
 	caught   time.Time // when it began to read the registrations last, by its clock, in vain or not
@@ -119,6 +121,7 @@ func (s *simulation) addNode(name string) *simNode {
 func (n *simNode) start() {
 	s := n.s
 	n.up, n.paused, n.backlog, n.cut, n.stale, n.leaving = true, false, nil, false, false, false
+	n.part, n.hold = false, false
 	n.run++
 	n.born = s.now
 	if s.cfg.faults && (s.r.IntN(4) == 0 || s.cfg.sabotage == "C2") { // its clock was set, or it is another machine now
@@ -159,7 +162,13 @@ func (n *simNode) start() {
 }
 
 func (n *simNode) beat() {
+	n.say()
+	n.in(time.Second, n.beat)
+}
+
+func (n *simNode) say() {
 	b := n.members.Beat(n.clock(), n.leaving)
+	b.Joining = !n.part
 	for _, o := range n.s.nodes {
 		if o != n && o.up && !n.cut && !o.cut && !n.s.apart(n, o) && !(n.s.cfg.faults && n.s.r.IntN(50) == 0) {
 			o.in(n.s.delay(), func() {
@@ -169,10 +178,13 @@ func (n *simNode) beat() {
 			})
 		}
 	}
-	n.in(time.Second, n.beat)
 }
 
 func (n *simNode) choose() {
+	if !n.part {
+		n.part = true
+		n.say()
+	}
 	live := n.members.Live(n.clock())
 	if !n.members.Deaf(n.clock()) {
 		for p, o := range n.owners {
@@ -187,19 +199,35 @@ func (n *simNode) choose() {
 
 // again begins another life.
 func (n *simNode) again() {
-	for _, e := range n.entries {
-		if e.Len() > 0 {
-			return // what is on its way is of the present life
+	if n.hold {
+		return
+	}
+	n.hold = true
+	n.renew(20)
+}
+
+// renew begins it when nothing is on its way any more, which is of the present life.
+func (n *simNode) renew(tries int) {
+	if slices.ContainsFunc(n.entries, func(e *Entry) bool { return e.Flight() != nil }) {
+		if tries > 0 {
+			n.in(20*time.Millisecond, func() { n.renew(tries - 1) })
+			return
+		}
+	} else {
+		n.stale = false
+		n.members.Begin()
+		first := make([][]push.SessionRestored, len(n.entries))
+		for _, ev := range n.local.Restored() {
+			p := n.partition(ev.Session.Account)
+			first[p] = append(first[p], ev)
+		}
+		for p, e := range n.entries {
+			e.Begin(n.members.Me(), entered{push.SessionRestored{Session: push.SessionID{ID: "some"}}, nil}, first[p])
 		}
 	}
-	n.stale = false
-	n.members.Begin()
-	me := n.members.Me()
-	for _, e := range n.entries {
-		e.Begin(me)
-	}
-	for _, ev := range n.local.Restored() {
-		n.enter(ev, nil)
+	n.hold = false
+	for p := range n.entries {
+		n.kick(p)
 	}
 }
 
@@ -228,12 +256,16 @@ func (n *simNode) handle(ev push.Event, done func(ok bool)) bool {
 }
 
 func (n *simNode) enter(ev push.Event, done func(bool)) {
-	p := Of(ev.Subject().Account, n.s.cfg.parts)
-	if n.s.cfg.sabotage == "C1" { // every node its own idea of where an account belongs
-		p = Of(n.name+ev.Subject().Account, n.s.cfg.parts)
-	}
+	p := n.partition(ev.Subject().Account)
 	n.entries[p].Add(ev, false, entered{ev, done})
 	n.kick(p)
+}
+
+func (n *simNode) partition(account string) int {
+	if n.s.cfg.sabotage == "C1" { // every node its own idea of where an account belongs
+		account = n.name + account
+	}
+	return Of(account, n.s.cfg.parts)
 }
 
 type entered struct {
@@ -242,6 +274,9 @@ type entered struct {
 }
 
 func (n *simNode) kick(p int) {
+	if n.hold {
+		return
+	}
 	if data := n.entries[p].Next(First); data != nil {
 		n.send(p, data, n.s.now.Add(5*time.Second))
 	}

@@ -60,6 +60,7 @@ type simulation struct {
 	troubled time.Time                    // when the log had an outage last
 	disabled map[Ref]time.Time            // when a client disabled it last
 	stanzas  map[uint64]string            // the stanza of an event number
+	shown    map[uint64]bool              // event numbers whose Decision some owner has shown
 	accepted map[string]bool
 	failures []string
 	known    map[string]bool   // accounts with registrations, as the store has them
@@ -161,7 +162,7 @@ func (p *phone) gone() bool { return p.node == nil || !p.node.up || p.node.run !
 
 func newSimulation(cfg simConfig) *simulation {
 	s := &simulation{
-		cfg: cfg, r: rand.New(rand.NewPCG(cfg.seed, 1)), now: simStart, service: make(map[Ref]map[string]time.Time), stanzas: make(map[uint64]string), disabled: make(map[Ref]time.Time), settled: make(map[Ref]map[string]bool),
+		cfg: cfg, r: rand.New(rand.NewPCG(cfg.seed, 1)), now: simStart, service: make(map[Ref]map[string]time.Time), stanzas: make(map[uint64]string), shown: make(map[uint64]bool), disabled: make(map[Ref]time.Time), settled: make(map[Ref]map[string]bool),
 		accepted: make(map[string]bool), known: make(map[string]bool), knownBy: make(map[string]uint64), knownRev: make(map[string]uint64), sure: make(map[string]bool), busy: true,
 	}
 	s.log, s.forgot, s.snaps, s.claims = make([][]Message, cfg.parts), make([]uint64, cfg.parts), make([]simSnapshot, cfg.parts), make([][]uint64, cfg.parts)
@@ -459,6 +460,9 @@ func (s *simulation) verify() {
 		for _, d := range out.Decided {
 			if ev, ok := d.Event.(push.ArchiveAdded); ok {
 				decided[ev.Stanza.ID] = true
+				if !s.cfg.faults && !s.shown[d.Number] {
+					s.fail("event %d was decided, and nobody has shown how", d.Number)
+				}
 			}
 			for _, v := range d.Decision.Verdicts {
 				for _, id := range v.Stanzas {

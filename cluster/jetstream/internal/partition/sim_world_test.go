@@ -365,7 +365,11 @@ func (w *simWorld) Show(out *Out, replayed bool) {
 	if replayed {
 		s.Stats.Resent += out.Resent
 		s.Stats.MaxTakeover = max(s.Stats.MaxTakeover, w.n.clock().Sub(w.o.wantAt))
-		return
+	}
+	for i := range out.Decided {
+		if d := &out.Decided[i]; d.Number > 0 && (!replayed || !d.Shown) {
+			s.shown[d.Number] = true
+		}
 	}
 	for _, ad := range out.Advice {
 		for _, o := range s.nodes {

@@ -43,6 +43,8 @@ type Decided struct {
 	Batch  uint64
 	Index  int
 	Wanted bool
+	// Shown: a former owner has shown it, in all likelihood.
+	Shown bool
 }
 
 // Affected is what changed outside of an event.
