@@ -150,12 +150,11 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 			}
 		}
 		if !reason.Notifies() {
-			if rule == RuleFilter || rule == RuleSettings || rule == RuleVeto || reason == ReasonPlain || reason == ReasonReflection {
+			if rule == RuleFilter || rule == RuleSettings || rule == RuleVeto || reason == ReasonPlain {
 				a.overhear(st)
-			}
-			if reason == ReasonReflection {
+			} else if reason == ReasonReflection {
 				a.reflected(st, f.Now, &d.Effects)
-				w = nil
+				w = nil // it may be gone
 			}
 			if reason == ReasonSeen && q.class >= ClassImportant {
 				d.alerted = true

@@ -8,11 +8,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/xmpp-push/push"
 	"mellium.im/xmpp/jid"
 )
 
 // find leads to what somebody pasted: any spelling or resource of a JID, an xmpp: URI, the ID of a stanza or session, a node, a push service, a
-// time, or a JID and a time.
+// time, or a JID and a time. The JID of a sender who has no account here leads to their newest message.
 func (p *Handler) find(w http.ResponseWriter, r *http.Request, operator string) {
 	q := r.URL.Query()
 	asked := strings.TrimSpace(q.Get("q"))
@@ -20,9 +21,12 @@ func (p *Handler) find(w http.ResponseWriter, r *http.Request, operator string) 
 		p.redirect(w, "./")
 		return
 	}
-	now := p.cfg.Now()
+	skew := p.skew()
 	zone := zoneOf(q.Get("tz"))
-	what, at := splitTime(asked, now.In(zone))
+	what, at := splitTime(asked, p.cfg.Now().Add(skew).In(zone))
+	if !at.IsZero() {
+		at = at.Add(-skew) // people go by this machine's clock
+	}
 	if what == "" {
 		p.redirect(w, to("accounts", "at", at.UTC().Format(formTime)))
 		return
@@ -46,8 +50,9 @@ func (p *Handler) lookUp(r *http.Request, what string, at time.Time) string {
 			u.Set("device", device)
 		}
 		if !at.IsZero() {
-			u.Set("from", at.Add(-5*time.Minute).UTC().Format(formTime))
-			u.Set("to", at.Add(10*time.Minute).UTC().Format(formTime))
+			from, till := around(at)
+			u.Set("from", from.UTC().Format(formTime))
+			u.Set("to", till.UTC().Format(formTime))
 		}
 		return "account?" + u.Encode()
 	}
@@ -86,7 +91,44 @@ func (p *Handler) lookUp(r *http.Request, what string, at time.Time) string {
 	if st, err := p.cfg.Engine.Inspect(r.Context(), bare); err != nil || len(st.Registrations)+len(st.Sessions) > 0 {
 		return account(bare, "")
 	}
+	if h != nil {
+		if name, id := h.sentBy(bare, at); name != "" {
+			return to("story", "jid", p.shown(name), "stanza", p.shownID(id))
+		}
+	}
 	return ""
+}
+
+// around is the time that somebody may mean who says at: clocks differ, and so do people's.
+func around(at time.Time) (from, till time.Time) {
+	return at.Add(-5 * time.Minute), at.Add(10 * time.Minute)
+}
+
+// sentBy looks for the newest message of somebody else, given by the bare JID: somebody of another server, or a room. If at is not zero, of around that time.
+func (h *History) sentBy(sender string, at time.Time) (account, stanza string) {
+	from, till := around(at)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := h.all.last; i != 0; {
+		l := h.line(i)
+		i = l.inAll.before
+		if l.kind != isEvent || !at.IsZero() && l.at().After(till) {
+			continue
+		}
+		if !at.IsZero() && l.at().Before(from) {
+			break
+		}
+		of := stanzas(l.event)
+		if st := l.stanza; st != nil {
+			of = []push.Stanza{*st}
+		}
+		for _, st := range of {
+			if bare, _, _ := strings.Cut(st.From, "/"); bare == sender && st.ID != "" && st.Kind == push.KindMessage {
+				return l.account.name, st.ID
+			}
+		}
+	}
+	return "", ""
 }
 
 // fromURI returns the JID of an xmpp: URI (RFC 5122), and anything else as it is.

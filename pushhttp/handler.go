@@ -48,7 +48,7 @@ type Config struct {
 	Logger *slog.Logger
 	// Pseudonyms shows JIDs of users as stable pseudonyms, as long as the Handler lives. An operator who knows a JID can look it up.
 	Pseudonyms bool
-	// Now is the time that the pages go by. Nil: the present. For a History that was made of a recording it is the recording's last.
+	// Now is the time that the pages go by. Nil: the present, by the clock of the Engine that the History is of. For a History that was made of a recording it is the recording's last.
 	Now func() time.Time
 }
 
@@ -58,6 +58,8 @@ type Handler struct {
 	cross *http.CrossOriginProtection
 	names pseudonyms
 	start string // tells the ETags of one Handler from those of another
+	// wall is this machine's clock. Nil: the pages do not go by the present.
+	wall func() time.Time
 }
 
 //go:embed pages.html style.css script.js icon.svg
@@ -71,13 +73,29 @@ func New(cfg Config) (*Handler, error) {
 	if cfg.Authorize == nil && !cfg.LoopbackDevelopment {
 		return nil, errors.New("pushhttp: Config.Authorize is nil: the pages show who talks to whom, so give a function that says who may see them")
 	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Handler{cfg: cfg, cross: http.NewCrossOriginProtection(), names: newPseudonyms(), start: rand.Text()[:8]}, nil
+	p := &Handler{cfg: cfg, cross: http.NewCrossOriginProtection(), names: newPseudonyms(), start: rand.Text()[:8]}
+	if cfg.Now == nil {
+		p.wall, p.cfg.Now = time.Now, time.Now
+		if cfg.History != nil {
+			p.cfg.Now = cfg.History.now
+		}
+	}
+	return p, nil
+}
+
+// skew is by how much this machine's clock is ahead of the one that the pages go by: an Engine's goes on evenly from its start, and the machine's may have been
+// set since, or have stood still while the machine slept. What is less than two seconds is none.
+func (p *Handler) skew() time.Duration {
+	if p.wall == nil {
+		return 0
+	}
+	if d := p.wall().Round(0).Sub(p.cfg.Now()).Round(time.Second); d.Abs() >= 2*time.Second {
+		return d
+	}
+	return 0
 }
 
 // authorized says who makes a request.
@@ -218,10 +236,19 @@ type page struct {
 	InCluster bool      `json:"-"` // there is a page about it
 	Asked     string    `json:"-"` // what was looked up
 	Now       time.Time `json:"at"`
+	// Clock says that times are not those of this machine's clock.
+	Clock string `json:"clock,omitempty"`
 }
 
 func (p *Handler) page(title, name, operator string) page {
-	return page{Title: title, Page: name, Operator: operator, NoHistory: p.cfg.History == nil, CanAct: !p.cfg.ReadOnly, InCluster: p.cfg.Cluster != nil, Now: p.cfg.Now().UTC()}
+	clock := ""
+	switch skew := p.skew(); {
+	case skew > 0:
+		clock = "This machine’s clock was set forward by " + skew.String() + " since the server was started, or the machine slept. Times here are by the old clock, that much earlier. What is looked up is by the new one. A restart of the server ends this."
+	case skew < 0:
+		clock = "This machine’s clock was set back by " + skew.Abs().String() + " since the server was started. Times here are by the old clock, that much later. What is looked up is by the new one. A restart of the server ends this."
+	}
+	return page{Clock: clock, Title: title, Page: name, Operator: operator, NoHistory: p.cfg.History == nil, CanAct: !p.cfg.ReadOnly, InCluster: p.cfg.Cluster != nil, Now: p.cfg.Now().UTC()}
 }
 
 // wantsJSON tells whether the page is asked for as data.

@@ -86,6 +86,17 @@ func (h *History) start(at time.Time, host string, p push.Policy) {
 	h.runs = append(h.runs, run{at, h.seq, host, p})
 }
 
+// now is the time by the Engine's clock, by which everything here is dated.
+func (h *History) now() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.runs) == 0 {
+		return time.Now()
+	}
+	started := h.runs[len(h.runs)-1].started
+	return started.Round(0).Add(time.Since(started))
+}
+
 func (h *History) decided(number uint64, at time.Time, ev push.Event, d *push.Decision, _ time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -193,6 +193,22 @@ func TestFind(t *testing.T) {
 			assert.Equal(t, 303, w.Code, what)
 			assert.Equal(t, want, w.Header().Get("Location"), what)
 		}
+		// Somebody of another server knows whom they wrote to, and when.
+		from := func(id, sender string) push.Stanza {
+			st, err := push.ParseStanza(id, []byte("<message type='chat' to='"+juliet+"' from='"+sender+"'><body>x</body></message>"))
+			require.NoError(t, err)
+			return st
+		}
+		mercutio, room := from("w1", "mercutio@example.net/x"), from("w2", "verona@rooms.example.net/tybalt")
+		s.raise(push.Offline{Account: juliet, Stanza: mercutio})
+		time.Sleep(time.Hour)
+		s.raise(push.Offline{Account: juliet, Stanza: from("w3", "mercutio@example.net/x")}, push.Groupchat{Account: juliet, Stanza: room})
+		for what, want := range map[string]string{
+			"mercutio@example.net": "w3", "Mercutio@example.net/y": "w3", "mercutio@example.net 00:04": "w1", "mercutio@example.net 00:58": "w3", "verona@rooms.example.net": "w2",
+		} {
+			assert.Equal(t, "story?jid=juliet%40example.com&stanza="+want, s.get(to("find", "q", what)).Header().Get("Location"), what)
+		}
+		assert.Equal(t, 404, s.get(to("find", "q", "mercutio@example.net 00:30")).Code)
 		// In the viewer's zone.
 		assert.Equal(t, "accounts?at=1999-12-31T23%3A30%3A00", s.get(to("find", "q", "00:30", "tz", "60")).Header().Get("Location"))
 		for _, what := range []string{"julet@example.com", "nobody", "xmpp:", "@", "\x00", strings.Repeat("x", 5000), "99:99"} {
@@ -200,6 +216,34 @@ func TestFind(t *testing.T) {
 		}
 		assert.Contains(t, s.get("account?jid=juliett@example.com").Body.String(), "<bdi>juliet@example.com</bdi>")
 		assert.Equal(t, 404, s.get("account?jid=juliett@example.com").Code)
+	})
+}
+
+// TestClockSet has this machine's clock set while the server runs, as where it is right only after the network is there, or sleep. The overview goes on to tell of
+// the last hour, each page says what its times are, and a time is looked up as people know it.
+func TestClockSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t, Config{}, nil)
+		s.asleep(juliet, phone)
+		time.Sleep(time.Hour)
+		s.raise(push.Offline{Account: juliet, Stanza: chat("m7", juliet)})
+		assert.NotContains(t, s.get("").Body.String(), "clock was set")
+		set := time.Duration(0)
+		s.pages.wall = func() time.Time { return time.Now().Add(set) }
+		set = 8 * time.Hour
+		overview := s.get("", func(r *http.Request) { r.Header.Set("Accept", "application/json") }).Body.String()
+		assert.Contains(t, overview, "set forward by 8h0m0s")
+		assert.Contains(t, overview, `"at": "2000-01-01T01:00:02Z"`, "what they go by")
+		assert.Contains(t, overview, `"value": "0.02"`, "the last minute is by that, too")
+		assert.Contains(t, s.get("account?jid="+juliet).Body.String(), "set forward by 8h0m0s")
+		find := func(what string) string { return s.get(to("find", "q", what)).Header().Get("Location") }
+		assert.Equal(t, "accounts?at=2000-01-01T00%3A55%3A00", find("08:55"))
+		assert.Equal(t, "accounts?at=1999-12-31T01%3A05%3A00", find("09:05"), "it has not been today")
+		set = -time.Minute
+		assert.Contains(t, s.get("").Body.String(), "set back by 1m0s")
+		assert.Equal(t, "accounts?at=2000-01-01T00%3A59%3A00", find("00:58"))
+		set = time.Second
+		assert.NotContains(t, s.get("").Body.String(), "clock was set")
 	})
 }
 
