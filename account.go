@@ -290,7 +290,7 @@ func (a *Account) Due(now time.Time, keys []Key, e *Effects) []Key {
 		if len(p.waiting) == 0 {
 			continue
 		}
-		if !now.Before(p.expiry(a.policy)) {
+		if !now.Before(expiry(p.waiting, a.policy)) {
 			r.drop(p.takeOld(now, a.policy), ReasonTooOld, "", e)
 		}
 		if len(p.waiting) > 0 && !p.inFlight && !p.queued && !p.stub && !now.Before(p.ready()) {

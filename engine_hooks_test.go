@@ -536,7 +536,7 @@ func TestNilContextInTurn(t *testing.T) {
 func TestServicesWhileAsking(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc := &service{}
-		e := newEngine(t, Config{Publisher: svc, Unread: unread(func(string) (int, error) { time.Sleep(time.Hour); return 1, nil }), HookTimeout: 30 * time.Minute})
+		e := newEngine(t, Config{Publisher: svc, Policy: Policy{Expire: time.Hour}, Unread: unread(func(string) (int, error) { time.Sleep(time.Hour); return 1, nil }), HookTimeout: 30 * time.Minute})
 		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone}, Offline{juliet, message("m1")})
 		for _, after := range []time.Duration{time.Millisecond, time.Second, 25 * time.Minute} {
 			pass(after)

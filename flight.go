@@ -121,7 +121,6 @@ func (e *Engine) land(g *gate, f *flight, reply Reply) bool {
 		e.hooks.publisher.returned(f.account)
 		delete(g.hung, f.ref)
 		over := f.over
-		f.over = true
 		if f.again {
 			g.ready = append(g.ready, f.ref)
 		}
@@ -133,7 +132,6 @@ func (e *Engine) land(g *gate, f *flight, reply Reply) bool {
 		return false
 	}
 	f.prev.next, f.next.prev = f.next, f.prev
-	f.prev, f.next = nil, nil
 	g.service.Done(e.now(), reply.Answered())
 	g.mu.Unlock()
 	e.end(f, reply)
@@ -308,7 +306,7 @@ func (e *Engine) consult(f *flight) string {
 	return ""
 }
 
-// stillWanted asks rule R12 again. If somebody has the account's turn, busy says so.
+// stillWanted asks rule R12 again, and whether some of it is too old by now: its slot may have been hours in coming. If somebody has the account's turn, busy says so.
 func (e *Engine) stillWanted(f *flight) (wanted, busy bool) {
 	s := e.shard(f.account)
 	s.mu.Lock()
@@ -321,7 +319,14 @@ func (e *Engine) stillWanted(f *flight) (wanted, busy bool) {
 		return false, false
 	}
 	r := en.find(f.key)
-	return r != nil && r.pace.inFlight && (r.Health.Disabled.IsZero() || e.policy.RetryDisabled > 0), false
+	if r == nil {
+		return false, false
+	}
+	if end := expiry(r.pace.flight, e.policy); !end.IsZero() && !e.now().Before(end) {
+		return false, false
+	}
+	off := r.Health.Disabled
+	return off.IsZero() || e.policy.RetryDisabled > 0 && off.Before(f.begun), false // the retry of a tombstone
 }
 
 // comeBack lets a prepared publish wait for a slot again when the account's turn is given on.
@@ -347,10 +352,11 @@ func (e *Engine) end(f *flight, reply Reply) {
 	s := e.shard(f.account)
 	s.mu.Lock()
 	en := s.accounts[f.account]
-	if en == nil || s.acquire(context.Background(), en) != nil {
+	if en == nil {
 		s.mu.Unlock()
 		return
 	}
+	_ = s.acquire(context.Background(), en)
 	now := e.now() // not earlier than any event that had the turn before
 	var eff Effects
 	var buf [4]Key

@@ -65,13 +65,13 @@ func (p *pacer) next(policy *Policy) time.Time {
 	if len(p.waiting) == 0 {
 		return time.Time{}
 	}
-	expiry := p.expiry(policy)
+	end := expiry(p.waiting, policy)
 	if p.inFlight || p.queued || p.stub {
-		return expiry
+		return end
 	}
 	ready := p.ready()
-	if expiry.Before(ready) {
-		return expiry
+	if end.Before(ready) {
+		return end
 	}
 	return ready
 }
@@ -80,11 +80,11 @@ func (p *pacer) ready() time.Time {
 	return max(p.due, p.spaced, p.retryAt).time()
 }
 
-// expiry returns when the next class of what waits is too old.
-func (p *pacer) expiry(policy *Policy) time.Time {
+// expiry returns when the next class of what parts hold is too old.
+func expiry(parts []part, policy *Policy) time.Time {
 	var first instant
-	for i := range p.waiting {
-		for c, at := range p.waiting[i].at {
+	for i := range parts {
+		for c, at := range parts[i].at {
 			if at != 0 {
 				if t := at + instant(policy.expire(Class(c))); first == 0 || t < first {
 					first = t

@@ -343,7 +343,7 @@ func TestPacerTakesWhatIsTooOld(t *testing.T) {
 	at(nil, ClassUrgent, 10*time.Minute)
 	at(s, ClassImportant, time.Minute)
 	at(s, ClassUrgent, 20*time.Minute)
-	if got := p.expiry(policy); !got.Equal(begin.Add(10*time.Minute + policy.ExpireUrgent)) {
+	if got := expiry(p.waiting, policy); !got.Equal(begin.Add(10*time.Minute + policy.ExpireUrgent)) {
 		t.Errorf("the first is too old at %v", got)
 	}
 	if got := p.lastExpiry(policy); !got.Equal(begin.Add(time.Minute + policy.Expire)) {
@@ -377,7 +377,7 @@ func TestPacerTakesWhatIsTooOld(t *testing.T) {
 	if len(p.waiting) != 0 {
 		t.Errorf("left are %d parts", len(p.waiting))
 	}
-	if !p.expiry(policy).IsZero() || !p.lastExpiry(policy).IsZero() || !p.next(policy).IsZero() {
+	if !expiry(p.waiting, policy).IsZero() || !p.lastExpiry(policy).IsZero() || !p.next(policy).IsZero() {
 		t.Error("nothing waits, and something is too old at some time")
 	}
 }

@@ -62,7 +62,7 @@ func (a *Account) Begin(k Key, now time.Time, e *Effects) (Notification, bool) {
 		}
 		r.retried = uint32(max(now.Unix(), 1))
 	}
-	if !now.Before(p.expiry(a.policy)) {
+	if !now.Before(expiry(p.waiting, a.policy)) {
 		r.drop(p.takeOld(now, a.policy), ReasonTooOld, "", e)
 		if len(p.waiting) == 0 {
 			return Notification{}, false
