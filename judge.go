@@ -153,7 +153,7 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 			if rule == RuleFilter || rule == RuleSettings || rule == RuleVeto || reason == ReasonPlain || reason == ReasonReflection {
 				a.overhear(st)
 			}
-			if reason == ReasonReflection {
+			if reason == ReasonReflection && q.event != onAckDelayed && q.event != onHibernationStart { // else it may come from the device that lost its connection
 				a.reflected(st, f.Now, &d.Effects)
 				w = nil
 			}
