@@ -156,6 +156,11 @@ func (n *Node) heard(m *nats.Msg) {
 	}
 }
 
+// settingsOf is a hash of what has to be the same on every node: the policy and the host. What is zero is not in it, so that a later version adds nothing.
+func settingsOf(cfg *push.Config) uint64 {
+	return max(partition.Hash(string(partition.Encode(partition.First, cfg.Policy))+cfg.Host), 1)
+}
+
 // trouble says that the log may not know what this node's sessions do.
 func (n *Node) trouble() {
 	n.mu.Lock()
