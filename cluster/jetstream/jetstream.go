@@ -135,6 +135,7 @@ type Node struct {
 	// left is why the node has left by itself.
 	left   atomic.Pointer[error]
 	counts counts
+	warned seldom
 	turns  chan struct{} // of appends
 }
 
