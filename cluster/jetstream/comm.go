@@ -132,15 +132,19 @@ func (n *Node) heard(m *nats.Msg) {
 		return
 	}
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if b.Node == n.cfg.Node && b.Incarnation > n.members.Me().Incarnation {
-		n.leave(fmt.Errorf("%w: %q has started after this one; give each node a name of its own", ErrName, b.Node))
-	}
+	again := b.Node == n.cfg.Node && b.Incarnation > n.members.Me().Incarnation
 	if n.members.Heard(time.Now(), &b) {
 		n.stale = true
 	}
-	if b.Node != n.cfg.Node && n.compared[b.Node] != b.Origin {
+	first := b.Node != n.cfg.Node && n.compared[b.Node] != b.Origin
+	if first {
 		n.compared[b.Node] = b.Origin
+	}
+	n.mu.Unlock() // the log is the host's
+	if again {
+		n.leave(fmt.Errorf("%w: %q has started after this one; give each node a name of its own", ErrName, b.Node))
+	}
+	if first {
 		if b.Lease != 0 && b.Lease != n.cfg.Lease {
 			n.log.LogAttrs(n.ctx, slog.LevelWarn, "push cluster: nodes have different leases; the longest is used", slog.String("node", n.cfg.Node), slog.Duration("lease", n.cfg.Lease),
 				slog.String("other", b.Node), slog.Duration("its_lease", b.Lease))
@@ -150,6 +154,11 @@ func (n *Node) heard(m *nats.Msg) {
 				slog.String("node", n.cfg.Node), slog.String("other", b.Node))
 		}
 	}
+}
+
+// settingsOf is a hash of what has to be the same on every node: the policy and the host. What is zero is not in it, so that a later version adds nothing.
+func settingsOf(cfg *push.Config) uint64 {
+	return max(partition.Hash(string(partition.Encode(partition.First, cfg.Policy))+cfg.Host), 1)
 }
 
 // trouble says that the log may not know what this node's sessions do.
@@ -364,7 +373,7 @@ func (n *Node) entries(ctx context.Context, from, last uint64, f func(key string
 	stream, missed := "KV_"+n.names.regs, 0
 	for turn := 0; from < last; turn++ {
 		was := from
-		_, err := n.some(ctx, attempt(missed), sub, fmt.Sprint(inbox, ".", turn), stream, prefix+">", from+1, func(m *nats.Msg, seq uint64, _ time.Time) error {
+		_, err := n.some(ctx, attempt(missed), attempt(missed), sub, fmt.Sprint(inbox, ".", turn), stream, prefix+">", from+1, func(m *nats.Msg, seq uint64, _ time.Time) error {
 			return entry(m.Header.Get("Nats-Subject"), m.Data, seq)
 		})
 		switch {
@@ -419,7 +428,7 @@ func (n *Node) seen(key string, value []byte, revision uint64) error {
 			n.outdate(err.Error())
 			return fmt.Errorf("%w: %w", ErrVersion, err)
 		}
-		n.warn("unusable entry "+key+" in the bucket of registrations", -1, err)
+		n.warn("unusable entry in the bucket of registrations", -1, fmt.Errorf("%s: %w", key, err))
 		return nil
 	}
 	r.Revision = revision

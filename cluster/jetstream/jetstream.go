@@ -135,6 +135,7 @@ type Node struct {
 	// left is why the node has left by itself.
 	left   atomic.Pointer[error]
 	counts counts
+	warned seldom
 	turns  chan struct{} // of appends
 }
 
@@ -252,7 +253,7 @@ func joinAt(ctx context.Context, cfg Config, clock func() time.Time) (*Node, err
 	}
 	me := partition.Origin{Node: cfg.Node, Incarnation: life}
 	n.compared = make(map[string]partition.Origin)
-	n.settings = max(partition.Hash(string(partition.Encode(partition.First, cfg.Push.Policy))+cfg.Push.Host), 1) // what is zero is not in it, so that a later version adds nothing
+	n.settings = settingsOf(&cfg.Push)
 	n.members = partition.NewMembers(me, cfg.Lease, time.Now())
 	if cfg.Alone {
 		n.alone = newAlone(n)
