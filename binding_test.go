@@ -91,7 +91,7 @@ func (m *bindings) handle(ev Event) {
 			s = &bindingSession{id: e.Session.ID}
 			m.sessions = append(m.sessions, s)
 		}
-		s.client, s.since = e.Client, m.at
+		s.client, s.since, s.hibernated = e.Client, m.at, false
 		if k := m.byClient(e.Client); k != (Key{}) {
 			m.take(s, k)
 		}

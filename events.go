@@ -159,8 +159,9 @@ type Groupchat struct {
 // Displayed is raised when the user has seen a chat on one of the account's devices, up to a stanza: an item was published to
 // urn:xmpp:mds:displayed:0 (XEP-0490), or a device sent a marker (XEP-0333). What waits for that and earlier stanzas of the chat is not sent, and
 // they count as unread no longer. Own messages and markers in the archive's events, and copies of them that are sent to a session, say
-// it by themselves: a host need not raise both. What a room sends back of the user's own says nothing, since it may come from the very device that lost
-// its connection: for rooms, raise Displayed, or ArchiveAdded with what the user sends there.
+// it by themselves: a host need not raise both. So does what a room sends back of the user's own, if the host has said who the user is there (Chats),
+// but not among what a session did not acknowledge, for it may come from that very device. Surer for rooms are Displayed, and ArchiveAdded with what
+// the user sends there.
 type Displayed struct {
 	Account string
 	// Chat is the bare JID of the room or of the other side; of private messages in a room the full JID of the occupant, as XEP-0490 has it.

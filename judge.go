@@ -150,12 +150,14 @@ func (a *Account) judge(q *question, r *registration, from *session, stanzas []S
 			}
 		}
 		if !reason.Notifies() {
-			if rule == RuleFilter || rule == RuleSettings || rule == RuleVeto || reason == ReasonPlain || reason == ReasonReflection {
+			// What a room sends back reads it, but not among what a session did not acknowledge: it may come from the very device that has not got the others.
+			own, late := reason == ReasonReflection, q.event == onAckDelayed || q.event == onHibernationStart
+			switch {
+			case rule == RuleFilter, rule == RuleSettings, rule == RuleVeto, reason == ReasonPlain, own && late:
 				a.overhear(st)
-			}
-			if reason == ReasonReflection {
+			case own:
 				a.reflected(st, f.Now, &d.Effects)
-				w = nil
+				w = nil // it may be gone
 			}
 			if reason == ReasonSeen && q.class >= ClassImportant {
 				d.alerted = true

@@ -97,6 +97,16 @@ func (a *Account) known(id string, now time.Time, d *Decision) *session {
 func (a *Account) open(e SessionOpen, now time.Time, d *Decision) {
 	s := a.known(e.Session.ID, now, d)
 	s.named(e.Client, e.JID)
+	if s.hibernated { // its ID is used again, which a host should not: whoever has it now is connected
+		s.hibernated, s.unadvised, s.wakeAt = false, false, 0
+		if s.extended {
+			s.extended = false
+			d.advise(a.name, s, 0, ReasonNewerSession)
+		}
+		if s.bound != nil {
+			s.bound.caughtUp()
+		}
+	}
 	a.claims++
 	s.since = a.claims
 	if r := a.ofClient(s.client()); r != nil {

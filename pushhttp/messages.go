@@ -237,7 +237,11 @@ func (f *fate) answer(device string) (t told) {
 		t.text.say("; the push service has not answered yet.")
 	case l != nil:
 		t.at = l.ended()
-		word(outcomeWord(l.outcome), errorOf(l))
+		w := outcomeWord(l.outcome)
+		if l.outcome == push.OutcomeTransient {
+			w.text = transientText(l.text)
+		}
+		word(w, errorOf(l))
 		if l.outcome == push.OutcomeTransient {
 			if l.retry().IsZero() {
 				t.mark = MarkFailed
@@ -245,14 +249,6 @@ func (f *fate) answer(device string) (t told) {
 				t.text.say(" Next try at ")
 				t.text.when(l.retry())
 				t.text.say(".")
-			}
-			if l.text == noAnswer {
-				t.text = fill("The push service did not answer the notification for {device}; it is tried again.", device, "")
-				if !l.retry().IsZero() {
-					t.text.say(" Next try at ")
-					t.text.when(l.retry())
-					t.text.say(".")
-				}
 			}
 		}
 		if f.off != nil {

@@ -266,6 +266,8 @@ func TestServiceOutOfReach(t *testing.T) {
 		assert.Equal(t, 3, got.Service.Waiting, w.Body.String())
 		assert.Len(t, got.Waiting, 3)
 		assert.Contains(t, w.Body.String(), "This server itself could not reach the push service")
+		w = s.get("story?stanza=m&jid=u1@example.com", func(r *http.Request) { r.Header.Set("Accept", "application/json") })
+		assert.Contains(t, w.Body.String(), "This server itself could not reach the push service with the notification for u1@example.com (cancel/remote-server-not-found); it is tried again. Next try at ")
 	})
 }
 

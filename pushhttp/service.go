@@ -196,8 +196,7 @@ func meaning(text string) string {
 		return "Nothing came back in time; it is tried again. The push service is down, or slow, or the way to it or back is cut."
 	}
 	typ, condition, _ := strings.Cut(text, "/")
-	switch condition {
-	case "remote-server-not-found", "remote-server-timeout":
+	if unreached(condition) {
 		return "This server itself could not reach the push service; it is tried again."
 	}
 	return outcomeWord(push.Reply{Type: typ, Condition: condition}.Classify()).generally()

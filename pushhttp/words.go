@@ -154,6 +154,22 @@ func wordOf(r push.Reason) word {
 	return word{MarkUnaware, capital(r.Sentence()) + ".", noneNow}
 }
 
+// transientText is the sentence for what is tried again: not every such error is the push service's.
+func transientText(condition string) string {
+	switch {
+	case condition == noAnswer:
+		return "The push service did not answer the notification for {device}; it is tried again."
+	case unreached(condition):
+		return "This server itself could not reach the push service with the notification for {device}{detail}; it is tried again."
+	}
+	return outcomeWords[push.OutcomeTransient].text
+}
+
+// unreached tells whether an error is what a server says of another that it cannot reach.
+func unreached(condition string) bool {
+	return condition == "remote-server-not-found" || condition == "remote-server-timeout"
+}
+
 func outcomeWord(o push.Outcome) word {
 	if w, ok := outcomeWords[o]; ok {
 		return w

@@ -83,6 +83,7 @@ func (s *shadow) event(at time.Time, ev push.Event, d *push.Decision) {
 	case push.SessionOpen:
 		if old := s.session(e.Session.ID); old != nil {
 			old.Client, old.Resource = e.Client, resource(fullJID(e.JID, e.Session.Account))
+			old.Hibernated, old.Extended = false, false
 		} else {
 			s.sessions = append(s.sessions, push.SessionStatus{ID: e.Session.ID, Client: e.Client, Resource: resource(fullJID(e.JID, e.Session.Account))})
 		}

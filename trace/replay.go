@@ -443,24 +443,27 @@ func (r *Replay) recordedSent(s *Sent, now time.Time) {
 		n.Unread = s.Unread
 	}
 	r.service(s.Service).gate.Admit(now)
-	r.took(a, &n, now)
+	r.publish(n, now)
+	r.took(a, now, time.Time{})
 }
 
-// took notes a publish that went out.
-func (r *Replay) took(a *account, n *push.Notification, now time.Time) *flight {
-	r.n = *n
+// publish tells of a publish that goes out, and leaves it in r.n.
+func (r *Replay) publish(n push.Notification, now time.Time) {
+	r.n = n
 	r.l = Line{Kind: "publish", At: now.UnixMilli(), User: n.Account, Service: n.Service, Node: &r.n.Node,
 		Class: n.Class.String(), Count: &r.n.Count, Events: n.Events, Try: again(n.Try)}
 	r.out(&r.l)
 	if r.obs.Sent != nil {
-		r.obs.Sent(now, n)
+		r.obs.Sent(now, &r.n)
 	}
-	f := &flight{n: *n, at: now}
+}
+
+// took notes that what publish told of is not answered yet.
+func (r *Replay) took(a *account, now, giveUp time.Time) {
 	if a.flights == nil {
 		a.flights = make(map[push.Key]*flight)
 	}
-	a.flights[n.Key] = f
-	return f
+	a.flights[r.n.Key] = &flight{n: r.n, at: now, giveUp: giveUp}
 }
 
 // recordedDrop gives up what the recorded server gave up.
@@ -560,15 +563,15 @@ func (r *Replay) pump(s *service, now time.Time) {
 		case !ok:
 			s.gate.Cancel()
 		case r.replies == asTraced:
-			r.took(f.a, &n, now).giveUp = now.Add(r.replyTimeout())
+			r.publish(n, now)
+			r.took(f.a, now, now.Add(r.replyTimeout()))
 		default:
-			r.took(f.a, &n, now)
-			delete(f.a.flights, f.k)
+			r.publish(n, now)
 			e.Reset()
 			res := f.a.End(f.k, push.Reply{}, now, e)
 			s.gate.Done(now, true)
 			if r.obs.Replied != nil {
-				r.obs.Replied(now, &n, push.Reply{}, res, 0)
+				r.obs.Replied(now, &r.n, push.Reply{}, res, 0)
 			}
 			r.effects(f.a, e, now)
 			r.affected(f.a, e, now)

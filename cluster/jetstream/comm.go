@@ -132,15 +132,19 @@ func (n *Node) heard(m *nats.Msg) {
 		return
 	}
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if b.Node == n.cfg.Node && b.Incarnation > n.members.Me().Incarnation {
-		n.leave(fmt.Errorf("%w: %q has started after this one; give each node a name of its own", ErrName, b.Node))
-	}
+	again := b.Node == n.cfg.Node && b.Incarnation > n.members.Me().Incarnation
 	if n.members.Heard(time.Now(), &b) {
 		n.stale = true
 	}
-	if b.Node != n.cfg.Node && n.compared[b.Node] != b.Origin {
+	first := b.Node != n.cfg.Node && n.compared[b.Node] != b.Origin
+	if first {
 		n.compared[b.Node] = b.Origin
+	}
+	n.mu.Unlock() // the log is the host's
+	if again {
+		n.leave(fmt.Errorf("%w: %q has started after this one; give each node a name of its own", ErrName, b.Node))
+	}
+	if first {
 		if b.Lease != 0 && b.Lease != n.cfg.Lease {
 			n.log.LogAttrs(n.ctx, slog.LevelWarn, "push cluster: nodes have different leases; the longest is used", slog.String("node", n.cfg.Node), slog.Duration("lease", n.cfg.Lease),
 				slog.String("other", b.Node), slog.Duration("its_lease", b.Lease))
@@ -150,6 +154,11 @@ func (n *Node) heard(m *nats.Msg) {
 				slog.String("node", n.cfg.Node), slog.String("other", b.Node))
 		}
 	}
+}
+
+// settingsOf is a hash of what has to be the same on every node: the policy and the host. What is zero is not in it, so that a later version adds nothing.
+func settingsOf(cfg *push.Config) uint64 {
+	return max(partition.Hash(string(partition.Encode(partition.First, cfg.Policy))+cfg.Host), 1)
 }
 
 // trouble says that the log may not know what this node's sessions do.
@@ -321,6 +330,7 @@ func (n *Node) sameStore(ctx context.Context, last uint64) error {
 	} else {
 		n.backward = 0
 	}
+	n.copies(log.CachedInfo().Cluster, time.Now())
 	created := log.CachedInfo().Created
 	if n.backward < 3 && created.Sub(n.created).Abs() < time.Second {
 		return nil
@@ -337,6 +347,39 @@ func (n *Node) sameStore(ctx context.Context, last uint64) error {
 	}
 	n.trouble() // nor does the log know of this node's sessions
 	return nil
+}
+
+// absence is since when a server was not there, and when it was said last.
+type absence struct{ since, said time.Time }
+
+const (
+	absentFor   = time.Minute
+	absentAgain = 10 * time.Minute
+)
+
+// copies looks whether all servers of NATS that have a copy of the log are there. One that is started under another name is another server, and the copy of the former
+// one is missing: nothing shows it until the next one ends, and the log has no majority.
+func (n *Node) copies(c *jetstream.ClusterInfo, now time.Time) {
+	if c == nil {
+		return
+	}
+	was := n.absent
+	n.absent = make(map[string]absence)
+	for _, p := range c.Replicas {
+		if !p.Offline {
+			continue
+		}
+		a, ok := was[p.Name]
+		if !ok {
+			a.since = now
+		}
+		if now.Sub(a.since) >= absentFor && now.Sub(a.said) >= absentAgain {
+			a.said = now
+			n.log.LogAttrs(n.ctx, slog.LevelWarn, "push cluster: a server of NATS that has a copy of the log is not there; start it, under its name", slog.String("node", n.cfg.Node),
+				slog.String("server", p.Name), slog.Duration("since", now.Sub(a.since).Round(time.Second)), slog.Int("copies", len(c.Replicas)+1))
+		}
+		n.absent[p.Name] = a
+	}
 }
 
 // entries reads what the bucket of registrations has behind one revision and up to another, which its leader has named. Like the log it is read without a consumer: to
@@ -364,7 +407,7 @@ func (n *Node) entries(ctx context.Context, from, last uint64, f func(key string
 	stream, missed := "KV_"+n.names.regs, 0
 	for turn := 0; from < last; turn++ {
 		was := from
-		_, err := n.some(ctx, attempt(missed), sub, fmt.Sprint(inbox, ".", turn), stream, prefix+">", from+1, func(m *nats.Msg, seq uint64, _ time.Time) error {
+		_, err := n.some(ctx, attempt(missed), attempt(missed), sub, fmt.Sprint(inbox, ".", turn), stream, prefix+">", from+1, func(m *nats.Msg, seq uint64, _ time.Time) error {
 			return entry(m.Header.Get("Nats-Subject"), m.Data, seq)
 		})
 		switch {
@@ -419,7 +462,7 @@ func (n *Node) seen(key string, value []byte, revision uint64) error {
 			n.outdate(err.Error())
 			return fmt.Errorf("%w: %w", ErrVersion, err)
 		}
-		n.warn("unusable entry "+key+" in the bucket of registrations", -1, err)
+		n.warn("unusable entry in the bucket of registrations", -1, fmt.Errorf("%s: %w", key, err))
 		return nil
 	}
 	r.Revision = revision
@@ -604,7 +647,7 @@ func (n *Node) putRegistered(ctx context.Context, r *registered) error {
 func wrongRevision(err error) bool {
 	var api *jetstream.APIError
 	return errors.Is(err, jetstream.ErrKeyExists) ||
-		errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == 10164)
+		errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == inProcess)
 }
 
 // ---- sessions

@@ -135,7 +135,9 @@ type Node struct {
 	// left is why the node has left by itself.
 	left   atomic.Pointer[error]
 	counts counts
-	turns  chan struct{} // of appends
+	warned seldom
+	absent map[string]absence // servers with a copy of the log that are not there; only catchUp touches it
+	turns  chan struct{}      // of appends
 }
 
 type names struct{ stream, prefix, snaps, regs string }
@@ -252,7 +254,7 @@ func joinAt(ctx context.Context, cfg Config, clock func() time.Time) (*Node, err
 	}
 	me := partition.Origin{Node: cfg.Node, Incarnation: life}
 	n.compared = make(map[string]partition.Origin)
-	n.settings = max(partition.Hash(string(partition.Encode(partition.First, cfg.Push.Policy))+cfg.Push.Host), 1) // what is zero is not in it, so that a later version adds nothing
+	n.settings = settingsOf(&cfg.Push)
 	n.members = partition.NewMembers(me, cfg.Lease, time.Now())
 	if cfg.Alone {
 		n.alone = newAlone(n)
@@ -353,6 +355,7 @@ const (
 	noStorage    = 10047
 	storageLimit = 10028
 	unavailable  = 10008 // no leader
+	inProcess    = 10164 // something else was appended under the subject, and is not there yet, or never will be
 )
 
 // apiError is the code of an error of JetStream, or zero.

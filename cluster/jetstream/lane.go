@@ -409,6 +409,37 @@ func (n *Node) append(subject string, data []byte, prev int64, within time.Durat
 	return n.appendTo(ctx, &nats.Msg{Subject: subject, Data: data}, prev)
 }
 
-func (n *Node) warn(text string, p int, err error) {
-	n.log.LogAttrs(n.ctx, slog.LevelWarn, "push cluster: "+text, slog.String("node", n.cfg.Node), slog.Int("partition", p), slog.Any("error", err))
+// warn logs what has failed and is tried again. While the log does not answer that is so for each partition, every second: it is said some times a minute, and else at level
+// debug.
+func (n *Node) warn(text string, p int, err error) { n.seldom(slog.LevelWarn, text, p, err) }
+
+func (n *Node) seldom(level slog.Level, text string, p int, err error) {
+	if n.warned.tooOften(text, time.Now()) {
+		level = slog.LevelDebug
+	}
+	attrs := []slog.Attr{slog.String("node", n.cfg.Node), slog.Any("error", err)}
+	if p >= 0 {
+		attrs = append(attrs, slog.Int("partition", p))
+	}
+	n.log.LogAttrs(n.ctx, level, "push cluster: "+text, attrs...)
+}
+
+// seldom counts what was said since a time.
+type seldom struct {
+	mu    sync.Mutex
+	since time.Time
+	times map[string]int
+}
+
+// saidOften is how often a text is logged a minute.
+const saidOften = 5
+
+func (s *seldom) tooOften(text string, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.times == nil || now.Sub(s.since) >= time.Minute {
+		s.times, s.since = make(map[string]int), now
+	}
+	s.times[text]++
+	return s.times[text] > saidOften
 }

@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"log/slog"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -70,7 +72,7 @@ func TestBatchWithAGap(t *testing.T) {
 			require.NoError(t, err)
 			defer sub.Unsubscribe() //nolint:errcheck
 			var got []uint64
-			_, err = n.some(t.Context(), 20*time.Second, sub, inbox+".0", "FAKE", "x", 3, func(_ *nats.Msg, seq uint64, _ time.Time) error {
+			_, err = n.some(t.Context(), 20*time.Second, 20*time.Second, sub, inbox+".0", "FAKE", "x", 3, func(_ *nats.Msg, seq uint64, _ time.Time) error {
 				got = append(got, seq)
 				return nil
 			})
@@ -84,49 +86,99 @@ func TestBatchWithAGap(t *testing.T) {
 	}
 }
 
-// A new owner reads up to its own Claim, and may have a server beside it whose copy of the log does not come to that for a long time. It asks the leader then, though nobody
-// says that there is something new.
+// A new owner reads up to its own Claim, and may have a server beside it whose copy of the log does not come to that for a long time, or a machine may hang whose copy NATS asks as
+// well as any. The leader is asked then, also if nobody says that there is something new.
 func TestReplicaWithoutTheClaim(t *testing.T) {
 	t.Parallel()
-	conn := plain(t)
-	const claim = 5
-	_, err := conn.Subscribe("$JS.API.DIRECT.GET.FAKE", func(m *nats.Msg) {
-		a := nats.NewMsg(m.Reply)
-		a.Header.Set("Status", "404")
-		_ = conn.PublishMsg(a)
-	})
-	require.NoError(t, err)
-	asked := make(chan uint64, 100)
-	_, err = conn.Subscribe("$JS.API.STREAM.MSG.GET.FAKE", func(m *nats.Msg) {
-		var q struct{ Seq uint64 }
-		_ = json.Unmarshal(m.Data, &q)
-		if q.Seq <= claim {
-			_ = m.Respond([]byte(`{"message": {"subject": "push.log.0.r", "seq": 5, "time": "2026-01-01T00:00:00Z"}}`))
-		} else {
-			_ = m.Respond([]byte(`{"error": {"code": 404, "err_code": 10037}}`))
-		}
-		asked <- q.Seq
-	})
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	n := &Node{cfg: Config{Conn: conn}, names: names{stream: "FAKE", prefix: "push"}, log: slog.New(slog.DiscardHandler), ctx: ctx}
-	l := &lane{n: n}
-	l.world = &world{lane: l}
-	l.owner = partition.NewOwner(&partition.Config{}, partition.Origin{}, l.world)
-	done := make(chan error, 1)
-	go func() {
-		from := uint64(1)
-		done <- n.read(ctx, l, &from, claim, 20*time.Second)
-	}()
-	for _, want := range []uint64{1, claim + 1} {
-		select {
-		case got := <-asked:
-			assert.Equal(t, want, got)
-		case <-time.After(20 * time.Second):
-			require.FailNow(t, "the leader is not asked", "for what is behind %d", want-1)
-		}
+	for name, answer := range map[string]func(conn *nats.Conn, m *nats.Msg){
+		"it does not have it": func(conn *nats.Conn, m *nats.Msg) {
+			a := nats.NewMsg(m.Reply)
+			a.Header.Set("Status", "404")
+			_ = conn.PublishMsg(a)
+		},
+		"it does not answer": func(*nats.Conn, *nats.Msg) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn := plain(t)
+			const claim = 5
+			_, err := conn.Subscribe("$JS.API.DIRECT.GET.FAKE", func(m *nats.Msg) { answer(conn, m) })
+			require.NoError(t, err)
+			asked := make(chan uint64, 100)
+			_, err = conn.Subscribe("$JS.API.STREAM.MSG.GET.FAKE", func(m *nats.Msg) {
+				var q struct{ Seq uint64 }
+				_ = json.Unmarshal(m.Data, &q)
+				if q.Seq <= claim {
+					_ = m.Respond([]byte(`{"message": {"subject": "push.log.0.r", "seq": 5, "time": "2026-01-01T00:00:00Z"}}`))
+				} else {
+					_ = m.Respond([]byte(`{"error": {"code": 404, "err_code": 10037}}`))
+				}
+				select {
+				case asked <- q.Seq:
+				default:
+				}
+			})
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			n := &Node{cfg: Config{Conn: conn}, names: names{stream: "FAKE", prefix: "push"}, log: slog.New(slog.DiscardHandler), ctx: ctx}
+			l := &lane{n: n}
+			l.world = &world{lane: l}
+			l.owner = partition.NewOwner(&partition.Config{}, partition.Origin{}, l.world)
+			done := make(chan error, 1)
+			go func() {
+				from := uint64(1)
+				done <- n.read(ctx, l, &from, claim, 20*time.Second)
+			}()
+			for _, want := range []uint64{1, claim + 1} {
+				select {
+				case got := <-asked:
+					assert.Equal(t, want, got)
+				case <-time.After(15 * time.Second):
+					require.FailNow(t, "the leader is not asked", "for what is behind %d", want-1)
+				}
+			}
+			cancel()
+			require.ErrorIs(t, <-done, context.Canceled)
+			n.work.Wait()
+		})
 	}
-	cancel()
-	require.ErrorIs(t, <-done, context.Canceled)
-	n.work.Wait()
+}
+
+// What fails again and again is logged some times a minute.
+func TestWarnedSeldom(t *testing.T) {
+	t.Parallel()
+	var s seldom
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	said := func() (n int) {
+		for range 100 {
+			if !s.tooOften("log not read", now) {
+				n++
+			}
+		}
+		return n
+	}
+	assert.Equal(t, saidOften, said())
+	assert.False(t, s.tooOften("snapshot not written", now))
+	now = now.Add(time.Minute)
+	assert.Equal(t, saidOften, said())
+}
+
+// That a copy of the log is missing is said after a minute, and then now and then, with the name of the server.
+func TestMissingCopy(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	n := &Node{log: slog.New(slog.NewTextHandler(&out, nil)), ctx: t.Context()}
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	during := func(d time.Duration, off bool) (said int) {
+		out.Reset()
+		for end := now.Add(d); now.Before(end); now = now.Add(time.Second) {
+			n.copies(&jetstream.ClusterInfo{Replicas: []*jetstream.PeerInfo{{Name: "s1", Offline: off}, {Name: "s2"}}}, now)
+		}
+		return strings.Count(out.String(), "server=s1")
+	}
+	n.copies(nil, now) // one server has none
+	assert.Zero(t, during(59*time.Second, true), "one that is restarted")
+	assert.Zero(t, during(time.Second, false))
+	assert.Zero(t, during(59*time.Second, true))
+	assert.Equal(t, 2, during(15*time.Minute, true))
 }

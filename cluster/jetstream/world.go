@@ -140,8 +140,7 @@ func (w *world) Append(records []byte, prev uint64) {
 	w.do(func(_ context.Context, each time.Duration) {
 		seq, err := l.n.append(l.n.names.records(l.p), records, int64(prev), each)
 		if errors.Is(err, partition.ErrFenced) { // seldom, and the first thing to know where a partition finds no owner
-			l.n.log.LogAttrs(l.n.ctx, slog.LevelInfo, "push cluster: the log refuses this node's record; if that goes on behind the same one: nats stream cluster step-down "+l.n.names.stream,
-				slog.String("node", l.n.cfg.Node), slog.Int("partition", l.p), slog.Uint64("behind", prev), slog.Any("error", err))
+			l.n.seldom(slog.LevelInfo, "the log refuses this node's record; if that goes on behind the same one: nats stream cluster step-down "+l.n.names.stream, l.p, fmt.Errorf("behind %d: %w", prev, err))
 		}
 		l.post(func() {
 			w.heard(err)
@@ -163,7 +162,7 @@ func (n *Node) appendTo(ctx context.Context, m *nats.Msg, prev int64) (uint64, e
 		n.counts.bytes.Add(int64(len(m.Data)))
 		return ack.Sequence, nil
 	}
-	if wrongRevision(err) {
+	if wrongRevision(err) && apiError(err) != inProcess {
 		return 0, fmt.Errorf("%w: %w", partition.ErrFenced, err)
 	}
 	return 0, fmt.Errorf("%w: %w", partition.ErrDoubt, err)
@@ -361,6 +360,11 @@ const (
 	lookAgain = 500 * time.Millisecond
 	// replicaLate is how long a replica is asked again for what is known to be in the log.
 	replicaLate = 100 * time.Millisecond
+	// replicaFirst is how long the first message of a replica is waited for before the leader is asked. NATS asks any of them, and one whose machine hangs is asked as well, for
+	// a minute or more.
+	replicaFirst = 250 * time.Millisecond
+	// replicaPassed is for how long the leader is asked then, message by message.
+	replicaPassed = 2 * time.Second
 )
 
 // read delivers messages from *from on until something fails. Each batch has some time. What is up to least is in the log for certain.
@@ -388,13 +392,27 @@ func (n *Node) read(ctx context.Context, l *lane, from *uint64, least uint64, ea
 	defer heard.Unsubscribe() //nolint:errcheck
 	timer := time.NewTimer(lookAgain)
 	defer timer.Stop()
-	for turn := 0; ; turn++ {
+	turn := 0
+	var passed time.Time
+	// some reads what there is, of a replica or of the leader.
+	some := func() (got bool, err error) {
+		if !time.Now().Before(passed) {
+			turn++
+			got, err = n.readSome(ctx, l, sub, fmt.Sprint(inbox, ".", turn), from, each)
+			if !late(err) || ctx.Err() != nil {
+				return got, err
+			}
+			passed = time.Now().Add(replicaPassed)
+		}
+		return n.readOfLeader(ctx, l, from, each)
+	}
+	for {
 		// What was said before this batch was asked for may be in it.
 		select {
 		case <-hint:
 		default:
 		}
-		got, err := n.readSome(ctx, l, sub, fmt.Sprint(inbox, ".", turn), from, each)
+		got, err := some()
 		if err != nil {
 			return err
 		}
@@ -413,30 +431,37 @@ func (n *Node) read(ctx context.Context, l *lane, from *uint64, least uint64, ea
 		}
 		// There is something, which the replica that is asked may not have yet.
 		for wait, late := 200*time.Microsecond, time.Now(); time.Since(late) < replicaLate; wait = min(2*wait, 10*time.Millisecond) {
-			turn++
-			if got, err = n.readSome(ctx, l, sub, fmt.Sprint(inbox, ".", turn), from, each); err != nil {
+			if got, err = some(); err != nil {
 				return err
 			}
 			if got || !sleep(ctx, wait) {
 				break
 			}
 		}
-		for !got { // a replica that is later than that may have lost its way: the leader has it
-			m, err := n.ofLeader(ctx, each, n.names.stream, map[string]any{"seq": *from, "next_by_subj": n.names.both(l.p)})
-			if err != nil {
+		if !got { // a replica that is later than that may have lost its way: the leader has it
+			if _, err := n.readOfLeader(ctx, l, from, each); err != nil {
 				return err
 			}
-			if m == nil {
-				break
-			}
-			n.deliver(l, from, partition.Message{Seq: m.Seq, Time: m.Time, Records: m.Subject == n.names.records(l.p), Data: m.Data})
 		}
 	}
 }
 
+// readOfLeader reads what the leader has, and returns whether there was anything.
+func (n *Node) readOfLeader(ctx context.Context, l *lane, from *uint64, each time.Duration) (got bool, err error) {
+	for range readBatch {
+		m, err := n.ofLeader(ctx, each, n.names.stream, map[string]any{"seq": *from, "next_by_subj": n.names.both(l.p)})
+		if err != nil || m == nil {
+			return got, err
+		}
+		got = true
+		n.deliver(l, from, partition.Message{Seq: m.Seq, Time: m.Time, Records: m.Subject == n.names.records(l.p), Data: m.Data})
+	}
+	return got, nil
+}
+
 // readSome asks for one batch, and returns whether there was anything.
 func (n *Node) readSome(ctx context.Context, l *lane, sub *nats.Subscription, inbox string, from *uint64, each time.Duration) (bool, error) {
-	return n.some(ctx, each, sub, inbox, n.names.stream, n.names.both(l.p), *from, func(m *nats.Msg, seq uint64, at time.Time) error {
+	return n.some(ctx, min(replicaFirst, each), each, sub, inbox, n.names.stream, n.names.both(l.p), *from, func(m *nats.Msg, seq uint64, at time.Time) error {
 		if pending, err := strconv.ParseInt(m.Header.Get("Nats-Num-Pending"), 10, 64); err == nil {
 			l.lag.Store(pending)
 		}
@@ -445,8 +470,9 @@ func (n *Node) readSome(ctx context.Context, l *lane, sub *nats.Subscription, in
 	})
 }
 
-// some asks a replica of a stream for a batch of the messages of some subjects from a sequence number on, calls f for each in order, and returns whether there was any.
-func (n *Node) some(ctx context.Context, each time.Duration, sub *nats.Subscription, inbox, stream, subjects string, from uint64, f func(m *nats.Msg, seq uint64, at time.Time) error) (bool, error) {
+// some asks a replica of a stream for a batch of the messages of some subjects from a sequence number on, calls f for each in order, and returns whether there was any. The
+// first one has some time, and all together.
+func (n *Node) some(ctx context.Context, first, each time.Duration, sub *nats.Subscription, inbox, stream, subjects string, from uint64, f func(m *nats.Msg, seq uint64, at time.Time) error) (bool, error) {
 	ask, err := json.Marshal(map[string]any{"seq": from, "next_by_subj": subjects, "batch": readBatch, "max_bytes": readBytes})
 	if err != nil {
 		return false, err
@@ -456,10 +482,15 @@ func (n *Node) some(ctx context.Context, each time.Duration, sub *nats.Subscript
 	}
 	ctx, cancel := context.WithTimeout(ctx, each)
 	defer cancel()
+	try, stop := context.WithTimeout(ctx, first)
+	defer stop()
 	got := false
 	var last uint64 // that has come of this batch
 	for {
-		msg, err := sub.NextMsgWithContext(ctx)
+		if last > 0 {
+			try = ctx
+		}
+		msg, err := sub.NextMsgWithContext(try)
 		if err != nil {
 			return got, err
 		}
@@ -547,6 +578,7 @@ func (w *world) phase(was, now partition.Phase) {
 		}
 		return
 	}
+	n.log.LogAttrs(n.ctx, slog.LevelInfo, "push cluster: partition given up", slog.String("node", n.cfg.Node), slog.Int("partition", l.p), slog.String("phase", now.String()))
 	if w.sub != nil {
 		_ = w.sub.Unsubscribe()
 		w.sub = nil

@@ -148,13 +148,17 @@ func (s *Server) listen(addr string, serve func(net.Conn)) (net.Addr, error) {
 	s.serving.Add(1)
 	go func() {
 		defer s.serving.Done()
+		var said time.Time
 		for {
 			conn, err := l.Accept()
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
 			if err != nil {
-				s.log.Warn("accept failed", "err", err)
+				if time.Since(said) > time.Minute { // it fails ten times a second for as long as it does
+					said = time.Now()
+					s.log.Warn("accept failed", "err", err)
+				}
 				time.Sleep(100 * time.Millisecond) // out of file descriptors, most likely
 				continue
 			}

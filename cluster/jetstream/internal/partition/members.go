@@ -18,18 +18,22 @@ type Members struct {
 	peers   map[string]*peer
 	// reached is when the log has answered last, since is from when on it did without a long gap.
 	reached, since time.Time
+	// asked is when it was asked anything last: without a pause of its own that is several times in each lease.
+	asked time.Time
 }
 
 type peer struct {
 	incarnation uint64
 	at          time.Time // when it was heard of last, by itself or by another node that has heard it
 	heard       time.Time // when it was heard itself
-	joining     bool
-	leaving     bool
-	gone        bool
-	version     int
-	writes      int
-	lease       time.Duration
+	// spared is for how long of the time since then this node was stopped itself, and could have heard nobody.
+	spared  time.Duration
+	joining bool
+	leaving bool
+	gone    bool
+	version int
+	writes  int
+	lease   time.Duration
 	// back: it was not heard of for a lease, and then was, in the same life.
 	back bool
 }
@@ -78,11 +82,31 @@ func (m *Members) longest(now time.Time) {
 	}
 }
 
+// awake notes that the node runs. If it did not for a while, stopped, or on a machine that had no time for it, that it has heard nobody says nothing of the others: each has as much
+// time to be heard as was left before. Else all who were stopped would take the others for dead, and those would say again what sessions they have.
+func (m *Members) awake(now time.Time) {
+	if gap := now.Sub(m.asked); !m.asked.IsZero() && gap > m.lease/2 {
+		for _, p := range m.peers {
+			p.spared += min(gap, now.Sub(p.at)-p.spared)
+		}
+	}
+	if now.After(m.asked) {
+		m.asked = now
+	}
+}
+
+// silent is for how long this node could have heard of another one, and has not.
+func (m *Members) silent(now time.Time, p *peer) time.Duration {
+	m.awake(now)
+	return now.Sub(p.at) - p.spared
+}
+
 // Me is the node's present life.
 func (m *Members) Me() Origin { return m.me }
 
 // Heard takes note of a beat. It returns true if the node has to begin another life, since others think that it is dead: its sessions were closed.
 func (m *Members) Heard(now time.Time, b *Beat) bool {
+	m.awake(now)
 	if b.Node == m.me.Node {
 		return false
 	}
@@ -94,7 +118,7 @@ func (m *Members) Heard(now time.Time, b *Beat) bool {
 	if b.Incarnation < p.incarnation {
 		return false // from before
 	}
-	back := b.Incarnation == p.incarnation && (p.back || now.Sub(p.at) >= m.lease)
+	back := b.Incarnation == p.incarnation && (p.back || m.silent(now, p) >= m.lease)
 	*p = peer{incarnation: b.Incarnation, at: now, heard: now, joining: b.Joining, leaving: b.Leaving, gone: b.Gone, version: b.Version, writes: b.Writes, lease: b.Lease, back: back}
 	m.longest(now)
 	for _, s := range b.Seen {
@@ -118,8 +142,8 @@ func (m *Members) seen(now time.Time, s Seen) {
 	case s.Incarnation > p.incarnation: // what is known is of its life before
 		*p = peer{incarnation: s.Incarnation, at: at, joining: s.Joining, version: p.version, writes: p.writes, lease: p.lease}
 	default:
-		p.back = p.back || now.Sub(p.at) >= m.lease
-		p.at, p.joining = at, p.joining && s.Joining
+		p.back = p.back || m.silent(now, p) >= m.lease
+		p.at, p.spared, p.joining = at, 0, p.joining && s.Joining
 	}
 }
 
@@ -140,10 +164,11 @@ func NextLife(former uint64, now time.Time) uint64 {
 
 // Beat returns what to tell the others.
 func (m *Members) Beat(now time.Time, leaving bool) *Beat {
+	m.awake(now)
 	m.longest(now)
 	b := &Beat{Origin: m.me, Version: Version, Leaving: leaving, Lease: m.own}
 	for name, p := range m.peers {
-		if gone := now.Sub(p.at); p.back || gone >= m.lease && gone < comeBack*m.lease {
+		if gone := m.silent(now, p); p.back || gone >= m.lease && gone < comeBack*m.lease {
 			b.Dead = append(b.Dead, Origin{name, p.incarnation})
 		}
 		if age := now.Sub(p.heard); age < m.lease && !p.leaving && !p.gone {
@@ -158,7 +183,7 @@ func (m *Members) Beat(now time.Time, leaving bool) *Beat {
 // live tells whether a node should have its share. One that is joining should not yet, but for nodes that have just started themselves: those that start all at once
 // would else begin with everything each.
 func (m *Members) live(now time.Time, p *peer) bool {
-	return now.Sub(p.at) < m.lease && !p.leaving && (!p.joining || now.Sub(m.started) < m.lease)
+	return m.silent(now, p) < m.lease && !p.leaving && (!p.joining || now.Sub(m.started) < m.lease)
 }
 
 // Alive tells whether a life of a node goes on. Of a node that was never heard of it is not known in the first time after the start.
@@ -170,7 +195,7 @@ func (m *Members) Alive(now time.Time, o Origin) bool {
 	if p == nil {
 		return now.Sub(m.started) < m.lease
 	}
-	return o.Incarnation >= p.incarnation && now.Sub(p.at) < m.lease && !p.gone
+	return o.Incarnation >= p.incarnation && m.silent(now, p) < m.lease && !p.gone
 }
 
 // Runs tells whether the process goes on that o was a life of, perhaps in a later one. What it owns since that life it still releases by itself.
@@ -196,7 +221,7 @@ func (m *Members) Few(now time.Time) bool {
 	all, heard := 1, 1
 	for _, p := range m.peers {
 		silent := now.Sub(p.at)
-		if p.leaving || p.gone || silent >= comeBack*m.lease {
+		if p.joining || p.leaving || p.gone || silent >= comeBack*m.lease { // one that joins has not said yet whom it hears
 			continue
 		}
 		all++
@@ -228,7 +253,7 @@ func (m *Members) Deaf(now time.Time) bool { return m.Few(now) && m.Back(now) }
 func (m *Members) May(now time.Time) []string {
 	var names []string
 	for name, p := range m.peers {
-		if now.Sub(p.at) < m.lease*3/2 && !p.gone {
+		if m.silent(now, p) < m.lease*3/2 && !p.gone {
 			names = append(names, name)
 		}
 	}
@@ -238,6 +263,7 @@ func (m *Members) May(now time.Time) []string {
 
 // Live returns the names of the nodes that are alive and take part, this one included, in order.
 func (m *Members) Live(now time.Time) []string {
+	m.awake(now)
 	names := []string{m.me.Node}
 	for name, p := range m.peers {
 		if m.live(now, p) {
@@ -252,7 +278,7 @@ func (m *Members) Live(now time.Time) []string {
 func (m *Members) Missing(now time.Time) []string {
 	var names []string
 	for name, p := range m.peers {
-		if silent := now.Sub(p.at); silent >= m.lease && silent < comeBack*m.lease && !p.leaving && !p.gone {
+		if silent := m.silent(now, p); silent >= m.lease && silent < comeBack*m.lease && !p.leaving && !p.gone {
 			names = append(names, name)
 		}
 	}

@@ -54,6 +54,11 @@ func TestJoining(t *testing.T) {
 	assert.Equal(t, []string{"b"}, old.May(at(0)))
 	assert.True(t, old.Alive(at(0), b.Me()), "its sessions count")
 	assert.False(t, old.Few(at(0)))
+	// One that joins does not make a majority: it has not said yet that it hears the node whose link to this one is cut.
+	cut := NewMembers(Origin{"e", 1}, lease, at(-time.Hour))
+	cut.Heard(at(-20*time.Second), &Beat{Origin: Origin{"f", 1}, Version: 1})
+	cut.Heard(at(0), beat)
+	assert.True(t, cut.Few(at(0)))
 	assert.Equal(t, []string{"b", "c"}, fresh.Live(at(0)))
 	assert.Equal(t, []string{"c"}, fresh.Live(at(5*time.Second)))
 	// It is so for one that hears of it from another node.
@@ -67,6 +72,35 @@ func TestJoining(t *testing.T) {
 	end.Heard(at(2*time.Second), fresh.Beat(at(2*time.Second), false))
 	end.Heard(at(3*time.Second), old.Beat(at(3*time.Second), false))
 	assert.Equal(t, []string{"a", "b", "c", "d"}, end.Live(at(3*time.Second)))
+}
+
+// A node that was stopped has heard nobody meanwhile. It takes nobody for dead because of that, and so nobody has to begin another life; but messages that were left to sessions of a
+// node since that was heard of last are decided again if it is dead indeed.
+func TestStoppedItself(t *testing.T) {
+	const lease = 4 * time.Second
+	b, c := Origin{"b", 1}, Origin{"c", 1}
+	m := NewMembers(Origin{"a", 1}, lease, at(0))
+	m.Heard(at(0), &Beat{Origin: b, Version: 1})
+	m.Heard(at(0), &Beat{Origin: c, Version: 1})
+	for d := time.Duration(0); d <= 2*time.Second; d += lease / 8 {
+		m.Live(at(d))
+	}
+	const wakes = 20 * time.Second
+	assert.True(t, m.Alive(at(wakes), b))
+	assert.Equal(t, []string{"a", "b", "c"}, m.Live(at(wakes)))
+	assert.Empty(t, m.Beat(at(wakes), false).Dead)
+	assert.Equal(t, []string{"b", "c"}, m.May(at(wakes)), "they may go by what they knew")
+	assert.Equal(t, wakes, m.Silent(at(wakes), "b"))
+	assert.True(t, m.Few(at(wakes)), "it does not know how it is now")
+	m.Heard(at(wakes+time.Second), &Beat{Origin: c, Version: 1})
+	for d := wakes; d <= wakes+2*time.Second; d += lease / 8 {
+		m.Live(at(d))
+	}
+	assert.False(t, m.Alive(at(wakes+2*time.Second), b), "it had two seconds left before")
+	assert.True(t, m.Alive(at(wakes+2*time.Second), c))
+	assert.Equal(t, []Origin{b}, m.Beat(at(wakes+2*time.Second), false).Dead)
+	// Who was dead before stays so.
+	assert.False(t, m.Alive(at(2*wakes), b))
 }
 
 // Nodes with different leases: a node with a short one waits for the others as long as they say.
