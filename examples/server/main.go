@@ -109,7 +109,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	f.Var(&o.users, "user", "an account, as `NAME:PASSWORD`; may be given again (default juliet and romeo)")
 	f.StringVar(&o.Data, "data", "", "a `FOLDER` for what must survive a restart, in SQLite: messages, contacts, sessions, push registrations")
 	f.StringVar(&o.database, "database", "", "a PostgreSQL database for the push registrations instead, as `postgres://USER@HOST/NAME`")
-	f.StringVar(&o.record, "record", "", "a `FILE` for a trace of all that the push engine is told, which cmd/pushreplay can replay")
+	f.StringVar(&o.record, "record", "", "a `FILE` for a trace of all that the push engine is told, which cmd/pushreplay can replay; one that is there is renamed")
 	f.StringVar(&o.inspect, "inspect", "", "an address of this machine for pages that tell why a phone did not ring, and /metrics for Prometheus (with -demo a free port)")
 	f.DurationVar(&o.AckDelay, "ack-delay", 30*time.Second, "how long a client may take to acknowledge before it is notified")
 	f.DurationVar(&o.ResumeTimeout, "resume-timeout", 10*time.Minute, "how long a session can be resumed")
@@ -231,8 +231,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// record starts a recording of the push engine. Texts of messages and secrets of push services are left out.
+// record starts a recording of the push engine. Texts of messages and secrets of push services are left out. A recording that is there, of before a restart, is
+// kept with its time in its name.
 func record(o *options) (*trace.Recorder, error) {
+	if st, err := os.Stat(o.record); err == nil && st.Mode().IsRegular() && st.Size() > 0 {
+		if err := os.Rename(o.record, o.record+st.ModTime().UTC().Format(".20060102T150405.000")); err != nil {
+			return nil, err
+		}
+	}
 	file, err := os.Create(o.record)
 	if err != nil {
 		return nil, err

@@ -279,3 +279,32 @@ func TestUsage(t *testing.T) {
 		}
 	}
 }
+
+// TestRecordAgain starts a recording where there is one: the older one is still there.
+func TestRecordAgain(t *testing.T) {
+	o := &options{record: filepath.Join(t.TempDir(), "trace.jsonl")}
+	for i := range 3 {
+		if err := os.WriteFile(o.record, []byte{byte('0' + i)}, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(o.record, time.Time{}, time.Unix(int64(1000*i), 0)); err != nil {
+			t.Fatal(err)
+		}
+		r, err := record(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept, err := filepath.Glob(o.record + ".*")
+	if err != nil || len(kept) != 3 {
+		t.Fatalf("%v, %v", kept, err)
+	}
+	for i, name := range kept {
+		if b, err := os.ReadFile(name); err != nil || string(b) != string(byte('0'+i)) {
+			t.Errorf("%s has %q, %v", name, b, err)
+		}
+	}
+}

@@ -36,6 +36,7 @@ type Keep struct {
 	Durable bool
 
 	log  *slog.Logger
+	lock *os.File // nil: in memory
 	db   *sql.DB
 	conn *sql.Conn     // the writer's; in memory, the only one
 	turn chan struct{} // holds a token while conn is free
@@ -62,16 +63,48 @@ type op struct {
 	then  func(error)
 }
 
+// ErrInUse: another process has the folder open. Two servers would each go on with the sessions of the other, and end them.
+var ErrInUse = errors.New("another server is running with this folder; end that one, or give each a folder of its own")
+
+// patience is how long Open waits for a process that is about to end.
+const patience = 2 * time.Second
+
+// lockFile keeps others from a folder until this process ends, or the file is closed.
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for until := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		ok, err := tryLock(f)
+		if err == nil && ok {
+			return f, nil
+		}
+		if err == nil && time.Now().After(until) {
+			err = fmt.Errorf("%s: %w", filepath.Dir(path), ErrInUse)
+		}
+		if err != nil {
+			f.Close()
+			return nil, err
+		}
+	}
+}
+
 // ErrNewer: the file was written by a newer version of the program.
 var ErrNewer = errors.New("the database was written by a newer version of this program")
 
-// Open opens the file name in a folder, which it makes if need be. Without a folder it is in memory. The schema is what was ever done to make the tables as they
+// Open opens the file name in a folder, which it makes if need be, for this process alone. Without a folder it is in memory. The schema is what was ever done to make the tables as they
 // are: to change them, append a step, which old files then get when they are opened. The first step must do no harm to tables that are there.
-func Open(dir, name string, schema []string, log *slog.Logger) (*Keep, error) {
+func Open(dir, name string, schema []string, log *slog.Logger) (_ *Keep, err error) {
 	k := &Keep{
 		Durable: dir != "", log: log, turn: make(chan struct{}, 1), prepared: make(map[string]*sql.Stmt),
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
+	defer func() {
+		if err != nil && k.lock != nil {
+			k.lock.Close()
+		}
+	}()
 	source := "file::memory:"
 	if k.Durable {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -79,6 +112,9 @@ func Open(dir, name string, schema []string, log *slog.Logger) (*Keep, error) {
 		}
 		path, err := filepath.Abs(filepath.Join(dir, name))
 		if err != nil {
+			return nil, err
+		}
+		if k.lock, err = lockFile(path + ".lock"); err != nil {
 			return nil, err
 		}
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) // for the owner's eyes only
@@ -90,7 +126,6 @@ func Open(dir, name string, schema []string, log *slog.Logger) (*Keep, error) {
 		source = "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + pragmas.Encode()
 	}
 	k.drained = sync.NewCond(&k.mu)
-	var err error
 	if k.db, err = sql.Open("sqlite", source); err != nil {
 		return nil, err
 	}
@@ -303,5 +338,9 @@ func (k *Keep) Close() error {
 	for _, st := range k.prepared {
 		st.Close()
 	}
-	return errors.Join(k.conn.Close(), k.db.Close())
+	err := errors.Join(k.conn.Close(), k.db.Close())
+	if k.lock != nil {
+		err = errors.Join(err, k.lock.Close())
+	}
+	return err
 }

@@ -3,6 +3,7 @@ package keep
 import (
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -26,6 +27,26 @@ func count(t *testing.T, k *Keep, where string) (n int) {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// TestInUse opens a folder that is open: the second one is refused before it can change anything, and not any more when the first is closed, or could not be opened.
+func TestInUse(t *testing.T) {
+	dir := t.TempDir()
+	k := open(t, dir)
+	synctest.Test(t, func(t *testing.T) { // it waits a while
+		if _, err := Open(dir, "test.db", schema, slog.New(slog.DiscardHandler)); !errors.Is(err, ErrInUse) {
+			t.Errorf("opened twice: %v", err)
+		}
+	})
+	if err := k.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir, "test.db", append(slices.Clone(schema), "no SQL"), slog.New(slog.DiscardHandler)); err == nil {
+		t.Error("opened with a bad schema")
+	}
+	if err := open(t, dir).Close(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestKept writes from many goroutines, and reads it after Settle and after the file was opened again.
