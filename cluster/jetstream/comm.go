@@ -330,6 +330,7 @@ func (n *Node) sameStore(ctx context.Context, last uint64) error {
 	} else {
 		n.backward = 0
 	}
+	n.copies(log.CachedInfo().Cluster, time.Now())
 	created := log.CachedInfo().Created
 	if n.backward < 3 && created.Sub(n.created).Abs() < time.Second {
 		return nil
@@ -346,6 +347,39 @@ func (n *Node) sameStore(ctx context.Context, last uint64) error {
 	}
 	n.trouble() // nor does the log know of this node's sessions
 	return nil
+}
+
+// absence is since when a server was not there, and when it was said last.
+type absence struct{ since, said time.Time }
+
+const (
+	absentFor   = time.Minute
+	absentAgain = 10 * time.Minute
+)
+
+// copies looks whether all servers of NATS that have a copy of the log are there. One that is started under another name is another server, and the copy of the former
+// one is missing: nothing shows it until the next one ends, and the log has no majority.
+func (n *Node) copies(c *jetstream.ClusterInfo, now time.Time) {
+	if c == nil {
+		return
+	}
+	was := n.absent
+	n.absent = make(map[string]absence)
+	for _, p := range c.Replicas {
+		if !p.Offline {
+			continue
+		}
+		a, ok := was[p.Name]
+		if !ok {
+			a.since = now
+		}
+		if now.Sub(a.since) >= absentFor && now.Sub(a.said) >= absentAgain {
+			a.said = now
+			n.log.LogAttrs(n.ctx, slog.LevelWarn, "push cluster: a server of NATS that has a copy of the log is not there; start it, under its name", slog.String("node", n.cfg.Node),
+				slog.String("server", p.Name), slog.Duration("since", now.Sub(a.since).Round(time.Second)), slog.Int("copies", len(c.Replicas)+1))
+		}
+		n.absent[p.Name] = a
+	}
 }
 
 // entries reads what the bucket of registrations has behind one revision and up to another, which its leader has named. Like the log it is read without a consumer: to
@@ -613,7 +647,7 @@ func (n *Node) putRegistered(ctx context.Context, r *registered) error {
 func wrongRevision(err error) bool {
 	var api *jetstream.APIError
 	return errors.Is(err, jetstream.ErrKeyExists) ||
-		errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == 10164)
+		errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == inProcess)
 }
 
 // ---- sessions

@@ -136,7 +136,8 @@ type Node struct {
 	left   atomic.Pointer[error]
 	counts counts
 	warned seldom
-	turns  chan struct{} // of appends
+	absent map[string]absence // servers with a copy of the log that are not there; only catchUp touches it
+	turns  chan struct{}      // of appends
 }
 
 type names struct{ stream, prefix, snaps, regs string }
@@ -354,6 +355,7 @@ const (
 	noStorage    = 10047
 	storageLimit = 10028
 	unavailable  = 10008 // no leader
+	inProcess    = 10164 // something else was appended under the subject, and is not there yet, or never will be
 )
 
 // apiError is the code of an error of JetStream, or zero.

@@ -411,8 +411,9 @@ func (n *Node) append(subject string, data []byte, prev int64, within time.Durat
 
 // warn logs what has failed and is tried again. While the log does not answer that is so for each partition, every second: it is said some times a minute, and else at level
 // debug.
-func (n *Node) warn(text string, p int, err error) {
-	level := slog.LevelWarn
+func (n *Node) warn(text string, p int, err error) { n.seldom(slog.LevelWarn, text, p, err) }
+
+func (n *Node) seldom(level slog.Level, text string, p int, err error) {
 	if n.warned.tooOften(text, time.Now()) {
 		level = slog.LevelDebug
 	}

@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"log/slog"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -159,4 +161,24 @@ func TestWarnedSeldom(t *testing.T) {
 	assert.False(t, s.tooOften("snapshot not written", now))
 	now = now.Add(time.Minute)
 	assert.Equal(t, saidOften, said())
+}
+
+// That a copy of the log is missing is said after a minute, and then now and then, with the name of the server.
+func TestMissingCopy(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	n := &Node{log: slog.New(slog.NewTextHandler(&out, nil)), ctx: t.Context()}
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	during := func(d time.Duration, off bool) (said int) {
+		out.Reset()
+		for end := now.Add(d); now.Before(end); now = now.Add(time.Second) {
+			n.copies(&jetstream.ClusterInfo{Replicas: []*jetstream.PeerInfo{{Name: "s1", Offline: off}, {Name: "s2"}}}, now)
+		}
+		return strings.Count(out.String(), "server=s1")
+	}
+	n.copies(nil, now) // one server has none
+	assert.Zero(t, during(59*time.Second, true), "one that is restarted")
+	assert.Zero(t, during(time.Second, false))
+	assert.Zero(t, during(59*time.Second, true))
+	assert.Equal(t, 2, during(15*time.Minute, true))
 }

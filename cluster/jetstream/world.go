@@ -140,8 +140,7 @@ func (w *world) Append(records []byte, prev uint64) {
 	w.do(func(_ context.Context, each time.Duration) {
 		seq, err := l.n.append(l.n.names.records(l.p), records, int64(prev), each)
 		if errors.Is(err, partition.ErrFenced) { // seldom, and the first thing to know where a partition finds no owner
-			l.n.log.LogAttrs(l.n.ctx, slog.LevelInfo, "push cluster: the log refuses this node's record; if that goes on behind the same one: nats stream cluster step-down "+l.n.names.stream,
-				slog.String("node", l.n.cfg.Node), slog.Int("partition", l.p), slog.Uint64("behind", prev), slog.Any("error", err))
+			l.n.seldom(slog.LevelInfo, "the log refuses this node's record; if that goes on behind the same one: nats stream cluster step-down "+l.n.names.stream, l.p, fmt.Errorf("behind %d: %w", prev, err))
 		}
 		l.post(func() {
 			w.heard(err)
@@ -163,7 +162,7 @@ func (n *Node) appendTo(ctx context.Context, m *nats.Msg, prev int64) (uint64, e
 		n.counts.bytes.Add(int64(len(m.Data)))
 		return ack.Sequence, nil
 	}
-	if wrongRevision(err) {
+	if wrongRevision(err) && apiError(err) != inProcess {
 		return 0, fmt.Errorf("%w: %w", partition.ErrFenced, err)
 	}
 	return 0, fmt.Errorf("%w: %w", partition.ErrDoubt, err)

@@ -132,7 +132,10 @@ type Owner struct {
 	former   Origin
 	released *Release
 	// backAt is since when the log's answers are older than what it has said before; zero: they are not.
-	backAt  time.Time
+	backAt time.Time
+	// tries is how often the same append was sent again and is not there; paused: the next try waits.
+	tries   int
+	paused  bool
 	pending []Record
 	later   []send
 	sealed  int // how many of pending belong before a snapshot that was taken
@@ -329,8 +332,11 @@ func (o *Owner) resolve(now time.Time, seq uint64, data []byte, err error) {
 	case bytes.Equal(data, o.appending) && seq > o.last:
 		o.doubt = false
 		o.appended(now, seq)
+	case seq == o.last && o.tries > 0 && !o.paused: // the log may refuse it at once while the first one is on its way, which may be until another server leads
+		o.paused, o.retry = true, now.Add(min(again<<min(o.tries, 8), time.Second))
 	case seq == o.last: // not there; if it comes late, the next try is refused
-		o.doubt, o.retried = false, true
+		o.doubt, o.retried, o.paused = false, true, false
+		o.tries++
 		o.world.Append(o.appending, o.last)
 	default:
 		o.lost(now)
@@ -338,7 +344,7 @@ func (o *Owner) resolve(now time.Time, seq uint64, data []byte, err error) {
 }
 
 func (o *Owner) appended(now time.Time, seq uint64) {
-	o.last, o.appending, o.retried, o.backAt = seq, nil, false, time.Time{}
+	o.last, o.appending, o.retried, o.backAt, o.tries, o.paused = seq, nil, false, time.Time{}, 0, false
 	sends := o.sends
 	o.sends = nil
 	switch o.phase {

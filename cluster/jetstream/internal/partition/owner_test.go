@@ -165,6 +165,38 @@ func TestStaleAnswer(t *testing.T) {
 	require.Equal(t, PhaseIdle, o.Phase())
 }
 
+// A leader that has lost its majority refuses a record at once while the first try of it is on its way, and says that it is not there: for ten seconds, until it knows. It is not asked in
+// a circle meanwhile.
+func TestRefusedForAWhile(t *testing.T) {
+	for _, err := range []error{ErrDoubt, ErrFenced} {
+		o, w := owning(t)
+		o.Want(at(0), false)
+		w.next()
+		o.Appended(at(0), 0, ErrDoubt)
+		o.Tailed(at(0), 1, claimOf(nodeA), nil)
+		require.Equal(t, []string{"tail", "append"}, w.next(), "once more at once")
+		now, appends := at(0), 0
+		for now.Before(at(10 * time.Second)) {
+			o.Appended(now, 0, err)
+			require.Equal(t, []string{"tail"}, w.next())
+			o.Tailed(now, 1, claimOf(nodeA), nil)
+			require.Empty(t, w.next())
+			next := o.Next(now)
+			require.True(t, next.After(now))
+			now = next
+			o.Tick(now)
+			require.Equal(t, []string{"tail"}, w.next())
+			o.Tailed(now, 1, claimOf(nodeA), nil)
+			require.Equal(t, []string{"append"}, w.next())
+			appends++
+		}
+		assert.Less(t, appends, 20)
+		assert.Greater(t, appends, 9, "it may be another leader by now")
+		o.Appended(now, 2, nil)
+		assert.Equal(t, PhaseIdle, o.Phase())
+	}
+}
+
 // If the log has gone back for good, asking on is in vain.
 func TestLogGoesBack(t *testing.T) {
 	o, w := owning(t)
