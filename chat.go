@@ -34,7 +34,7 @@ type ChatInfo struct {
 	Contact Fact `json:"contact,omitempty"`
 	// Public: whether the room can be found and entered by anybody (XEP-0045 §4.2). Where nothing is set, a public room notifies of mentions only.
 	Public Fact `json:"public,omitempty"`
-	// Settings are what the user set for the chat; see ParseChatSettings.
+	// Settings are what the user set for the chat; see [wishes.ParseChatSettings].
 	Settings []wishes.ChatSetting `json:"settings,omitempty"`
 	// Nick and OccupantID (XEP-0421) are the user's own in the room.
 	Nick       string `json:"nick,omitempty"`

@@ -11,11 +11,11 @@ const (
 	ContentNone         Content = iota
 	ContentText                 // a message with text
 	ContentEncrypted            // a message with a payload that only the client can read (XEP-0384, XEP-0373, XEP-0027)
-	ContentCall                 // an incoming call (XEP-0353 propose)
+	ContentCall                 // an incoming call (XEP-0353 propose, XEP-0482 invite)
 	ContentInvitation           // an invitation to a room (XEP-0249, XEP-0045 §7.8)
 	ContentFile                 // a shared file or link without text (XEP-0447, XEP-0385, XEP-0066)
 	ContentSubscription         // somebody wants to see the user's presence (RFC 6121 §3.1)
-	ContentCallEnd              // a call is over, or was taken (XEP-0353)
+	ContentCallEnd              // a call is over, or was taken (XEP-0353, XEP-0482)
 	ContentCorrection           // XEP-0308
 	ContentRetraction           // XEP-0424
 	ContentModeration           // XEP-0425: a room retracts what one of its occupants sent
@@ -223,7 +223,8 @@ type Mention struct {
 
 // Call is what a stanza says of a call (XEP-0353, XEP-0482).
 type Call struct {
-	// ID is what the propose and what follows it have in common: that of the Jingle session, or of the message that invites.
+	// ID is what the propose and what follows it have in common: that of the Jingle session, or of the message that invites. Another propose of the same
+	// caller that has it is the same call, and rings no device twice; without an ID, or with one of more than 256 bytes, nobody can tell.
 	ID     string
 	Action CallAction
 	// Invite: it is a call of XEP-0482, whose invite is a CallPropose here, and its left a CallFinish. Its ID is not that of a Jingle session.

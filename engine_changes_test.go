@@ -2,7 +2,9 @@ package push_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -35,6 +37,7 @@ func TestStoreDoesNotReturn(t *testing.T) {
 				err := e.HandleTo(t.Context(), ev, &d)
 				assert.ErrorIs(t, err, ErrStore)
 				assert.ErrorContains(t, err, "it may have been changed all the same")
+				assert.ErrorContains(t, err, "did not return in time")
 				assert.Equal(t, 30100*time.Millisecond, time.Since(began))
 				want := Decision{Account: juliet, Reason: ReasonStore}
 				assert.Equal(t, want, Decision{Account: d.Account, Reason: d.Reason})
@@ -59,12 +62,12 @@ func TestEnabledWhenTheStoreSays(t *testing.T) {
 		memory := NewMemoryStore()
 		e := newEngine(t, Config{Publisher: &service{}, Store: &hookedStore{Store: memory, before: func(context.Context, string, string) error { time.Sleep(time.Second); return nil }}})
 		handle(t, e, SessionOpen{Session: phoneSession})
-		for range 2 {
+		for _, after := range []time.Duration{time.Hour, RenewAfter, 0} {
 			handle(t, e, PushEnable{Session: phoneSession, Key: phone})
 			is, err := e.Inspect(t.Context(), juliet)
 			require.NoError(t, err)
 			assert.Equal(t, stored(t, memory, juliet)[0].Enabled, is.Registrations[0].Enabled.UTC())
-			time.Sleep(RenewAfter)
+			time.Sleep(after)
 		}
 		require.NoError(t, e.Close(t.Context()))
 	})
@@ -174,9 +177,10 @@ func TestManyAccountsAtOnce(t *testing.T) {
 		assert.Equal(t, 4096, e.Store().Calling)
 		d := handle(t, e, Offline{juliet, message("m1")})
 		assert.Equal(t, ReasonDeferred, d.Reason)
-		_, err := e.Handle(t.Context(), PushEnable{Session: SessionID{Account: juliet}, Key: node("new")})
+		d, err := e.Handle(t.Context(), PushEnable{Session: SessionID{Account: juliet}, Key: node("new")})
 		assert.ErrorIs(t, err, ErrStore)
 		assert.ErrorContains(t, err, "too many accounts")
+		assert.Equal(t, ReasonStore, d.Reason)
 		assert.Equal(t, 4096, e.Store().Calling)
 		pass(time.Minute)
 		close(free)
@@ -266,5 +270,210 @@ func TestBackground(t *testing.T) {
 		assert.Equal(t, StoreStatus{}, e.Store())
 		assert.Zero(t, e.Parts()["background"])
 		require.NoError(t, e.Close(t.Context()))
+	})
+}
+
+// calls is a hookedStore's before that notes what it is called for, and fails or hangs as do says.
+func calls(list *[]string, do func(method string) error) func(context.Context, string, string) error {
+	var mu sync.Mutex
+	return func(_ context.Context, method, _ string) error {
+		mu.Lock()
+		*list = append(*list, method)
+		mu.Unlock()
+		if do == nil {
+			return nil
+		}
+		return do(method)
+	}
+}
+
+// TestDisableOfACold disables in an account of which nothing is known: what is removed is the Store's to say, and nothing is read for it, but with Push 2.0, where the client does not say what
+// its device has. The account's other registration is as it was.
+func TestDisableOfACold(t *testing.T) {
+	for name, c := range map[string]struct {
+		k    Key
+		want []string
+	}{
+		"push":     {phone, []string{"Remove"}},
+		"push 2.0": {Key{Node: Push2Node}, []string{"List", "Remove"}},
+	} {
+		for _, known := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, " known=", known), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					var list []string
+					var svc service
+					memory := NewMemoryStore()
+					keep(t, memory, juliet, phone, node("tablet"), node(Push2Node+"phone"))
+					e := newEngine(t, Config{Publisher: &svc, Store: &hookedStore{Store: memory, before: calls(&list, nil)}})
+					want := c.want
+					if known {
+						handle(t, e, SessionOpen{Session: SessionID{juliet, "another"}}, HibernationStart{Session: SessionID{juliet, "another"}})
+						want = []string{"List", "Remove"}
+					}
+					d := handle(t, e, PushDisable{SessionID{juliet, "phone"}, c.k})
+					require.Len(t, d.Changes, 1)
+					assert.Equal(t, ChangeRemoved, d.Changes[0].Kind)
+					assert.Len(t, stored(t, memory, juliet), 2)
+					assert.Equal(t, want, list)
+					d = handle(t, e, Offline{juliet, message("m1")})
+					assert.Len(t, d.Verdicts, 2)
+					pass(time.Minute)
+					assert.Len(t, svc.published(), 2)
+					closeAtOnce(t, e)
+				})
+			})
+		}
+	}
+}
+
+// TestChangeBringsThem has an account not be readable when a message comes; an enable, or the account's removal, that the Store takes says as much as a reading.
+func TestChangeBringsThem(t *testing.T) {
+	for name, c := range map[string]struct {
+		ev        Event
+		published int
+		reason    Reason // of the message
+	}{
+		"enabled": {PushEnable{Session: SessionID{Account: juliet}, Key: node("new")}, 1, ReasonNone},
+		"removed": {AccountRemoved{juliet}, 0, ReasonNoRegistration},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				down := on()
+				var list []string
+				var svc service
+				decided := make(map[string]Reason)
+				memory := NewMemoryStore()
+				keep(t, memory, juliet, phone)
+				e := newEngine(t, Config{
+					Publisher: &svc,
+					Store: &hookedStore{Store: memory, before: calls(&list, func(method string) error {
+						if method == "List" && down.Load() {
+							return errFault
+						}
+						return nil
+					})},
+					Observer: &Observer{Decided: func(_ uint64, _ time.Time, ev Event, d *Decision, _ time.Duration) {
+						decided[ev.Name()] = d.Reason
+					}},
+				})
+				assert.Equal(t, ReasonDeferred, handle(t, e, Offline{juliet, message("m1")}).Reason)
+				down.Store(false)
+				handle(t, e, c.ev)
+				synctest.Wait()
+				assert.Len(t, svc.published(), c.published)
+				assert.Equal(t, map[string]Reason{"offline": c.reason, c.ev.Name(): ReasonNone}, decided)
+				assert.Equal(t, StoreStatus{}, e.Store())
+				pass(time.Hour)
+				assert.NotContains(t, list[1:], "List")
+				closeAtOnce(t, e)
+			})
+		})
+	}
+}
+
+// TestDisableWhileDeciding disables with Push 2.0 in an account whose turn others have for longer than the Store has time: that failed, nothing was removed, and nothing is stuck.
+func TestDisableWhileDeciding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := NewMemoryStore()
+		keep(t, memory, juliet, phone, node(Push2Node+"phone"))
+		host := &directory{chat: func(string) (ChatInfo, error) { time.Sleep(4 * time.Second); return ChatInfo{}, nil }}
+		e := newEngine(t, Config{Publisher: &service{}, Chats: host, Store: memory, StoreTimeout: 2 * time.Second})
+		handle(t, e, SessionOpen{Session: phoneSession}, HibernationStart{Session: phoneSession})
+		var others sync.WaitGroup
+		rooms := func(name string) {
+			st := room(name, "hi")
+			st.From = name + "@rooms.example.net/romeo"
+			others.Go(func() { _, _ = e.Handle(context.Background(), Groupchat{juliet, st}) })
+			synctest.Wait()
+		}
+		rooms("verona")
+		var d Decision
+		var err error
+		others.Go(func() {
+			d, err = e.Handle(context.Background(), PushDisable{SessionID{juliet, "phone"}, Key{Node: Push2Node}})
+		})
+		synctest.Wait()
+		rooms("mantua")
+		others.Wait()
+		assert.ErrorIs(t, err, ErrStore)
+		assert.Equal(t, ReasonStore, d.Reason)
+		synctest.Wait()
+		is, err := e.Inspect(t.Context(), juliet)
+		require.NoError(t, err)
+		assert.Len(t, is.Registrations, 2)
+		assert.Len(t, stored(t, memory, juliet), 2)
+		assert.Len(t, handle(t, e, PushDisable{SessionID{juliet, "phone"}, Key{Node: Push2Node}}).Changes, 1)
+		pass(time.Minute)
+		closeAtOnce(t, e)
+	})
+}
+
+// strangeStore says more of what it did than it was asked for, and fails when it is told to.
+type strangeStore struct {
+	Store
+	before []Registration
+	gone   []Key
+	err    error
+}
+
+func (s *strangeStore) Enable(ctx context.Context, r Registration, limit int) ([]Registration, error) {
+	rs, err := s.Store.Enable(ctx, r, limit)
+	return append(rs, s.before...), err
+}
+
+func (s *strangeStore) Remove(ctx context.Context, account string, k Key) ([]Key, error) {
+	keys, err := s.Store.Remove(ctx, account, k)
+	if err == nil {
+		err = s.err
+	}
+	return append(keys, s.gone...), err
+}
+
+// TestRemovedMoreThanAsked: what a Store says is gone is gone, whatever it was asked for, and also if it failed in the end; the reason is the event's.
+func TestRemovedMoreThanAsked(t *testing.T) {
+	for _, failure := range []error{nil, errFault} {
+		for reason, ev := range map[Reason]Event{
+			ReasonDisabledByUser: PushDisable{SessionID{Account: juliet}, phone},
+			ReasonRevoked:        AffiliationNone{juliet, phone},
+			ReasonAccount:        AccountRemoved{juliet},
+		} {
+			t.Run(fmt.Sprint(ev.Name(), failure), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					memory := NewMemoryStore()
+					keep(t, memory, juliet, phone, node("tablet"))
+					var affected []Change
+					e := newEngine(t, Config{
+						Publisher: &service{}, Store: &strangeStore{Store: memory, gone: []Key{node("tablet"), {}}, err: failure},
+						Observer: &Observer{Affected: func(_ string, _ time.Time, eff *Effects) { affected = append(affected, eff.Changes...) }},
+					})
+					handle(t, e, SessionOpen{Session: phoneSession}, HibernationStart{Session: phoneSession})
+					d, err := e.Handle(t.Context(), ev)
+					assert.Equal(t, failure != nil, errors.Is(err, ErrStore))
+					want := []Change{{Key: phone, Kind: ChangeRemoved, Reason: reason}, {Key: node("tablet"), Kind: ChangeRemoved, Reason: reason}}
+					assert.Equal(t, want, d.Changes)
+					synctest.Wait()
+					switch {
+					case failure != nil:
+						assert.Equal(t, want, affected)
+					case reason != ReasonAccount:
+						assert.Equal(t, want[1:], affected, "which is no part of the event")
+					}
+					handle(t, e, SessionClose{phoneSession})
+					pass(time.Hour)
+					closeAtOnce(t, e)
+				})
+			})
+		}
+	}
+}
+
+// TestEnableOfALiar has a Store answer an enable with another account's registration of the same key.
+func TestEnableOfALiar(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, Config{Publisher: &service{}, Store: &strangeStore{Store: NewMemoryStore(), before: []Registration{{Account: "romeo@example.com", Key: phone, Health: Health{Errors: 2}}}}})
+		d := handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone})
+		assert.Equal(t, ChangeAdded, d.Changes[0].Kind)
+		pass(time.Hour)
+		closeAtOnce(t, e)
 	})
 }

@@ -116,7 +116,7 @@ func TestDeadlines(t *testing.T) {
 		free := make(chan struct{})
 		var told []string
 		e := newEngine(t, Config{
-			Publisher: PublisherFunc(func(context.Context, *Notification) error { <-free; return nil }),
+			Publisher: PublisherFunc(func(context.Context, *Notification) error { <-free; return nil }), Policy: Policy{Expire: 3 * time.Minute},
 			Observer: &Observer{Replied: func(_ time.Time, n *Notification, _ Reply, res Result, _ time.Duration) {
 				told = append(told, fmt.Sprint(time.Since(began), " ", n.Account, " ", res.Outcome))
 			}},
@@ -130,7 +130,7 @@ func TestDeadlines(t *testing.T) {
 			pass(time.Duration(c.after) * time.Second)
 			assert.Equal(t, []ServiceStatus{{Service: phone.Service, InFlight: c.inFlight, Hanging: c.hanging}}, e.Services())
 		}
-		assert.Equal(t, []string{"1m0s " + juliet + " transient", "10m20s nurse@example.com transient"}, told)
+		assert.Equal(t, []string{"1m0s " + juliet + " transient", "3m20s nurse@example.com transient"}, told)
 		close(free)
 		closeAtOnce(t, e)
 		assert.Len(t, told, 2)

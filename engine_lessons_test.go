@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -169,4 +170,264 @@ func TestRefreshIsBounded(t *testing.T) {
 			require.NoError(t, e.Close(t.Context()))
 		})
 	}
+}
+
+// taught is an Engine whose push service answers as answers says, node by node, and whose Store is called as update says.
+type taught struct {
+	*Engine
+	memory *MemoryStore
+	t      *testing.T
+	mu     sync.Mutex
+	// answers are those of the nodes; updates is when Update was called; update is what it does; n counts messages.
+	answers map[string]error
+	updates []time.Duration
+	update  func() error
+	began   time.Time
+	n       int
+}
+
+func newTaught(t *testing.T, keys ...Key) *taught {
+	l := &taught{memory: NewMemoryStore(), t: t, answers: map[string]error{}, began: time.Now()}
+	keep(t, l.memory, juliet, keys...)
+	l.Engine = newEngine(t, Config{
+		Publisher: PublisherFunc(func(_ context.Context, n *Notification) error {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return l.answers[n.Node]
+		}),
+		Store: &hookedStore{Store: l.memory, before: func(_ context.Context, method, _ string) error {
+			if method != "Update" {
+				return nil
+			}
+			l.mu.Lock()
+			l.updates = append(l.updates, time.Since(l.began))
+			update := l.update
+			l.mu.Unlock()
+			if update == nil {
+				return nil
+			}
+			return update()
+		}},
+	})
+	return l
+}
+
+// reply has a message go out, to which the push service answers with conditions, node by node; none: it accepts it, and nobody else gets it.
+func (l *taught) reply(conditions map[string]string) {
+	l.t.Helper()
+	var to []Key
+	for n, condition := range conditions {
+		l.mu.Lock()
+		if l.answers[n] = nil; condition != "" {
+			l.answers[n] = &ReplyError{Type: "cancel", Condition: condition}
+		}
+		l.mu.Unlock()
+		to = append(to, node(n))
+	}
+	handle(l.t, l.Engine, Ping{Account: juliet, Registrations: to})
+	synctest.Wait()
+}
+
+func (l *taught) set(update func() error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.update = update
+}
+
+func (l *taught) stored(n string) Health {
+	l.t.Helper()
+	for _, r := range stored(l.t, l.memory, juliet) {
+		if r.Node == n {
+			return r.Health
+		}
+	}
+	require.Fail(l.t, "it is not stored")
+	return Health{}
+}
+
+func fails() error { return errFault }
+
+// TestTaughtMeanwhile has replies come while the Store takes its time over what others taught: it is told all of it in the end, each thing once, in order, and it is counted once.
+func TestTaughtMeanwhile(t *testing.T) {
+	for _, failure := range []error{nil, errFault} {
+		synctest.Test(t, func(t *testing.T) {
+			l := newTaught(t, node("phone"), node("tablet"))
+			l.set(func() error { time.Sleep(time.Second); return failure })
+			l.reply(map[string]string{"phone": "forbidden"})
+			time.Sleep(500 * time.Millisecond)
+			l.reply(map[string]string{"tablet": ""})
+			l.reply(map[string]string{"phone": "forbidden"})
+			l.reply(map[string]string{"tablet": "forbidden"})
+			assert.Equal(t, 3, l.Store().Unwritten)
+			pass(510 * time.Millisecond)
+			l.set(nil)
+			assert.Equal(t, 2, l.Store().Unwritten)
+			pass(2 * time.Second)
+			assert.Equal(t, 2, l.stored("phone").Refusals)
+			assert.Equal(t, 1, l.stored("tablet").Refusals)
+			assert.NotZero(t, l.stored("tablet").Succeeded)
+			assert.Equal(t, StoreStatus{}, l.Store())
+			pass(time.Hour)
+			closeAtOnce(t, l.Engine)
+		})
+	}
+}
+
+// TestTaughtAgain has the Store fail, and fail again later: a success is told once, and the wait begins anew each time.
+func TestTaughtAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTaught(t, node("phone"))
+		for range 2 {
+			l.updates, l.began = nil, time.Now()
+			l.set(fails)
+			l.reply(map[string]string{"phone": ""})
+			l.reply(map[string]string{"phone": "forbidden"})
+			assert.Equal(t, StoreStatus{Away: true, Unwritten: 1}, l.Store())
+			calls := 0
+			l.set(func() error {
+				if calls++; calls == 2 { // after the success
+					return errFault
+				}
+				return nil
+			})
+			pass(time.Hour)
+			assert.Equal(t, []time.Duration{0, time.Second, time.Second, 3 * time.Second}, l.updates)
+			assert.Equal(t, 1, l.stored("phone").Refusals)
+			assert.Equal(t, StoreStatus{}, l.Store())
+		}
+		closeAtOnce(t, l.Engine)
+	})
+}
+
+// TestTaughtInBetween has the Store fail, take what it was told, and fail at what replies taught meanwhile: the wait begins anew.
+func TestTaughtInBetween(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTaught(t, node("phone"))
+		l.set(fails)
+		l.reply(map[string]string{"phone": "forbidden"})
+		l.set(func() error { time.Sleep(time.Second); return nil })
+		pass(1500 * time.Millisecond)
+		l.set(fails)
+		l.reply(map[string]string{"phone": "forbidden"})
+		pass(time.Second)
+		l.set(nil)
+		pass(time.Hour)
+		assert.Equal(t, []time.Duration{0, time.Second, 2 * time.Second, 3 * time.Second}, l.updates)
+		assert.Equal(t, 2, l.stored("phone").Refusals)
+		closeAtOnce(t, l.Engine)
+	})
+}
+
+// TestTaughtBeforeAChange has the client enable while the Store is being told of one registration, and is to be told of another.
+func TestTaughtBeforeAChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTaught(t, node("phone"), node("tablet"))
+		l.set(func() error { time.Sleep(time.Second); return nil })
+		l.reply(map[string]string{"phone": ""})
+		l.reply(map[string]string{"tablet": "forbidden"})
+		handle(t, l.Engine, PushEnable{Session: SessionID{Account: juliet}, Key: node("new")})
+		pass(3 * time.Second)
+		assert.NotZero(t, l.stored("phone").Succeeded)
+		assert.Equal(t, 1, l.stored("tablet").Refusals)
+		assert.Len(t, l.updates, 2)
+		assert.Equal(t, StoreStatus{}, l.Store())
+		closeAtOnce(t, l.Engine)
+	})
+}
+
+// TestEnabledAnew: what an enable lets go of what the Store was not told are the errors of that registration alone, and of one that starts anew.
+func TestEnabledAnew(t *testing.T) {
+	enable := func(l *taught, n string) {
+		handle(l.t, l.Engine, PushEnable{Session: SessionID{Account: juliet}, Key: node(n), Options: []Field{{Var: "x", Values: []string{fmt.Sprint(time.Now())}}}})
+		synctest.Wait()
+	}
+	for name, f := range map[string]func(t *testing.T, l *taught){
+		"the Store knew nothing": func(t *testing.T, l *taught) {
+			l.set(fails)
+			l.reply(map[string]string{"phone": "", "tablet": ""})
+			l.reply(map[string]string{"phone": "item-not-found", "tablet": "forbidden"})
+			enable(l, "phone")
+			l.set(nil)
+			pass(time.Minute)
+			assert.Zero(t, l.stored("phone").Disabled)
+			assert.NotZero(t, l.stored("phone").Succeeded)
+			assert.Equal(t, 1, l.stored("tablet").Refusals)
+			assert.NotZero(t, l.stored("tablet").Succeeded)
+		},
+		"not disabled": func(t *testing.T, l *taught) {
+			l.reply(map[string]string{"phone": "forbidden"})
+			enable(l, "phone")
+			assert.Equal(t, 1, l.stored("phone").Refusals)
+		},
+		"the Store knew": func(t *testing.T, l *taught) {
+			for range 3 {
+				l.reply(map[string]string{"phone": "forbidden"})
+			}
+			require.NotZero(t, l.stored("phone").Disabled)
+			n := len(l.updates)
+			enable(l, "phone")
+			pass(time.Minute)
+			assert.Equal(t, Health{}, l.stored("phone"))
+			assert.Len(t, l.updates, n, "it need not be told")
+		},
+		"removed by another node": func(t *testing.T, l *taught) {
+			l.set(fails)
+			l.reply(map[string]string{"phone": ""})
+			remove(t, l.memory, node("phone"))
+			require.NoError(t, l.Refresh(t.Context(), juliet))
+			enable(l, "phone")
+			l.set(nil)
+			pass(time.Minute)
+			assert.Equal(t, Health{}, l.stored("phone"), "it is another")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newTaught(t, node("phone"), node("tablet"))
+				f(t, l)
+				pass(time.Hour)
+				assert.Equal(t, StoreStatus{}, l.Store())
+				closeAtOnce(t, l.Engine)
+			})
+		})
+	}
+}
+
+// TestBackgroundSlots: accounts that wait for one of the 64 slots to tell the Store something, which it is told by an enable meanwhile, give the slot back when they get it.
+func TestBackgroundSlots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		free, hang := make(chan struct{}), on()
+		memory := NewMemoryStore()
+		e := newEngine(t, Config{Publisher: &service{}, StoreTimeout: time.Hour, Store: &hookedStore{Store: memory, before: func(_ context.Context, method, _ string) error {
+			if method == "Update" && hang.Load() {
+				<-free
+			}
+			return nil
+		}}})
+		user := func(i int) SessionID { return SessionID{Account: fmt.Sprintf("user%d@example.com", i)} }
+		work := func(i int) {
+			handle(t, e, PushEnable{Session: user(i), Key: phone}, Ping{Account: user(i).Account})
+			synctest.Wait()
+		}
+		for i := range 200 {
+			work(i)
+		}
+		require.Equal(t, 200, e.Parts()["background"])
+		hang.Store(false)
+		for i := 64; i < 200; i++ {
+			handle(t, e, PushEnable{Session: user(i), Key: phone, Options: []Field{{Var: "x"}}})
+		}
+		synctest.Wait()
+		assert.Equal(t, 64, e.Store().Unwritten)
+		close(free)
+		synctest.Wait()
+		assert.Zero(t, e.Parts()["background"])
+		for i := 200; i < 300; i++ {
+			work(i)
+			assert.NotZero(t, stored(t, memory, user(i).Account)[0].Health.Succeeded)
+		}
+		pass(time.Hour)
+		assert.Empty(t, e.Parts())
+		closeAtOnce(t, e)
+	})
 }

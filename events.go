@@ -143,7 +143,8 @@ type ArchiveAdded struct {
 	Stanza  Stanza
 }
 
-// Offline is raised when a message went to an account's offline storage (XEP-0160).
+// Offline is raised when a message went to an account's offline storage (XEP-0160), or a request for subscription was put by until its user is there
+// (RFC 6121 §3.1.3).
 type Offline struct {
 	Account string
 	Stanza  Stanza

@@ -102,7 +102,6 @@ func (e *Engine) write(s *shard, en *entry) {
 			e.callStore(s, en, c)
 		} else {
 			sl.free()
-			s.settle(e, en, e.now())
 		}
 		s.mu.Unlock()
 		e.work.done()
@@ -163,8 +162,6 @@ func (e *Engine) writing(s *shard, en *entry) *call {
 			}
 			l.learned = slices.Clone(rest)
 			if gone { // another process removed it
-				e.spoil(en)
-				l.readAt = time.Time{}
 				e.read(s, en)
 			}
 			if err != nil {

@@ -84,7 +84,7 @@ type Policy struct {
 	// SkipEncryptedMentions: in a room that notifies of mentions only, an encrypted message, of which nobody can tell, does not notify. By default it does.
 	SkipEncryptedMentions bool
 	// Grace is how long notifications that are not urgent wait while the user is active in another session (SessionActive, or a message of the
-	// account's in its archive): until that long after it was active last. What is read meanwhile is not sent. Default: off.
+	// account's in its archive): until that long after it was active last. An older session of the same device is no other. What is read meanwhile is not sent. Default: off.
 	Grace time.Duration
 	// TellRead sends one quiet notification with the new number of unread messages to devices that were notified of what the user has
 	// read elsewhere since, so that they take it back; merged with what else goes out, and alone no more often than once in 10 s. Default: off.

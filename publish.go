@@ -15,7 +15,7 @@ type Notification struct {
 	Class Class
 	// Count is the number of stanzas in it; a wake-up has none.
 	Count int
-	// Unread is the message-count of the summary form: the messages (important and urgent stanzas) that the registration was notified of since its
+	// Unread is the message-count of the summary form: the messages (important and urgent stanzas, but no requests for subscription) that the registration was notified of since its
 	// session was last active and that were not acknowledged since, as far as is remembered, or the host's own number. Zero leaves the field out.
 	Unread int
 	// TellZero: the number is to be told even if it is 0, since the user has read elsewhere what the device was notified of.

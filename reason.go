@@ -72,7 +72,7 @@ const (
 	ReasonUnbound        // the session that the event is about has no registration bound
 	ReasonOtherSession   // the event is about another session than the registration's
 	ReasonNothing        // the event had no stanzas
-	ReasonLive           // R6: a session that is bound to it is connected
+	ReasonLive           // R6: a session that is bound to it is connected; R15: and came back since the call rang
 	ReasonHibernated     // R6: it has a hibernated session, whose queue raises its own events
 	ReasonOwn            // R6: the account sent it
 	ReasonNotNamed       // R10

@@ -30,8 +30,8 @@ var errNoReply = errors.New("push: no reply from the push service")
 type Router struct {
 	// Host is the server's domain, which publishes come from.
 	Host string
-	// Send routes the IQ to the JID to. It may be called from several goroutines at once. It should not wait for more than the
-	// stanza's way into a queue; ctx ends when the publish has no more time. iq is valid until it returns. An error means that the
+	// Send routes a stanza, an IQ or for Push 2.0 a message, to the JID to. It may be called from several goroutines at once. It should not wait for more than the
+	// stanza's way into a queue; ctx ends when the publish has no more time. The bytes are valid until Send returns. An error means that the
 	// stanza was not sent.
 	Send func(ctx context.Context, to string, iq []byte) error
 	// Limit is how many publishes may wait for a reply at once. Default 16384.

@@ -14,7 +14,7 @@ type AccountStatus struct {
 // RegistrationStatus is a registration with its pacing.
 type RegistrationStatus struct {
 	Registration
-	// Unread is what message-count would be now, Waiting how many stanzas wait; NextTry is when what waits may go out.
+	// Unread is what message-count would be now, Waiting how many stanzas wait; NextTry is when what waits may go out, zero if nothing waits.
 	Unread, Waiting int
 	NextTry         time.Time
 	// InFlight: a publish has not been answered.

@@ -53,7 +53,6 @@ func (e *Engine) change(ctx context.Context, s *shard, name string, ev Event, d 
 		left = ctx.Err()
 		select { // a Store that obeys its context says what became of it
 		case <-done:
-			left = nil
 		case <-time.After(min(hookGrace, e.cfg.StoreTimeout)):
 		}
 	case <-time.After(e.cfg.StoreTimeout + hookGrace):
@@ -64,7 +63,6 @@ func (e *Engine) change(ctx context.Context, s *shard, name string, ev Event, d 
 	applied, err, told := res.done, res.err, res.told
 	s.mu.Unlock()
 	if !applied {
-		d.reset(name)
 		d.Reason = ReasonStore
 		return fmt.Errorf("%w: %w; it may have been changed all the same", ErrStore, left)
 	}
@@ -208,10 +206,6 @@ func (e *Engine) changing(s *shard, en *entry, ev Event) (*call, *changed) {
 				return nil
 			}
 			e.lanes.away.Store(false)
-			if dis, ok := ev.(PushDisable); ok {
-				dis.Key = k
-				ev = dis
-			}
 			keys = e.decide(s, en, ev, Facts{}, &d, false, nil)
 			if _, all := ev.(AccountRemoved); all { // nothing is left to be read
 				if !en.Loaded() {

@@ -17,7 +17,7 @@ type Explanation struct {
 	Answers    []Answer
 }
 
-// Answer is what became of it for one device.
+// Answer is what became of a message for one device.
 type Answer struct {
 	Device
 	Mark Mark

@@ -187,7 +187,7 @@ func keyText(k push.Key) string {
 // sub is the part of a time below a millisecond, in nanoseconds.
 func sub(at time.Time) int64 { return at.UnixNano() - at.UnixMilli()*int64(time.Millisecond) }
 
-// Stanzas returns those of an event.
+// Stanzas returns the stanzas that an event brings, nil if it brings none.
 func Stanzas(ev push.Event) []push.Stanza {
 	switch e := ev.(type) {
 	case push.AckDelayed:

@@ -15,7 +15,8 @@ type Line struct {
 	// Kind is "decision", "publish", "reply", "registration", "resume-timeout", "drop", or "difference": this replay decides, sends or makes
 	// of a reply something else than the recorded server did, and Text says what.
 	Kind string `json:"kind"`
-	At   int64  `json:"at"`
+	// At is the trace's time in milliseconds.
+	At int64 `json:"at"`
 	// Event is the number of the event that was decided.
 	Event uint64 `json:"event,omitempty"`
 	Type  string `json:"type,omitempty"`

@@ -49,7 +49,7 @@ func (w *NotifyWhen) UnmarshalText(text []byte) error {
 }
 
 // ParseChatSettings reads the <notify/> of XEP-0492 from one element: that itself, or what contains it, such as a bookmark's <conference/>
-// (XEP-0402) or a pubsub item. It returns nil if there is none, and an error that wraps ErrChatSettings or ErrStanza if it cannot be
+// (XEP-0402) or a pubsub item. It returns nil if there is none, and an error that wraps ErrChatSettings or push.ErrStanza if it cannot be
 // understood. What it does not know in it is left out (XEP-0492 §4).
 func ParseChatSettings(data []byte) ([]ChatSetting, error) {
 	e, err := stanzaxml.Parse(data)

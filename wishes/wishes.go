@@ -85,6 +85,7 @@ const (
 
 var roomAllows = []string{"never", "always", "mentioned"}
 
+// String is the value of the attribute allow.
 func (a RoomAllow) String() string { return enum.Token("room-allow", roomAllows, a) }
 
 // MarshalText gives the value of the attribute allow.
@@ -201,12 +202,14 @@ const (
 	MatchImportant
 	// MatchArchived: those that are in the account's archive.
 	MatchArchived
-	// MatchArchivedWithBody: those of them that have a body, or what stands for one: an encrypted payload, a file, an invitation.
+	// MatchArchivedWithBody: those of them that have a body, or what stands for one: an encrypted payload, a file, an invitation; and
+	// texts that correct another.
 	MatchArchivedWithBody
 )
 
 var matchProfiles = []string{"all", "important", "archived", "archived-with-body"}
 
+// String is the profile's token, the end of its URN.
 func (p MatchProfile) String() string { return enum.Token("match", matchProfiles, p) }
 
 // MarshalText gives the token: the end of the profile's URN.

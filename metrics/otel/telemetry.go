@@ -40,7 +40,7 @@ type Config struct {
 	MaxServices int
 }
 
-// Telemetry observes an Engine.
+// Telemetry observes an Engine. Safe for simultaneous use.
 type Telemetry struct {
 	cfg      Config
 	services metrics.Services

@@ -36,7 +36,7 @@ type Config struct {
 	Namespace string
 }
 
-// Metrics is a [prometheus.Collector] that observes an Engine.
+// Metrics is a [prometheus.Collector] that observes an Engine. Safe for simultaneous use.
 type Metrics struct {
 	services metrics.Services
 	waits    metrics.Waiting
