@@ -67,7 +67,8 @@ type Engine struct {
 	keeps                      keeps
 }
 
-// New returns a running Engine, or everything that is wrong with cfg. It has no goroutine while it has nothing to do.
+// New returns a running Engine, or everything that is wrong with cfg. It has no goroutine while it has nothing to do. What its Store has kept of before goes out
+// at once, so the Publisher and the other parts of cfg may be called before New has returned.
 func New(cfg Config) (*Engine, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err

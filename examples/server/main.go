@@ -305,6 +305,9 @@ func openStore(ctx context.Context, o *options) (*sql.DB, error) {
 	store, err := sqlstore.Open(ctx, db, dialect, nil)
 	if err != nil {
 		db.Close()
+		if dialect == sqlstore.SQLite {
+			err = fmt.Errorf("%s: %w", filepath.Join(o.Data, "push.db"), err)
+		}
 		return nil, err
 	}
 	o.Store = store
@@ -352,7 +355,7 @@ func serve(ctx context.Context, o *options, stdout io.Writer) error {
 		return err
 	}
 	if err := s.restore(); err != nil {
-		return err
+		return fmt.Errorf("%s: %w", filepath.Join(o.Data, "server.db"), err)
 	}
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)

@@ -280,6 +280,23 @@ func TestUsage(t *testing.T) {
 	}
 }
 
+// TestReadyForNew asks whether the server can take the reply to a publish while the engine is being made: what is kept of before a restart goes out at once.
+func TestReadyForNew(t *testing.T) {
+	srv := &Server{domain: "localhost"}
+	ready := false
+	srv.cfg.Observer = &push.Observer{Started: func(time.Time, string, push.Policy) { ready = srv.push != nil && srv.push.router != nil }}
+	p, err := newPushHost(srv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !ready {
+		t.Error("there is nobody to take it")
+	}
+	if err := p.engine.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestRecordAgain starts a recording where there is one: the older one is still there.
 func TestRecordAgain(t *testing.T) {
 	o := &options{record: filepath.Join(t.TempDir(), "trace.jsonl")}

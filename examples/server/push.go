@@ -53,6 +53,7 @@ type binding struct {
 
 func newPushHost(s *Server) (*pushHost, error) {
 	p := &pushHost{srv: s, sessions: make(map[push.SessionID]*session), bindings: make(map[push.SessionID]binding)}
+	s.push = p // what was left of before a restart may be sent, and answered, before New has returned
 	p.router = &push.Router{Host: s.domain, Send: p.send}
 	cfg := push.Config{
 		Host:          s.domain,

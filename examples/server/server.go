@@ -87,7 +87,7 @@ func NewServer(cfg Config) (*Server, error) {
 	if s.keep, err = keep.Open(cfg.Data, "server.db", []string{schema + pepSchema}, s.log); err != nil {
 		return nil, err
 	}
-	if s.push, err = newPushHost(s); err != nil {
+	if _, err = newPushHost(s); err != nil {
 		s.keep.Close()
 		return nil, err
 	}
