@@ -8,7 +8,7 @@ import (
 
 // Migrate is migrate, for tests with migrations of their own.
 func Migrate(ctx context.Context, db *sql.DB, d *Dialect, prefix string, files fs.FS) error {
-	return migrate(ctx, db, d, prefix, files)
+	return migrate(ctx, db, d, prefix, files, false)
 }
 
 // Migrations are the real ones.

@@ -13,6 +13,9 @@ import (
 // ErrNewerSchema: a newer release has changed the tables. Run that release on all nodes, or restore a backup from before it.
 var ErrNewerSchema = errors.New("sqlstore: the database has a newer schema than this release knows")
 
+// ErrOlderSchema: with Options.KeepSchema, the tables are not there, or were made by an earlier release.
+var ErrOlderSchema = errors.New("sqlstore: the database has no tables of this release")
+
 // migrations has, for each dialect, the files that lead from one version of the schema to the next, in the order of their names. A file that was
 // released is never changed; there is no way back.
 //
@@ -20,8 +23,8 @@ var ErrNewerSchema = errors.New("sqlstore: the database has a newer schema than 
 var migrations embed.FS
 
 // migrate brings the tables up to date. Nodes that start at the same time take turns, and all but the first find nothing to do. A database that
-// is up to date is only read, so that a node needs no right to create tables.
-func migrate(ctx context.Context, db *sql.DB, d *Dialect, prefix string, files fs.FS) error {
+// is up to date is only read, so that a node needs no right to create tables. keep refuses one that is not.
+func migrate(ctx context.Context, db *sql.DB, d *Dialect, prefix string, files fs.FS, keep bool) error {
 	steps, err := fs.Glob(files, "migrations/"+d.name+"/*.sql")
 	if err != nil {
 		return err
@@ -36,6 +39,9 @@ func migrate(ctx context.Context, db *sql.DB, d *Dialect, prefix string, files f
 	version, err := schemaVersion(ctx, conn, d, prefix, len(steps))
 	if err != nil || version == len(steps) {
 		return err
+	}
+	if keep {
+		return fmt.Errorf("%w: those with the prefix %q are at version %d (0: there are none), and this release wants %d; run `pushstore migrate` if they are to be changed", ErrOlderSchema, prefix, version, len(steps))
 	}
 	if _, err := conn.ExecContext(ctx, d.begin); err != nil {
 		return err

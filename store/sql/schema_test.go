@@ -140,6 +140,39 @@ func TestUpgradeFromFirst(t *testing.T) {
 	})
 }
 
+// TestKeepSchema looks at databases that are not this release's: they stay as they are.
+func TestKeepSchema(t *testing.T) {
+	backends(t, func(t *testing.T, d database) {
+		db := d.handle(t)
+		look := &sqlstore.Options{Prefix: d.prefix, KeepSchema: true}
+		if _, err := sqlstore.Open(ctx, db, d.dialect, look); !errors.Is(err, sqlstore.ErrOlderSchema) || !strings.Contains(err.Error(), "pushstore migrate") {
+			t.Errorf("without tables: %v", err)
+		}
+		if _, err := db.Exec("SELECT version FROM " + d.prefix + "schema"); err == nil {
+			t.Error("a look made tables")
+		}
+		first := steps(t, d)
+		for name := range first {
+			if !strings.HasSuffix(name, "/0001.sql") {
+				delete(first, name)
+			}
+		}
+		if err := sqlstore.Migrate(ctx, db, d.dialect, d.prefix, first); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := sqlstore.Open(ctx, db, d.dialect, look); !errors.Is(err, sqlstore.ErrOlderSchema) {
+			t.Errorf("of an earlier release: %v", err)
+		}
+		if v, _ := version(t, d, db); v != 1 {
+			t.Errorf("a look changed version 1 to %d", v)
+		}
+		d.open(t, nil)
+		if _, err := sqlstore.Open(ctx, db, d.dialect, look); err != nil {
+			t.Errorf("of this release: %v", err)
+		}
+	})
+}
+
 func TestUpgrade(t *testing.T) {
 	backends(t, func(t *testing.T, d database) {
 		s := d.open(t, nil)

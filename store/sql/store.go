@@ -45,6 +45,9 @@ const MaxKey = 2600
 type Options struct {
 	// Prefix begins the names of the tables and of the channel for notices: lower case letters, digits and underscores. Default "push_".
 	Prefix string
+	// KeepSchema keeps Open from creating or upgrading tables: it returns ErrOlderSchema then. It is for programs that look at a server's database, and for
+	// servers whose operators run `pushstore migrate` themselves.
+	KeepSchema bool
 	// CacheSize is for how many accounts the answers of List are kept, those without registrations included: about 0.7 kB for a registration
 	// and 0.15 kB for an account without. Default 20,000; negative: none.
 	CacheSize int
@@ -135,7 +138,7 @@ func Open(ctx context.Context, db *sql.DB, d *Dialect, o *Options) (*Store, erro
 	s.tables = strings.NewReplacer("{registrations}", s.options.Prefix+"registrations", "{kept}", s.options.Prefix+"kept")
 	s.writer = writer{s: s, active: map[string]bool{}}
 	err = s.retry(ctx, func() (err error) {
-		if err = migrate(ctx, db, d, s.options.Prefix, migrations); err == nil && d.prepares {
+		if err = migrate(ctx, db, d, s.options.Prefix, migrations, s.options.KeepSchema); err == nil && d.prepares {
 			s.selectAccount, err = db.PrepareContext(ctx, s.table(selectAccount))
 		}
 		return err

@@ -139,10 +139,11 @@ Flags:`)
 	}
 	defer db.Close()
 	store, err := sqlstore.Open(ctx, db, dialect, &sqlstore.Options{
-		Prefix:    *prefix,
-		CacheSize: -1,
-		Keys:      keys,
-		Corrupt:   func(e *sqlstore.CorruptError) { fmt.Fprintln(stderr, "pushstore:", e) },
+		Prefix:     *prefix,
+		KeepSchema: name != "migrate", // else a look at the database of an older server would keep that from starting again
+		CacheSize:  -1,
+		Keys:       keys,
+		Corrupt:    func(e *sqlstore.CorruptError) { fmt.Fprintln(stderr, "pushstore:", e) },
 	})
 	if err != nil {
 		return err

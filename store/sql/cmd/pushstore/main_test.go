@@ -60,6 +60,11 @@ func TestCommands(t *testing.T) {
 
 func testCommands(t *testing.T, database string) {
 	ctx := context.Background()
+	for _, look := range []string{"list", "reseal"} { // make no tables
+		if _, err := command(t, "-database", database, "-prefix", "look_", look); err == nil {
+			t.Errorf("%s of a database without tables", look)
+		}
+	}
 	must(t, "-database", database, "migrate")
 	s := store(t, database)
 	for i, r := range []push.Registration{
