@@ -458,3 +458,35 @@ func TestCloseSendsWhatWasDecidedWhileAReplyWaited(t *testing.T) {
 		assert.Len(t, svc.published(), 2)
 	})
 }
+
+// TestCloseReportsBoth closes while one message cannot be sent and another not be decided: the error has both. Meanwhile no event is taken, also of an account that is in memory.
+func TestCloseReportsBoth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := NewMemoryStore()
+		keep(t, memory, "nurse@example.com", phone)
+		e := newEngine(t, Config{
+			Publisher: PublisherFunc(func(context.Context, *Notification) error { return errors.New("no route") }),
+			Store:     &hookedStore{Store: memory, before: failing("List", on())},
+		})
+		handle(t, e, SessionOpen{Session: phoneSession}, PushEnable{Session: phoneSession, Key: phone}, HibernationStart{phoneSession, []Stanza{message("m1")}})
+		late := Offline{"nurse@example.com", message("m1")}
+		assert.Equal(t, ReasonDeferred, handle(t, e, late).Reason)
+		var closed error
+		done := make(chan struct{})
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			closed = e.Close(ctx)
+			close(done)
+		}()
+		synctest.Wait()
+		_, err := e.Handle(t.Context(), StanzaQueued{phoneSession, message("m2")})
+		assert.ErrorIs(t, err, ErrClosed)
+		<-done
+		var left *UnsentError
+		require.ErrorAs(t, closed, &left)
+		require.Len(t, left.Unsent, 1)
+		assert.Equal(t, 1, left.Unsent[0].Count)
+		assert.Equal(t, []Event{late}, left.Undecided)
+	})
+}

@@ -404,3 +404,83 @@ func TestDeferredEventsAreCopies(t *testing.T) {
 		require.NoError(t, e.Close(t.Context()))
 	})
 }
+
+// TestToldLateAndForgotten has an Observer hang over the only thing that there is to tell of an account: when it has returned, nothing is left.
+func TestToldLateAndForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, late := range []time.Duration{10 * time.Second, 2 * time.Hour} {
+			e := newEngine(t, Config{Publisher: &service{}, Observer: &Observer{Decided: func(_ uint64, _ time.Time, ev Event, _ *Decision, _ time.Duration) {
+				if _, ok := ev.(SessionClose); ok {
+					time.Sleep(late)
+				}
+			}}})
+			handle(t, e, SessionOpen{Session: phoneSession}, SessionClose{phoneSession})
+			pass(4 * time.Hour)
+			assert.Empty(t, e.Parts())
+			closeAtOnce(t, e)
+		}
+	})
+}
+
+// TestBindingIsTold has a session of a client that is known be open when the Store says what the account has: that it is bound is told, which no Decision says.
+func TestBindingIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := NewMemoryStore()
+		_, err := memory.Enable(t.Context(), Registration{Account: juliet, Key: phone, Client: "c1", Enabled: time.Now()}, 0)
+		require.NoError(t, err)
+		var told []Change
+		e := newEngine(t, Config{Publisher: &service{}, Store: memory, Observer: &Observer{Affected: func(_ string, _ time.Time, eff *Effects) { told = append(told, eff.Changes...) }}})
+		d := handle(t, e, SessionOpen{Session: phoneSession, Client: "c1"}, ArchiveAdded{juliet, message("m1")})
+		assert.Equal(t, ReasonLive, d.Verdicts[0].Reason)
+		assert.Empty(t, d.Changes)
+		assert.Equal(t, []Change{{Key: phone, Kind: ChangeBound, Session: "s1", Rule: RuleClient, Reason: ReasonClientID}}, told)
+		closeAtOnce(t, e)
+	})
+}
+
+// TestVetoIsLogged: the log of a publish that the host vetoed says so.
+func TestVetoIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &lines{level: slog.LevelInfo}
+		e := newEngine(t, Config{Publisher: &service{}, Veto: veto{publish: func(*Notification) string { return "quiet hours" }}, Logger: slog.New(log)})
+		raise(t, e, message("m1"), juliet)
+		synctest.Wait()
+		assert.Contains(t, log.got, "INFO publish dropped juliet node=phone class=important stanzas=1 try=1 error=vetoed by the host")
+		closeAtOnce(t, e)
+	})
+}
+
+// hangingLines are lines of which the first that names a decision takes its time to be written.
+type hangingLines struct {
+	lines
+	hung atomic.Bool
+}
+
+func (l *hangingLines) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message == "push: decision" && !l.hung.Swap(true) {
+		time.Sleep(8 * time.Second)
+	}
+	return l.lines.Handle(ctx, r)
+}
+
+// TestLoggerLooksLate has a Logger take longer over the first line of a decision than it has, and the caller use its Decision for another account meanwhile: the second line is of the first decision.
+func TestLoggerLooksLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := NewMemoryStore()
+		keep(t, memory, juliet, node("phone"), node("tablet"))
+		keep(t, memory, "nurse@example.com", node("one"), node("two"))
+		log := &hangingLines{lines: lines{level: slog.LevelDebug}}
+		e := newEngine(t, Config{Publisher: &service{}, Store: memory, Logger: slog.New(log)})
+		var d Decision
+		for _, account := range []string{juliet, "nurse@example.com"} {
+			require.NoError(t, e.HandleTo(t.Context(), Offline{account, message("m1")}, &d))
+		}
+		pass(time.Minute)
+		for who, nodes := range map[string][]string{"juliet": {"phone", "tablet"}, "nurse": {"one", "two"}} {
+			for _, n := range nodes {
+				assert.Contains(t, log.got, "DEBUG decision "+who+" event=offline node="+n+" notify=true class=important rule=offline reason=stored-offline stanzas=1")
+			}
+		}
+		closeAtOnce(t, e)
+	})
+}
