@@ -99,8 +99,8 @@ func TestWishes(t *testing.T) {
 		ask(nurse)
 		w.published(time.Minute, "phone alert")
 		seen := w.svc.Seen()
-		if p := seen[len(seen)-1]; p.Count != "" || p.Pending != "1" { // it is no message
-			t.Errorf("message-count %q, pending-subscription-count %q, want 1 request and nothing else", p.Count, p.Pending)
+		if p := seen[len(seen)-1]; p.Count != "" || p.Requests != "1" {
+			t.Errorf("message-count %q, want none; pending-subscription-count %q, want 1", p.Count, p.Requests)
 		}
 	})
 }
