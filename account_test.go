@@ -235,6 +235,11 @@ func TestNothingIsAllocatedForNobody(t *testing.T) {
 		ArchiveAdded{juliet, st}, Acknowledged{phoneSession, []string{"m1", "m2"}}, AckDelayed{phoneSession, nil}, HibernationEnd{phoneSession},
 	} {
 		assert.Zero(t, testing.AllocsPerRun(100, func() {
+			if err := CheckEvent(ev); err != nil {
+				t.Error(err)
+			}
+		}), "CheckEvent: %s", ev.Name())
+		assert.Zero(t, testing.AllocsPerRun(100, func() {
 			a.Handle(ev, Facts{Now: newYear}, &d)
 			assert.False(t, d.Notifies())
 		}), "Account: %s", ev.Name())

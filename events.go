@@ -310,6 +310,16 @@ func subject(ev Event) SessionID {
 	return SessionID{}
 }
 
+// ours tells whether an event is one of this package's, and not a pointer to one. Unlike own it makes no copy.
+func ours(ev Event) bool {
+	switch ev.(type) {
+	case SessionOpen, SessionRestored, SessionClose, PushEnable, PushDisable, AckDelayed, Acknowledged, SessionActive, SessionPresence, Displayed,
+		ChatChanged, HibernationStart, StanzaQueued, HibernationEnd, ArchiveAdded, Offline, Groupchat, Ping, AffiliationNone, AccountRemoved:
+		return true
+	}
+	return false
+}
+
 // own returns a copy of ev, which may outlive the call that ev was given to.
 func own(ev Event) Event {
 	switch e := ev.(type) {

@@ -24,7 +24,7 @@ func plain(ev Event) bool {
 // CheckEvent says what an event cannot do without and has not got, in an error that wraps ErrEvent, or returns nil. [Engine.Handle] asks it; a host
 // with a shell of its own asks it before [Account.Handle], which takes no note of such events and has no error to say so.
 func CheckEvent(ev Event) error {
-	if ev != nil && own(ev) == nil {
+	if ev != nil && !ours(ev) {
 		return fmt.Errorf("%w: %v is not one of this package's events; give the struct itself, push.SessionOpen{…}, and not a pointer to it", ErrEvent, reflect.TypeOf(ev).String())
 	}
 	switch {
