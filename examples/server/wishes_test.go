@@ -99,8 +99,8 @@ func TestWishes(t *testing.T) {
 		ask(nurse)
 		w.published(time.Minute, "phone alert")
 		seen := w.svc.Seen()
-		if n := seen[len(seen)-1].Count; n != "1" {
-			t.Errorf("message-count %q, want 1", n)
+		if p := seen[len(seen)-1]; p.Count != "" || p.Requests != "1" {
+			t.Errorf("message-count %q, want none; pending-subscription-count %q, want 1", p.Count, p.Requests)
 		}
 	})
 }

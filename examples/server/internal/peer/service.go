@@ -19,8 +19,8 @@ const (
 
 // Publish is what a push service was told.
 type Publish struct {
-	At                                  time.Time
-	From, Node, Count, Body, Secret, ID string
+	At                                            time.Time
+	From, Node, Count, Requests, Body, Secret, ID string
 	// Alert says that the user should see it, as push services tell by the body.
 	Alert bool
 }
@@ -142,7 +142,7 @@ func (s *PushService) read() {
 		form := publish.Child(nsPubsub, "item").Child(nsPush, "notification").Child(element.NSForm, "x")
 		p := Publish{
 			At: time.Now(), From: iq.Get("from"), ID: iq.Get("id"),
-			Count: form.Field("message-count"), Body: form.Field("last-message-body"),
+			Count: form.Field("message-count"), Requests: form.Field("pending-subscription-count"), Body: form.Field("last-message-body"),
 			Secret: pubsub.Child(nsPubsub, "publish-options").Child(element.NSForm, "x").Field("secret"),
 		}
 		if publish != nil {
