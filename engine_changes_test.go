@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -273,18 +274,26 @@ func TestBackground(t *testing.T) {
 	})
 }
 
-// calls is a hookedStore's before that notes what it is called for, and fails or hangs as do says.
-func calls(list *[]string, do func(method string) error) func(context.Context, string, string) error {
-	var mu sync.Mutex
+// calls are those of a Store's methods.
+type calls struct {
+	mu   sync.Mutex
+	list []string
+}
+
+// of returns a hookedStore's before that notes what it is called for, and does do.
+func (c *calls) of(do func(method string) error) func(context.Context, string, string) error {
 	return func(_ context.Context, method, _ string) error {
-		mu.Lock()
-		*list = append(*list, method)
-		mu.Unlock()
-		if do == nil {
-			return nil
-		}
+		c.mu.Lock()
+		c.list = append(c.list, method)
+		c.mu.Unlock()
 		return do(method)
 	}
+}
+
+func (c *calls) got() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.list)
 }
 
 // TestDisableOfACold disables in an account of which nothing is known: what is removed is the Store's to say, and nothing is read for it, but with Push 2.0, where the client does not say what
@@ -300,11 +309,11 @@ func TestDisableOfACold(t *testing.T) {
 		for _, known := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, " known=", known), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					var list []string
+					var list calls
 					var svc service
 					memory := NewMemoryStore()
 					keep(t, memory, juliet, phone, node("tablet"), node(Push2Node+"phone"))
-					e := newEngine(t, Config{Publisher: &svc, Store: &hookedStore{Store: memory, before: calls(&list, nil)}})
+					e := newEngine(t, Config{Publisher: &svc, Store: &hookedStore{Store: memory, before: list.of(func(string) error { return nil })}})
 					want := c.want
 					if known {
 						handle(t, e, SessionOpen{Session: SessionID{juliet, "another"}}, HibernationStart{Session: SessionID{juliet, "another"}})
@@ -314,7 +323,7 @@ func TestDisableOfACold(t *testing.T) {
 					require.Len(t, d.Changes, 1)
 					assert.Equal(t, ChangeRemoved, d.Changes[0].Kind)
 					assert.Len(t, stored(t, memory, juliet), 2)
-					assert.Equal(t, want, list)
+					assert.Equal(t, want, list.got())
 					d = handle(t, e, Offline{juliet, message("m1")})
 					assert.Len(t, d.Verdicts, 2)
 					pass(time.Minute)
@@ -339,14 +348,14 @@ func TestChangeBringsThem(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				down := on()
-				var list []string
+				var list calls
 				var svc service
 				decided := make(map[string]Reason)
 				memory := NewMemoryStore()
 				keep(t, memory, juliet, phone)
 				e := newEngine(t, Config{
 					Publisher: &svc,
-					Store: &hookedStore{Store: memory, before: calls(&list, func(method string) error {
+					Store: &hookedStore{Store: memory, before: list.of(func(method string) error {
 						if method == "List" && down.Load() {
 							return errFault
 						}
@@ -364,7 +373,7 @@ func TestChangeBringsThem(t *testing.T) {
 				assert.Equal(t, map[string]Reason{"offline": c.reason, c.ev.Name(): ReasonNone}, decided)
 				assert.Equal(t, StoreStatus{}, e.Store())
 				pass(time.Hour)
-				assert.NotContains(t, list[1:], "List")
+				assert.NotContains(t, list.got()[1:], "List")
 				closeAtOnce(t, e)
 			})
 		})
@@ -473,6 +482,74 @@ func TestEnableOfALiar(t *testing.T) {
 		e := newEngine(t, Config{Publisher: &service{}, Store: &strangeStore{Store: NewMemoryStore(), before: []Registration{{Account: "romeo@example.com", Key: phone, Health: Health{Errors: 2}}}}})
 		d := handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone})
 		assert.Equal(t, ChangeAdded, d.Changes[0].Kind)
+		pass(time.Hour)
+		closeAtOnce(t, e)
+	})
+}
+
+// TestOpenedWhileItEnables has a client enable in an account of which nothing is known, and its session be opened while the Store takes its time; another one comes and goes. It is bound to its session.
+func TestOpenedWhileItEnables(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, Config{Publisher: &service{}, Store: &hookedStore{Store: NewMemoryStore(), before: func(context.Context, string, string) error { time.Sleep(time.Second); return nil }}})
+		var enabled sync.WaitGroup
+		enabled.Go(func() { _, _ = e.Handle(context.Background(), PushEnable{Session: phoneSession, Key: phone}) })
+		time.Sleep(200 * time.Millisecond)
+		another := SessionID{juliet, "another"}
+		handle(t, e, SessionOpen{Session: another}, SessionClose{another}, SessionOpen{Session: phoneSession})
+		enabled.Wait()
+		assert.Equal(t, ReasonLive, handle(t, e, ArchiveAdded{juliet, message("m1")}).Verdicts[0].Reason)
+		closeAtOnce(t, e)
+	})
+}
+
+// TestEnabledAtClose has two clients enable while the Store hangs, and the Engine be closed: of the second the Store was not asked, and its Handle does not say that it was.
+func TestEnabledAtClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var list calls
+		e := newEngine(t, Config{Publisher: &service{}, Store: &hookedStore{Store: NewMemoryStore(), before: list.of(func(string) error { time.Sleep(5 * time.Second); return nil })}})
+		var errs [2]error
+		var all sync.WaitGroup
+		for i := range errs {
+			all.Go(func() {
+				_, errs[i] = e.Handle(context.Background(), PushEnable{Session: SessionID{Account: juliet}, Key: node(fmt.Sprint(i))})
+			})
+			synctest.Wait()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_ = e.Close(ctx)
+		all.Wait()
+		assert.ErrorIs(t, errs[1], ErrStore)
+		assert.Equal(t, []string{"Enable"}, list.got())
+	})
+}
+
+// TestCallerLeaves has the caller's context end while the Store is asked, which says what became of it all the same; the context that the Store has ends with the call.
+func TestCallerLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var last context.Context
+		var failure error
+		e := newEngine(t, Config{Publisher: &service{}, Store: &hookedStore{Store: NewMemoryStore(), before: func(ctx context.Context, method, _ string) error {
+			last = ctx
+			time.Sleep(time.Second)
+			return failure
+		}}})
+		enable := PushEnable{Session: SessionID{Account: juliet}, Key: phone}
+		ctx, cancel := context.WithTimeout(t.Context(), 950*time.Millisecond)
+		defer cancel()
+		d, err := e.Handle(ctx, enable)
+		require.NoError(t, err)
+		assert.Equal(t, ChangeAdded, d.Changes[0].Kind)
+		assert.Error(t, last.Err(), "the call has returned")
+		failure = errFault
+		_, err = e.Handle(t.Context(), enable)
+		assert.EqualError(t, err, ErrStore.Error()+": "+errFault.Error())
+		ctx, cancel = context.WithTimeout(t.Context(), 950*time.Millisecond)
+		defer cancel()
+		_, err = e.Handle(ctx, enable)
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.ErrorIs(t, err, errFault)
+		failure = nil
 		pass(time.Hour)
 		closeAtOnce(t, e)
 	})

@@ -177,3 +177,57 @@ func TestDeadServiceKeepsNothing(t *testing.T) {
 		require.NoError(t, e.Close(t.Context()))
 	})
 }
+
+// TestStaleAtADeadService has registrations come and go that have nothing to send, and one that has something again and again: of none more than a few waits at a push service that does not answer.
+func TestStaleAtADeadService(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, Config{Publisher: PublisherFunc(func(context.Context, *Notification) error { return errors.New("no route") })})
+		nurse := SessionID{Account: "nurse@example.com"}
+		for range 3000 {
+			handle(t, e, PushDisable{nurse, phone}, PushEnable{Session: nurse, Key: phone}, Ping{Account: nurse.Account})
+		}
+		assert.LessOrEqual(t, e.Services()[0].Waiting, 1100)
+		for i := range 3000 {
+			s := SessionID{Account: fmt.Sprintf("user%d@example.com", i)}
+			handle(t, e, PushEnable{Session: s, Key: phone}, Ping{Account: s.Account}, PushDisable{s, phone}, PushEnable{Session: s, Key: phone})
+		}
+		assert.LessOrEqual(t, e.Services()[0].Waiting, 1100)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_ = e.Close(ctx)
+	})
+}
+
+// TestServiceThatTakesLong has a policy that waits for a reply longer than quiet services are remembered.
+func TestServiceThatTakesLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t, Config{Publisher: PublisherFunc(func(context.Context, *Notification) error { time.Sleep(time.Hour); return nil }), Policy: Policy{ReplyTimeout: 2 * time.Hour, Expire: 12 * time.Hour}})
+		raise(t, e, message("m1"), juliet)
+		pass(50 * time.Minute)
+		assert.Equal(t, []ServiceStatus{{Service: phone.Service, InFlight: 1}}, e.Services())
+		pass(time.Hour)
+		assert.Empty(t, e.Parts())
+		closeAtOnce(t, e)
+	})
+}
+
+// TestCloseAsksABrokenService closes while a service is broken, whose probe is a while off, and what waits for it has been handed to it: it is asked.
+func TestCloseAsksABrokenService(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		down := on()
+		svc := service{answer: func(*Notification) error {
+			if down.Load() {
+				return errors.New("no route")
+			}
+			return nil
+		}}
+		e := newEngine(t, Config{Publisher: &svc, Policy: Policy{BreakAfter: 1, ServiceInFlight: 1, ProbeEvery: time.Hour, Expire: 12 * time.Hour}})
+		raise(t, e, message("m1"), juliet)
+		synctest.Wait()
+		raise(t, e, message("m1"), "nurse@example.com")
+		handle(t, e, AccountRemoved{juliet})
+		down.Store(false)
+		closeAtOnce(t, e)
+		assert.Equal(t, []string{juliet, "nurse@example.com"}, accounts(svc.published()))
+	})
+}

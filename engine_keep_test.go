@@ -482,7 +482,7 @@ func TestKeptCannotBeRead(t *testing.T) {
 		assert.Equal(t, "WARN what was kept cannot be read  error="+errFault.Error(), log.got[0])
 		assert.Equal(t, log.got[0], log.got[1])
 		assert.Contains(t, log.got[2], "WARN what was kept of an account cannot be read spoiled error=")
-		require.NoError(t, e.Close(t.Context()))
+		closeAtOnce(t, e)
 	})
 }
 
@@ -504,4 +504,104 @@ func (k *brokenKeeper) Kept(ctx context.Context) iter.Seq2[Kept, error] {
 			}
 		}
 	}
+}
+
+// lateKeeper takes a while to read what was kept, or until its context ends, as ends says.
+type lateKeeper struct {
+	*MemoryStore
+	late time.Duration
+	ends bool
+}
+
+func (k *lateKeeper) Kept(ctx context.Context) iter.Seq2[Kept, error] {
+	return func(yield func(Kept, error) bool) {
+		if k.ends {
+			<-ctx.Done()
+			yield(Kept{}, ctx.Err())
+			return
+		}
+		time.Sleep(k.late)
+		for kept := range k.MemoryStore.Kept(ctx) {
+			if !yield(kept, nil) {
+				return
+			}
+		}
+	}
+}
+
+// kept is a Store in which a message to juliet is kept that could not be sent.
+func kept(t *testing.T) *MemoryStore {
+	memory := NewMemoryStore()
+	e := newEngine(t, Config{
+		Publisher: PublisherFunc(func(context.Context, *Notification) error { return errors.New("no route") }), Store: memory, Policy: Policy{RetryMin: time.Second, RetryMax: time.Second},
+	})
+	handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone}, Offline{juliet, message("kept")})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	require.NoError(t, e.Close(ctx))
+	return memory
+}
+
+// TestKeptComesLate has what was kept be read a while after the start: a session that was opened meanwhile is known, and an account that has gone on without it goes on.
+func TestKeptComesLate(t *testing.T) {
+	for late, want := range map[time.Duration]int{time.Second: 2, 40 * time.Second: 1} {
+		synctest.Test(t, func(t *testing.T) {
+			var svc service
+			e := newEngine(t, Config{Publisher: &svc, Store: &lateKeeper{MemoryStore: kept(t), late: late}})
+			handle(t, e, SessionOpen{Session: phoneSession})
+			time.Sleep(late / 2)
+			var decided sync.WaitGroup
+			decided.Go(func() { _, _ = e.Handle(context.Background(), Offline{juliet, message("new")}) })
+			pass(late)
+			decided.Wait()
+			pass(time.Minute)
+			require.Len(t, svc.published(), 1)
+			assert.Equal(t, want, svc.published()[0].Count)
+			handle(t, e, PushEnable{Session: phoneSession, Key: phone}, ArchiveAdded{juliet, message("m2")})
+			d := handle(t, e, HibernationStart{phoneSession, []Stanza{message("m2")}})
+			assert.True(t, d.Notifies())
+			handle(t, e, SessionClose{phoneSession})
+			pass(time.Hour)
+			closeAtOnce(t, e)
+		})
+	}
+}
+
+// TestKeptIsReadAtClose closes while what was kept is read: the log says nothing of that any more.
+func TestKeptIsReadAtClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &lines{level: slog.LevelWarn}
+		e := newEngine(t, Config{Publisher: &service{}, Store: &lateKeeper{MemoryStore: kept(t), ends: true}, Logger: slog.New(log)})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.NoError(t, e.Close(ctx))
+		pass(time.Minute)
+		assert.Empty(t, log.got)
+	})
+}
+
+// TestKeepSaysTheStoreIsBack has a Store fail over one account, and take what waits for another.
+func TestKeepSaysTheStoreIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		svc := service{answer: func(*Notification) error { return errors.New("no route") }}
+		down := on()
+		e := newEngine(t, Config{Publisher: &svc, Keep: KeepAll, Store: &struct {
+			hookedStore
+			Keeper
+		}{hookedStore{Store: NewMemoryStore(), before: func(_ context.Context, method, account string) error {
+			if account != juliet && down.Load() {
+				return errFault
+			}
+			return nil
+		}}, NewMemoryStore()}})
+		handle(t, e, PushEnable{Session: SessionID{Account: juliet}, Key: phone})
+		handle(t, e, Offline{"nurse@example.com", message("m1")})
+		require.True(t, e.Store().Away)
+		handle(t, e, Offline{juliet, message("m1")})
+		synctest.Wait()
+		assert.False(t, e.Store().Away)
+		down.Store(false)
+		pass(time.Hour)
+		closeAtOnce(t, e)
+	})
 }

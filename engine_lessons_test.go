@@ -431,3 +431,67 @@ func TestBackgroundSlots(t *testing.T) {
 		closeAtOnce(t, e)
 	})
 }
+
+// TestTaughtInTime has the Store return a moment after the end of its time: it is not away, and nothing has to be told again. What falls due meanwhile for the account asks it for nothing.
+func TestTaughtInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newTaught(t, node("phone"))
+		l.set(func() error { time.Sleep(30*time.Second + 50*time.Millisecond); return nil })
+		l.reply(map[string]string{"phone": ""})
+		pass(30 * time.Second)
+		assert.Equal(t, StoreStatus{Unwritten: 1, Calling: 1}, l.Store())
+		pass(75 * time.Millisecond)
+		assert.Equal(t, StoreStatus{}, l.Store())
+		assert.Len(t, l.updates, 1)
+		closeAtOnce(t, l.Engine)
+	})
+}
+
+// TestNotBeforeItsTime has the Store fail at a reading, or at being told what replies taught; it is not tried again because something else falls due, nor asked for what it said already.
+func TestNotBeforeItsTime(t *testing.T) {
+	for _, method := range []string{"Enable", "Update"} {
+		synctest.Test(t, func(t *testing.T) {
+			down := on()
+			down.Store(false)
+			var list calls
+			memory := NewMemoryStore()
+			keep(t, memory, juliet, phone)
+			e := newEngine(t, Config{Publisher: &service{}, Store: &hookedStore{Store: memory, before: list.of(func(m string) error {
+				if m == method && down.Load() {
+					return errFault
+				}
+				return nil
+			})}})
+			handle(t, e, SessionOpen{Session: phoneSession}, PushEnable{Session: phoneSession, Key: phone}, HibernationStart{Session: phoneSession})
+			synctest.Wait()
+			handle(t, e, StanzaQueued{phoneSession, Stanza{ID: "p1", Class: ClassPlain, To: juliet}}) // it is due in a second
+			time.Sleep(500 * time.Millisecond)
+			down.Store(true)
+			if method == "Enable" {
+				_, err := e.Handle(t.Context(), PushEnable{Session: phoneSession, Key: node("new")})
+				require.ErrorIs(t, err, ErrStore)
+			} else {
+				handle(t, e, Ping{Account: juliet})
+			}
+			again := map[string]string{"Enable": "List", "Update": "Update"}[method]
+			count := func() (n int) {
+				synctest.Wait()
+				for _, m := range list.got() {
+					if m == again {
+						n++
+					}
+				}
+				return n
+			}
+			tried := count()
+			pass(900 * time.Millisecond)
+			assert.Equal(t, tried, count(), method)
+			down.Store(false)
+			pass(time.Minute)
+			assert.Equal(t, tried+1, count(), method)
+			handle(t, e, SessionClose{phoneSession})
+			pass(time.Hour)
+			closeAtOnce(t, e)
+		})
+	}
+}

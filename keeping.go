@@ -140,9 +140,9 @@ func (en *entry) toKeep() (state []byte, sum uint32) {
 	return state, uint32(maphash.Bytes(keepSeed, state))
 }
 
-// keptAsItIs tells whether the Store keeps what waits for an account now, and not what waited earlier. The shard is locked.
+// keptAsItIs tells whether the Store keeps what waits for an account now, and not what waited earlier. The shard is locked, and nobody has the turn.
 func (en *entry) keptAsItIs() bool {
-	if !en.keep.kept || en.busy {
+	if !en.keep.kept {
 		return false
 	}
 	_, sum := en.toKeep()

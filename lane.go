@@ -108,7 +108,7 @@ func (e *Engine) runLane(s *shard, en *entry, interrupted *call) {
 			if len(l.calls) == 0 {
 				l.running = false
 				e.lanes.running.Add(-1)
-				if l.quiet() && l.readAt.IsZero() && l.writeAt.IsZero() && !l.waitsToWrite {
+				if l.quiet() && l.readAt.IsZero() {
 					en.lane = nil // it is seldom needed, and most accounts do nothing most of the time
 				}
 				s.settle(e, en, e.now())
