@@ -370,7 +370,9 @@ func TestCloseDuringTakeover(t *testing.T) {
 		}
 		return sum
 	}
-	require.Eventually(t, func() bool { return told() >= accepted.Load() }, 20*time.Second, 50*time.Millisecond, "lost")
+	if !assert.Eventually(t, func() bool { return told() >= accepted.Load() }, time.Minute, 50*time.Millisecond, "lost") {
+		t.Fatalf("%d accepted, %d told; %+v", accepted.Load(), told(), a.Status())
+	}
 	time.Sleep(500 * time.Millisecond)
 	assert.Equal(t, accepted.Load(), told())
 }
