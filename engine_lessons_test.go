@@ -178,12 +178,11 @@ type taught struct {
 	memory *MemoryStore
 	t      *testing.T
 	mu     sync.Mutex
-	// answers are those of the nodes; updates is when Update was called; update is what it does; n counts messages.
+	// answers are those of the nodes; updates is when Update was called; update is what it does.
 	answers map[string]error
 	updates []time.Duration
 	update  func() error
 	began   time.Time
-	n       int
 }
 
 func newTaught(t *testing.T, keys ...Key) *taught {

@@ -1,8 +1,10 @@
 package pushhttp
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/xmpp-push/push"
@@ -86,6 +88,9 @@ func messagesOf(lines []line) []*message {
 				if l.reason != push.ReasonNone {
 					m.nobody = l.reason
 				}
+				if l.reason == push.ReasonNoRegistration && wrote(l.event) {
+					m.nobody = push.ReasonOwn // nobody would have been told by it
+				}
 			}
 		case isVerdict:
 			if event == nil || event.number != l.number {
@@ -140,6 +145,16 @@ func messagesOf(lines []line) []*message {
 		}
 	}
 	return all
+}
+
+// wrote tells whether an event is that a message of the account's own went into its archive (rule R6).
+func wrote(ev push.Event) bool {
+	e, ok := ev.(push.ArchiveAdded)
+	if !ok {
+		return false
+	}
+	to, _, _ := strings.Cut(cmp.Or(e.Stanza.To, e.Stanza.From), "/")
+	return to != "" && to != e.Account
 }
 
 // concerned returns the fate for a device that was to be notified of the message.

@@ -247,6 +247,29 @@ func TestClockSet(t *testing.T) {
 	})
 }
 
+// TestOwnMessage has somebody without notifications send a message: that nobody is told of it is no trouble, and nothing to ask the user about.
+func TestOwnMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t, Config{}, nil)
+		st, err := push.ParseStanza("o1", []byte("<message type='chat' from='"+juliet+"/phone' to='mercutio@example.net'><body>x</body></message>"))
+		require.NoError(t, err)
+		s.raise(push.ArchiveAdded{Account: juliet, Stanza: st})
+		data := func(path string) string {
+			return s.get(path, func(r *http.Request) { r.Header.Set("Accept", "application/json") }).Body.String()
+		}
+		for _, path := range []string{"account?jid=" + juliet, "story?stanza=o1&jid=" + juliet} {
+			assert.Contains(t, data(path), "The user sent this message, so no device is notified of it.", path)
+			assert.NotContains(t, data(path), "open the app", path)
+		}
+		assert.Contains(t, data("account?jid="+juliet), `"trouble": false`)
+		assert.NotContains(t, data("account?only=untold&jid="+juliet), "o1")
+		toSelf, err := push.ParseStanza("o2", []byte("<message type='chat' from='"+juliet+"/phone' to='"+juliet+"'><body>x</body></message>"))
+		require.NoError(t, err)
+		s.raise(push.ArchiveAdded{Account: juliet, Stanza: toSelf})
+		assert.Contains(t, data("account?only=untold&jid="+juliet), "o2")
+	})
+}
+
 // A push service that this server cannot reach: who waits for their next try is counted, and the server does not blame the service.
 func TestServiceOutOfReach(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

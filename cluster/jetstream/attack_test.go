@@ -66,6 +66,18 @@ func TestOtherPartitions(t *testing.T) {
 	assert.ErrorContains(t, err, "partitions cannot be changed later")
 }
 
+// The number of copies is that of the first node, whatever another one is told: it joins, and says so.
+func TestOtherReplicas(t *testing.T) {
+	t.Parallel()
+	srv := start(t, embedded.Config{})
+	join(t, srv, "a", newService())
+	var out syncBuffer
+	require.NoError(t, joinErr(t, 30*time.Second, srv.Conn(), "b", func(c *jetstream.Config) {
+		c.Replicas, c.Push.Logger = 3, slog.New(slog.NewTextHandler(&out, nil))
+	}))
+	assert.Contains(t, out.String(), "copies=1 configured=3")
+}
+
 // Connections that will not do are told apart from a log that is away.
 func TestBadConnections(t *testing.T) {
 	t.Parallel()
@@ -339,9 +351,9 @@ func TestCloseDuringTakeover(t *testing.T) {
 			}
 		}
 	})
-	for i := range 4 { // a node takes its share after half a lease: just before, in the middle, and after
+	for i := range 4 { // a node says after half a lease that it takes part, is given its share then, and takes it an eighth of one later: before, in the middle, and after
 		n := join(t, srv, fmt.Sprint("x", i), svc, quick)
-		time.Sleep(3*time.Second + time.Duration(i-1)*time.Millisecond*20)
+		time.Sleep(3*time.Second + time.Duration(i)*time.Millisecond*380)
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		require.NoError(t, n.Close(ctx))
 		cancel()
@@ -358,7 +370,9 @@ func TestCloseDuringTakeover(t *testing.T) {
 		}
 		return sum
 	}
-	require.Eventually(t, func() bool { return told() >= accepted.Load() }, 20*time.Second, 50*time.Millisecond, "lost")
+	if !assert.Eventually(t, func() bool { return told() >= accepted.Load() }, time.Minute, 50*time.Millisecond, "lost") {
+		t.Fatalf("%d accepted, %d told; %+v", accepted.Load(), told(), a.Status())
+	}
 	time.Sleep(500 * time.Millisecond)
 	assert.Equal(t, accepted.Load(), told())
 }

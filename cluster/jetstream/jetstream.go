@@ -331,6 +331,10 @@ func (n *Node) setUp(ctx context.Context) error {
 	if err := fit(&has); err != nil {
 		return err
 	}
+	if replicas != 0 && replicas != has.Replicas {
+		n.log.LogAttrs(ctx, slog.LevelWarn, "push cluster: the cluster was set up with another number of copies than Config.Replicas, and that number holds", slog.String("node", n.cfg.Node),
+			slog.Int("copies", has.Replicas), slog.Int("configured", replicas))
+	}
 	replicas = has.Replicas
 	if n.snaps, n.snapshots, err = n.bucket(ctx, jetstream.KeyValueConfig{Bucket: n.names.snaps, Description: "states of partitions", Replicas: replicas, History: 1}); err != nil {
 		return err

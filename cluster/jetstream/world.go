@@ -360,11 +360,13 @@ const (
 	lookAgain = 500 * time.Millisecond
 	// replicaLate is how long a replica is asked again for what is known to be in the log.
 	replicaLate = 100 * time.Millisecond
-	// replicaFirst is how long the first message of a replica is waited for before the leader is asked. NATS asks any of them, and one whose machine hangs is asked as well, for
-	// a minute or more.
+	// replicaFirst is how long the first message of a replica is waited for before the leader is asked, at first. NATS asks any of them, and one whose machine hangs is asked as
+	// well, for a minute or more. Where none has come several times it is the machine that has too much to do, and they are waited for longer.
 	replicaFirst = 250 * time.Millisecond
 	// replicaPassed is for how long the leader is asked then, message by message.
 	replicaPassed = 2 * time.Second
+	// oneByOne is how many messages are read so at most; of a replica hundreds come at once.
+	oneByOne = 20
 )
 
 // read delivers messages from *from on until something fails. Each batch has some time. What is up to least is in the log for certain.
@@ -392,19 +394,25 @@ func (n *Node) read(ctx context.Context, l *lane, from *uint64, least uint64, ea
 	defer heard.Unsubscribe() //nolint:errcheck
 	timer := time.NewTimer(lookAgain)
 	defer timer.Stop()
-	turn := 0
+	turn, missed := 0, 0
 	var passed time.Time
 	// some reads what there is, of a replica or of the leader.
 	some := func() (got bool, err error) {
 		if !time.Now().Before(passed) {
 			turn++
-			got, err = n.readSome(ctx, l, sub, fmt.Sprint(inbox, ".", turn), from, each)
+			got, err = n.readSome(ctx, l, sub, fmt.Sprint(inbox, ".", turn), from, min(replicaFirst<<min(missed, 8), each), each)
 			if !late(err) || ctx.Err() != nil {
+				missed = 0
 				return got, err
 			}
+			missed++
 			passed = time.Now().Add(replicaPassed)
 		}
-		return n.readOfLeader(ctx, l, from, each)
+		num, err := n.readOfLeader(ctx, l, from, each)
+		if num == oneByOne {
+			passed = time.Time{}
+		}
+		return got || num > 0, err
 	}
 	for {
 		// What was said before this batch was asked for may be in it.
@@ -446,22 +454,22 @@ func (n *Node) read(ctx context.Context, l *lane, from *uint64, least uint64, ea
 	}
 }
 
-// readOfLeader reads what the leader has, and returns whether there was anything.
-func (n *Node) readOfLeader(ctx context.Context, l *lane, from *uint64, each time.Duration) (got bool, err error) {
-	for range readBatch {
+// readOfLeader reads some messages that the leader has, and returns how many.
+func (n *Node) readOfLeader(ctx context.Context, l *lane, from *uint64, each time.Duration) (num int, err error) {
+	for num < oneByOne {
 		m, err := n.ofLeader(ctx, each, n.names.stream, map[string]any{"seq": *from, "next_by_subj": n.names.both(l.p)})
 		if err != nil || m == nil {
-			return got, err
+			return num, err
 		}
-		got = true
+		num++
 		n.deliver(l, from, partition.Message{Seq: m.Seq, Time: m.Time, Records: m.Subject == n.names.records(l.p), Data: m.Data})
 	}
-	return got, nil
+	return num, nil
 }
 
-// readSome asks for one batch, and returns whether there was anything.
-func (n *Node) readSome(ctx context.Context, l *lane, sub *nats.Subscription, inbox string, from *uint64, each time.Duration) (bool, error) {
-	return n.some(ctx, min(replicaFirst, each), each, sub, inbox, n.names.stream, n.names.both(l.p), *from, func(m *nats.Msg, seq uint64, at time.Time) error {
+// readSome asks for one batch, whose first message has some time, and all together, and returns whether there was anything.
+func (n *Node) readSome(ctx context.Context, l *lane, sub *nats.Subscription, inbox string, from *uint64, first, each time.Duration) (bool, error) {
+	return n.some(ctx, first, each, sub, inbox, n.names.stream, n.names.both(l.p), *from, func(m *nats.Msg, seq uint64, at time.Time) error {
 		if pending, err := strconv.ParseInt(m.Header.Get("Nats-Num-Pending"), 10, 64); err == nil {
 			l.lag.Store(pending)
 		}

@@ -273,6 +273,8 @@ func verb(n int, one, more string) string {
 type filter struct {
 	*options
 	begun bool
+	// own: the event is that a message of the account's own was archived, of which nobody need be told.
+	own bool
 }
 
 func (f *filter) record(rec *trace.Record) {
@@ -280,6 +282,12 @@ func (f *filter) record(rec *trace.Record) {
 		f.begun = true
 		f.since.resolve(rec.At, f.zone)
 		f.until.resolve(rec.At, f.zone)
+	}
+	if e, ok := rec.Event.(push.ArchiveAdded); ok {
+		to, _, _ := strings.Cut(cmp.Or(e.Stanza.To, e.Stanza.From), "/")
+		f.own = to != "" && to != e.Account
+	} else if rec.Event != nil {
+		f.own = false
 	}
 }
 
@@ -294,7 +302,7 @@ func (f *filter) line(l *trace.Line) bool {
 	if d := f.device; d != "" && (l.Node == nil || *l.Node != d && l.Service != d && l.Service+"/"+*l.Node != d) {
 		return false
 	}
-	return !f.trouble || wrong(l)
+	return !f.trouble || wrong(l) && !(f.own && l.Kind == "decision" && l.Reason == push.ReasonNoRegistration.String())
 }
 
 // wrong tells whether a line is about something that went wrong.

@@ -222,6 +222,20 @@ func TestRecording(t *testing.T) {
 	}
 }
 
+// That nobody is told of a message that somebody without notifications wrote is no trouble; that nobody is told of one to them is.
+func TestTroubleIsNotOnesOwnMessage(t *testing.T) {
+	in := `{"at":0,"type":"archive-added","user":"juliet@example.com","stanza":{"id":"own","xml":"<message from='juliet@example.com/a' to='romeo@example.net'><body>x</body></message>"}}
+{"at":1000,"type":"archive-added","user":"juliet@example.com","stanza":{"id":"theirs","xml":"<message from='romeo@example.net' to='juliet@example.com'><body>x</body></message>"}}
+{"at":2000,"type":"offline","user":"juliet@example.com","stanza":{"id":"own"}}
+`
+	status, out, stderr := command(t, in, "-trouble")
+	require.Zero(t, status, stderr)
+	assert.Equal(t, 2, strings.Count(out, "nobody: no registration"), out)
+	assert.NotContains(t, out, "#1 ", out)
+	_, out, _ = command(t, in)
+	assert.Contains(t, out, "#1 ")
+}
+
 // A file that was torn off in the middle, compressed or not, alone or before others, is read as far as it goes.
 func TestTornFiles(t *testing.T) {
 	for _, compress := range []bool{false, true} {
