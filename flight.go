@@ -152,12 +152,7 @@ func (e *Engine) watch(g *gate) {
 	if g.watching = !next.IsZero() && !e.closed.Load(); !g.watching {
 		return
 	}
-	in := next.Sub(e.now())
-	if g.watch == nil {
-		g.watch = time.AfterFunc(in, func() { e.lose(g) })
-	} else {
-		g.watch.Reset(in)
-	}
+	setTimer(&g.watch, next.Sub(e.now()), func() { e.lose(g) })
 }
 
 // lose takes their slots from those publishes that are past their deadline. Whether they were sent is not known, so their registrations wait for the

@@ -201,11 +201,7 @@ func (e *Engine) take(g *gate) (*flight, bool) {
 	ok, at := g.service.Admit(now)
 	if !ok {
 		if !at.IsZero() {
-			if g.probe == nil {
-				g.probe = time.AfterFunc(at.Sub(now), func() { e.pumpNow(g) })
-			} else {
-				g.probe.Reset(at.Sub(now))
-			}
+			setTimer(&g.probe, at.Sub(now), func() { e.pumpNow(g) })
 		}
 		return nil, false
 	}

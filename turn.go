@@ -213,10 +213,16 @@ func (s *shard) arm(e *Engine, now time.Time) {
 		return
 	}
 	s.timerAt = next
-	if s.timer == nil {
-		s.timer = time.AfterFunc(next.Sub(now), func() { e.tick(s) })
+	setTimer(&s.timer, next.Sub(now), func() { e.tick(s) })
+}
+
+// setTimer has f called in a goroutine of its own after d, and not any more when it was to be called before. It is never at once: a bubble of testing/synctest
+// would call it within this call, which the race detector does not survive now and then (seen with Go 1.26).
+func setTimer(t **time.Timer, d time.Duration, f func()) {
+	if d = max(d, 1); *t == nil {
+		*t = time.AfterFunc(d, f)
 	} else {
-		s.timer.Reset(next.Sub(now))
+		(*t).Reset(d)
 	}
 }
 
