@@ -25,7 +25,7 @@ func closeAtOnce(t *testing.T, e *Engine) {
 	assert.Zero(t, e.Parts()["work"])
 	began := time.Now()
 	require.NoError(t, e.Close(t.Context()))
-	assert.Zero(t, time.Since(began), "Close waits for what is over")
+	assert.Less(t, time.Since(began), time.Microsecond, "Close waits for what is over")
 }
 
 // raise enables a device of each account at the same push service, and has a message go to it.

@@ -161,7 +161,7 @@ func TestStoreListFails(t *testing.T) {
 					d = handle(t, e, ev)
 				}
 				assert.Equal(t, c.deferred, d.Reason == ReasonDeferred)
-				assert.Zero(t, time.Since(began))
+				assert.Less(t, time.Since(began), time.Microsecond)
 				_, err = e.Inspect(t.Context(), "nurse@example.com")
 				assert.ErrorIs(t, err, ErrStore)
 				pass(time.Hour)
@@ -494,7 +494,7 @@ func TestStoreSlow(t *testing.T) {
 		}
 		_, err := e.Inspect(t.Context(), juliet)
 		require.NoError(t, err)
-		assert.Zero(t, time.Since(began), "nobody waits")
+		assert.Less(t, time.Since(began), time.Microsecond, "nobody waits")
 		assert.Len(t, stored(t, memory, juliet), 1, "not yet")
 
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)

@@ -193,7 +193,7 @@ func TestQuickObserver(t *testing.T) {
 			synctest.Wait()
 			began := time.Now()
 			handle(t, e, SessionOpen{Session: SessionID{"romeo@example.com", "s1"}}, PushEnable{Session: SessionID{"romeo@example.com", "s1"}, Key: phone})
-			assert.Zero(t, time.Since(began), "another account")
+			assert.Less(t, time.Since(began), time.Microsecond, "another account")
 			handle(t, e, Offline{Account: juliet, Stanza: message("m2")})
 			assert.Equal(t, 5*time.Second, time.Since(began), "an event of the account waits to be told, but not longer")
 			handle(t, e, Offline{Account: juliet, Stanza: message("m3")})

@@ -215,6 +215,10 @@ func (e *Engine) teller(s *shard, m *mail, turn int, first *note) {
 		s.mu.Lock()
 	}
 	for n := 1; m.turn == turn && len(m.notes) > 0; n++ {
+		if e.closed.Load() { // the host is done with it
+			m.forget()
+			break
+		}
 		if here && (n == maxHere || !m.notes[0].quick) {
 			go e.teller(s, m, turn, nil)
 			s.mu.Unlock()
@@ -251,6 +255,19 @@ func (e *Engine) teller(s *shard, m *mail, turn int, first *note) {
 	}
 	s.mu.Unlock()
 	ended = true
+}
+
+// forget drops what nobody is told any more.
+func (m *mail) forget() {
+	for len(m.notes) > 0 {
+		n := m.take()
+		if n.decided != nil {
+			n.decided.recycle()
+		}
+		n.hook.skipped.Add(1)
+		m.next()
+	}
+	m.later = nil
 }
 
 // letGo gives the mail up when nobody has it or will. The shard is locked.
