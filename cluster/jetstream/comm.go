@@ -316,6 +316,12 @@ func (n *Node) catchUp(ctx context.Context) error {
 	return nil
 }
 
+// errBehind: a leader was elected that does not have all yet, or is none any more and does not know.
+var errBehind = errors.New("the server of NATS that answers for the bucket of registrations knows less of it than this node")
+
+// otherStoreAfter is for how long that may be so before it counts as another store.
+const otherStoreAfter = time.Minute
+
 // sameStore looks whether the log and the bucket of registrations, which ends at last, are those that this node knows. NATS may have lost its store, and another node
 // has begun anew, or a backup was restored while nodes ran. Then nothing that this node knows of them holds any more.
 func (n *Node) sameStore(ctx context.Context, last uint64) error {
@@ -325,19 +331,26 @@ func (n *Node) sameStore(ctx context.Context, last uint64) error {
 	if err != nil {
 		return err
 	}
-	if last < n.caughtTo { // or its leader is new, and does not know of all that it has
-		n.backward++
-	} else {
-		n.backward = 0
+	now := time.Now()
+	switch {
+	case last >= n.caughtTo:
+		n.backSince = time.Time{}
+	case n.backSince.IsZero():
+		n.backSince = now
 	}
-	n.copies(log.CachedInfo().Cluster, time.Now())
+	n.copies(log.CachedInfo().Cluster, now)
 	created := log.CachedInfo().Created
-	if n.backward < 3 && created.Sub(n.created).Abs() < time.Second {
-		return nil
+	if created.Sub(n.created).Abs() < time.Second {
+		switch {
+		case n.backSince.IsZero():
+			return nil
+		case now.Sub(n.backSince) < otherStoreAfter: // what it says is no reason to believe that all is known
+			return fmt.Errorf("%w: it ends at %d, and was read to %d", errBehind, last, n.caughtTo)
+		}
 	}
 	n.log.LogAttrs(ctx, slog.LevelError, "push cluster: NATS has another store than before: it has lost its own, or a backup was restored while nodes ran; this node begins anew in it",
 		slog.String("node", n.cfg.Node), slog.Time("log_made", created), slog.Uint64("registrations_end_at", last), slog.Uint64("were_read_to", n.caughtTo))
-	n.created, n.backward, n.caughtTo = created, 0, 0
+	n.created, n.backSince, n.caughtTo = created, time.Time{}, 0
 	n.caughtAt.Store(0)
 	for _, l := range n.lanes {
 		l.mu.Lock()

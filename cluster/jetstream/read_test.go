@@ -15,6 +15,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/xmpp-push/push"
+	"github.com/xmpp-push/push/cluster/jetstream/embedded"
 	"github.com/xmpp-push/push/cluster/jetstream/internal/partition"
 )
 
@@ -181,4 +183,48 @@ func TestMissingCopy(t *testing.T) {
 	assert.Zero(t, during(time.Second, false))
 	assert.Zero(t, during(59*time.Second, true))
 	assert.Equal(t, 2, during(15*time.Minute, true))
+}
+
+// A server of NATS answers for the bucket of registrations that does not have all of it: it is no leader any more, or not yet. The node forgets nothing because of that, and does
+// not believe that it knows all: what it hears of an account that it does not know goes into the log meanwhile. Only where it goes on is it another store.
+func TestLeaderThatIsBehind(t *testing.T) {
+	t.Parallel()
+	srv, err := embedded.Start(embedded.Config{Dir: t.TempDir()})
+	require.NoError(t, err)
+	t.Cleanup(srv.Close)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	// With such a lease the test is the only one that reads.
+	n, err := Join(ctx, Config{Conn: srv.Conn(), Node: "a", Partitions: 4, Lease: 24 * time.Hour, Push: push.Config{Host: "example.com", Publisher: asked{}}})
+	require.NoError(t, err)
+	defer func() {
+		over, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = n.Close(over)
+	}()
+	const juliet = "juliet@example.com"
+	_, err = n.regs.Put(ctx, regKey(juliet), partition.Encode(partition.First, registered{Account: juliet, Registrations: []push.Registration{{Account: juliet, Key: push.Key{Service: "push.example.net"}}}}))
+	require.NoError(t, err)
+	require.NoError(t, n.catchUp(ctx))
+	require.True(t, n.registered(juliet))
+	end := n.caughtTo
+	for range 5 {
+		n.caughtTo = end + 10
+		require.ErrorIs(t, n.catchUp(ctx), errBehind)
+		require.True(t, n.registered(juliet))
+	}
+	n.caughtTo = end
+	require.NoError(t, n.catchUp(ctx))
+	assert.True(t, n.backSince.IsZero())
+
+	n.caughtTo = end + 10
+	require.ErrorIs(t, n.catchUp(ctx), errBehind, "the time begins anew")
+	n.lane(juliet).mu.Lock()
+	n.lane(juliet).local.Register(partition.Hash("romeo@example.com"), true, end+9)
+	n.lane(juliet).mu.Unlock()
+	n.backSince = n.backSince.Add(-otherStoreAfter)
+	require.NoError(t, n.catchUp(ctx))
+	assert.Equal(t, end, n.caughtTo)
+	assert.True(t, n.registered(juliet), "it is read again")
+	assert.Equal(t, 1, n.Status().Accounts, "the other is not in this store")
 }
