@@ -20,6 +20,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/xmpp-push/push/internal/filelock"
 )
 
 // Config is what a Server needs. The zero value is a server of its own, in memory, that listens nowhere.
@@ -111,7 +113,7 @@ func lockDir(dir string, until time.Time) (*os.File, error) {
 		return nil, fmt.Errorf("embedded: Config.Dir: %w", err)
 	}
 	for {
-		ok, err := tryLock(f)
+		ok, err := filelock.Try(f)
 		if err == nil && ok {
 			return f, nil
 		}

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	_ "modernc.org/sqlite" // the driver "sqlite"
+
+	"github.com/xmpp-push/push/internal/filelock"
 )
 
 // maxBacklog is how many writes may wait before Room makes those wait who bring more.
@@ -76,7 +78,7 @@ func lockFile(path string) (*os.File, error) {
 		return nil, err
 	}
 	for until := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		ok, err := tryLock(f)
+		ok, err := filelock.Try(f)
 		if err == nil && ok {
 			return f, nil
 		}

@@ -1,6 +1,7 @@
 //go:build linux || darwin || freebsd || netbsd || openbsd || dragonfly
 
-package embedded
+// Package filelock keeps two processes out of one folder.
+package filelock
 
 import (
 	"errors"
@@ -8,8 +9,8 @@ import (
 	"syscall"
 )
 
-// tryLock takes a lock on a file, which ends with the process, and returns false if somebody else has it. Where the file system knows no locks there is none.
-func tryLock(f *os.File) (bool, error) {
+// Try takes a lock on a file, which ends with the process, and returns false if somebody else has it. Where the file system knows no locks there is none.
+func Try(f *os.File) (bool, error) {
 	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	switch {
 	case err == nil, errors.Is(err, errors.ErrUnsupported), errors.Is(err, syscall.ENOLCK), errors.Is(err, syscall.ENOSYS):

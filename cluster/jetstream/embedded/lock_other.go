@@ -1,7 +1,0 @@
-//go:build !(linux || darwin || freebsd || netbsd || openbsd || dragonfly)
-
-package embedded
-
-import "os"
-
-func tryLock(*os.File) (bool, error) { return true, nil }
