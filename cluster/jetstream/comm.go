@@ -303,7 +303,7 @@ func (n *Node) catchUp(ctx context.Context) error {
 		}
 		return err
 	})
-	if err != nil {
+	if err = n.missing(err); err != nil {
 		return err
 	}
 	n.caughtTo = max(n.caughtTo, last)
@@ -321,6 +321,23 @@ var errBehind = errors.New("the server of NATS that answers for the bucket of re
 
 // otherStoreAfter is for how long that may be so before it counts as another store.
 const otherStoreAfter = time.Minute
+
+// errMissing: the last entries are deleted, or who was asked for them is no leader any more, or not yet.
+var errMissing = errors.New("the bucket of registrations does not have what it should")
+
+// missing passes over an errMissing that lasts: then somebody has deleted them by hand.
+func (n *Node) missing(err error) error {
+	switch {
+	case !errors.Is(err, errMissing):
+		n.missingSince = time.Time{}
+	case n.missingSince.IsZero():
+		n.missingSince = time.Now()
+	case time.Since(n.missingSince) >= otherStoreAfter:
+		n.missingSince = time.Time{}
+		return nil
+	}
+	return err
+}
 
 // sameStore looks whether the log and the bucket of registrations, which ends at last, are those that this node knows. NATS may have lost its store, and another node
 // has begun anew, or a backup was restored while nodes ran. Then nothing that this node knows of them holds any more.
@@ -441,8 +458,8 @@ func (n *Node) entries(ctx context.Context, from, last uint64, f func(key string
 		if err != nil {
 			return err
 		}
-		if m == nil { // nor has the leader: the last ones are deleted
-			return nil
+		if m == nil {
+			return fmt.Errorf("%w: nothing behind %d, and it ends at %d", errMissing, from, last)
 		}
 		if err := entry(m.Subject, m.Data, m.Seq); err != nil {
 			return err

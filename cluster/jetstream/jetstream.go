@@ -117,6 +117,7 @@ type Node struct {
 	caughtTo     uint64       // how far the bucket of registrations was read; only catchUp touches it
 	created      time.Time    // when the log was made
 	backSince    time.Time    // since when the bucket ends before what was read of it; the same
+	missingSince time.Time    // since when its last entries are not to be had; the same
 	caughtMissed int          // questions how far it goes that were not answered, since one was; the same
 	caughtAt     atomic.Int64 // when reading it last began, if that came to its end, as a time since the Node began
 

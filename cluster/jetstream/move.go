@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"sync"
@@ -120,7 +121,7 @@ func (n *Node) Export(ctx context.Context, to push.Store) (int, error) {
 		}
 		return nil
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, errMissing) { // the last ones were deleted by hand
 		return fail(sum, err)
 	}
 	return sum, nil

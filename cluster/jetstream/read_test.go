@@ -227,4 +227,19 @@ func TestLeaderThatIsBehind(t *testing.T) {
 	assert.Equal(t, end, n.caughtTo)
 	assert.True(t, n.registered(juliet), "it is read again")
 	assert.Equal(t, 1, n.Status().Accounts, "the other is not in this store")
+
+	// The end of the bucket cannot be had.
+	rev, err := n.regs.Put(ctx, regKey("nurse@example.com"), []byte("x"))
+	require.NoError(t, err)
+	regs, err := n.js.Stream(ctx, "KV_"+n.names.regs)
+	require.NoError(t, err)
+	require.NoError(t, regs.Purge(ctx, jetstream.WithPurgeSubject("$KV."+n.names.regs+"."+regKey("nurse@example.com"))))
+	for range 3 {
+		require.ErrorIs(t, n.catchUp(ctx), errMissing)
+		assert.Equal(t, end, n.caughtTo)
+	}
+	n.missingSince = n.missingSince.Add(-otherStoreAfter)
+	require.NoError(t, n.catchUp(ctx), "it was deleted by hand")
+	assert.Equal(t, rev, n.caughtTo)
+	require.NoError(t, n.catchUp(ctx))
 }
